@@ -1,0 +1,170 @@
+-- Live runs and finished runs are two tables: the live one stays small, whatever the history,
+-- and ending a run is a delete here and an insert there, which writes no index of the live table.
+set local role pgflow_owner;
+
+create sequence pgflow.run_seq;
+comment on sequence pgflow.run_seq is 'The order in which runs became ready.';
+
+create table pgflow.run (
+    project_id text collate "C" not null,
+    run_id uuid not null,
+    parent_run_id uuid,
+    root_run_id uuid,
+    retry_of uuid,
+    kind text collate "C" not null default 'handler',
+    handler text collate "C" not null,
+    queue text collate "C" not null,
+    state text collate "C" not null,
+    priority smallint not null default 0,
+    lane smallint not null default 1,
+    depth smallint not null default 0,
+    wait_any boolean not null default false,
+    slotted boolean not null default false,
+    has_tasks boolean not null default false,
+    seq bigint,
+    attempt integer not null default 0,
+    max_attempts integer not null,
+    lease_no integer not null default 0,
+    lease_event_no integer,
+    last_event_no integer not null default 1,
+    news integer not null default 0,
+    step_count integer not null default 0,
+    worker_id text collate "C",
+    created_at timestamptz not null,
+    run_at timestamptz,
+    deadline timestamptz,
+    first_started_at timestamptz,
+    leased_at timestamptz,
+    timeout interval,
+    created_by text not null,
+    correlation_id text collate "C",
+    idempotency_key text collate "C",
+    pause_reason text,
+    cost_usd numeric,
+    tags text[],
+    waits_for text[] collate "C",
+    input jsonb not null,
+    last_error jsonb,
+    constraint run_pkey primary key (project_id, run_id),
+    constraint kind_is_known check (kind in ('handler')),
+    constraint state_is_live check (state in ('scheduled', 'pending', 'running', 'waiting_tool',
+                                              'waiting_approval', 'waiting_event', 'paused')),
+    constraint priority_is_minus_9_to_9 check (priority between -9 and 9),
+    constraint pending_has_a_place check (state <> 'pending' or seq is not null),
+    constraint scheduled_has_a_time check (state <> 'scheduled' or run_at is not null),
+    constraint running_has_a_lease check (
+        (state = 'running') = (worker_id is not null)
+        and (state = 'running') = (leased_at is not null)
+        and (state = 'running') = (lease_event_no is not null)),
+    constraint waiting_waits_for_something check (
+        state not in ('waiting_tool', 'waiting_approval', 'waiting_event') or waits_for is not null),
+    constraint paused_has_a_reason check ((state = 'paused') = (pause_reason is not null)),
+    constraint a_child_has_a_root check ((parent_run_id is null) = (root_run_id is null)),
+    constraint handler_is_at_most_200_characters check (char_length(handler) between 1 and 200),
+    constraint input_is_at_most_8_mb check (pg_column_size(input) <= 8388608)
+);
+comment on table pgflow.run is 'Live runs. A finished run is in run_finished; view runs is both.';
+comment on column pgflow.run.run_id is 'UUID version 7: begins with the time of its creation.';
+comment on column pgflow.run.root_run_id is 'The root of its tree of children; null for a root.';
+comment on column pgflow.run.lane is '0: woken, released, reaped, retried; claimed before 1: new work.';
+comment on column pgflow.run.seq is 'Its place among the ready runs, drawn each time it becomes pending.';
+comment on column pgflow.run.attempt is 'Executions that failed or were lost, held against max_attempts.';
+comment on column pgflow.run.lease_no is
+    'Grows at every lease. The fencing token: each write of a worker names it.';
+comment on column pgflow.run.lease_event_no is
+    'The number of the run.started event of the present lease, which view timeline derives.';
+comment on column pgflow.run.last_event_no is
+    'The number of the last event; 1 is run.created, which view timeline derives.';
+comment on column pgflow.run.news is
+    'Grows with every journal entry that others wrote. park() only parks a worker that has seen them all.';
+comment on column pgflow.run.slotted is 'Its lease holds a row of table slot.';
+comment on column pgflow.run.has_tasks is 'Tasks were opened for it; its end closes them.';
+comment on column pgflow.run.waits_for is 'Journal keys, all of them or, with wait_any, one of them.';
+comment on column pgflow.run.timeout is 'Bound of one execution.';
+comment on column pgflow.run.deadline is 'Bound of the whole run, waits included.';
+
+create index run_is_ready on pgflow.run (project_id, queue, priority, lane, seq)
+    where state = 'pending';
+create index run_is_leased on pgflow.run (project_id, worker_id, run_id) where state = 'running';
+create index run_is_scheduled on pgflow.run (project_id, run_at) where state = 'scheduled';
+create index run_has_a_deadline on pgflow.run (project_id, deadline) where deadline is not null;
+
+create table pgflow.run_finished (
+    project_id text collate "C" not null,
+    run_id uuid not null,
+    parent_run_id uuid,
+    root_run_id uuid,
+    retry_of uuid,
+    kind text collate "C" not null,
+    handler text collate "C" not null,
+    queue text collate "C" not null,
+    state text collate "C" not null,
+    ended_from text collate "C" not null,
+    priority smallint not null,
+    depth smallint not null,
+    attempt integer not null,
+    max_attempts integer not null,
+    lease_no integer not null,
+    lease_event_no integer,
+    last_event_no integer not null,
+    step_count integer not null,
+    worker_id text collate "C",
+    created_at timestamptz not null,
+    run_at timestamptz,
+    deadline timestamptz,
+    first_started_at timestamptz,
+    leased_at timestamptz,
+    finished_at timestamptz not null,
+    timeout interval,
+    created_by text not null,
+    ended_by text,
+    correlation_id text collate "C",
+    idempotency_key text collate "C",
+    error_code text collate "C",
+    error_detail text,
+    cost_usd numeric,
+    tags text[],
+    input jsonb not null,
+    output jsonb,
+    last_error jsonb,
+    constraint run_finished_pkey primary key (project_id, run_id),
+    constraint ended_by_a_legal_move check (
+        kind = 'handler' and case ended_from
+            when 'scheduled' then state in ('cancelled', 'timeout')
+            when 'pending' then state in ('cancelled', 'timeout', 'failed')
+            when 'running' then state in ('completed', 'failed', 'cancelled', 'timeout')
+            when 'waiting_tool' then state in ('failed', 'cancelled', 'timeout')
+            when 'waiting_approval' then state in ('failed', 'cancelled', 'timeout')
+            when 'waiting_event' then state in ('failed', 'cancelled', 'timeout')
+            when 'paused' then state in ('cancelled', 'timeout')
+            else false
+        end),
+    constraint output_iff_completed check ((state = 'completed') = (output is not null)),
+    constraint failed_has_a_code check (state <> 'failed' or error_code is not null),
+    constraint completed_has_no_error check (state <> 'completed' or error_code is null),
+    constraint a_lease_is_whole check (
+        (lease_event_no is null) = (worker_id is null)
+        and (lease_event_no is null) = (leased_at is null)),
+    constraint output_is_at_most_8_mb check (pg_column_size(output) <= 8388608)
+);
+comment on table pgflow.run_finished is 'Finished runs. Rows never change.';
+comment on column pgflow.run_finished.ended_from is 'The last live state.';
+comment on column pgflow.run_finished.worker_id is 'The worker that held it when it ended, if one did.';
+comment on column pgflow.run_finished.last_event_no is
+    'The number of the event of its end, which view timeline derives.';
+comment on column pgflow.run_finished.ended_by is 'Who cancelled it, where a person did.';
+
+create index run_finished_by_time on pgflow.run_finished (project_id, queue, finished_at);
+
+create table pgflow.run_key (
+    project_id text collate "C" not null,
+    key text collate "C" not null,
+    run_id uuid not null,
+    handler text collate "C" not null,
+    input_sha256 bytea not null,
+    created_at timestamptz not null,
+    constraint run_key_pkey primary key (project_id, key),
+    constraint key_is_at_most_500_characters check (char_length(key) between 1 and 500)
+);
+comment on table pgflow.run_key is
+    'Idempotency keys. They hold after the run is finished. Keys that begin with pgflow: are the engine''s.';

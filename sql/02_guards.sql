@@ -1,0 +1,96 @@
+-- The state machine refuses illegal moves to everybody, the tables' owner with a bare statement included.
+-- The WHEN conditions repeat table move as constants, because then a legal move calls nothing: a look-up
+-- per row cost 2.2 to 2.8 µs, this 0.4 to 1.0. A test compares the two.
+
+create or replace function pgflow._refuse_move()
+returns trigger
+language plpgsql
+as $$
+begin
+    perform pgflow._refuse('PF201',
+        format('run %s cannot go from %s to %s', new.run_id,
+            case when tg_op = 'UPDATE' then old.state else 'nothing' end, new.state),
+        json_build_object('run_id', new.run_id,
+            'from_state', case when tg_op = 'UPDATE' then old.state end, 'to_state', new.state)::text,
+        'Table pgflow.move has the legal moves; use the functions, which only make those.', 'state');
+    return null;
+end
+$$;
+comment on function pgflow._refuse_move is 'Trigger function: raises PF201 for a move that is not in table move.';
+
+create or replace trigger run_begins_in_a_first_state
+before insert on pgflow.run
+for each row
+when (not (new.kind = 'handler' and new.state in ('scheduled', 'pending')))
+execute function pgflow._refuse_move();
+
+create or replace trigger run_moves_are_legal
+before update on pgflow.run
+for each row
+when (old.state <> new.state and not (new.kind = 'handler' and old.kind = 'handler' and case old.state
+    when 'scheduled' then new.state in ('pending', 'paused')
+    when 'pending' then new.state in ('running', 'paused')
+    when 'running' then new.state in ('waiting_tool', 'waiting_approval', 'waiting_event', 'pending',
+                                      'scheduled', 'paused')
+    when 'waiting_tool' then new.state in ('pending', 'paused')
+    when 'waiting_approval' then new.state in ('pending', 'paused')
+    when 'waiting_event' then new.state in ('pending', 'paused')
+    when 'paused' then new.state in ('scheduled', 'pending', 'waiting_tool', 'waiting_approval',
+                                     'waiting_event')
+    else false end))
+execute function pgflow._refuse_move();
+
+create or replace function pgflow._refuse_change()
+returns trigger
+language plpgsql
+as $$
+begin
+    perform pgflow._refuse('PF203',
+        case tg_table_name
+            when 'run' then format('live run %s cannot be deleted', old.run_id)
+            else format('finished run %s cannot be changed', old.run_id)
+        end,
+        format('%s on %s is refused to everybody', lower(tg_op), tg_table_name),
+        case tg_table_name
+            when 'run' then 'A live run leaves its table by ending: pgflow.cancel(run_id).'
+            else 'Use pgflow.retry(run_id) to do its work again.'
+        end);
+    return null;
+end
+$$;
+comment on function pgflow._refuse_change is
+    'Trigger function: raises PF203 for the delete of a live run and the change of a finished one.';
+
+create or replace function pgflow._refuse_truncate()
+returns trigger
+language plpgsql
+as $$
+begin
+    perform pgflow._refuse('PF203', format('table %s cannot be truncated', tg_table_name),
+        'its runs would be lost without an end', 'Cancel live runs; history goes by retention.');
+    return null;
+end
+$$;
+comment on function pgflow._refuse_truncate is 'Trigger function: raises PF203 for a truncate.';
+
+-- pgflow.ending is set by _end() alone, for its one statement.
+create or replace trigger run_leaves_only_by_ending
+before delete on pgflow.run
+for each row
+when (coalesce(current_setting('pgflow.ending', true), '') <> 'on')
+execute function pgflow._refuse_change();
+
+create or replace trigger run_finished_never_changes
+before update on pgflow.run_finished
+for each row
+execute function pgflow._refuse_change();
+
+create or replace trigger run_is_never_truncated
+before truncate on pgflow.run
+for each statement
+execute function pgflow._refuse_truncate();
+
+create or replace trigger run_finished_is_never_truncated
+before truncate on pgflow.run_finished
+for each statement
+execute function pgflow._refuse_truncate();

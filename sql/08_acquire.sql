@@ -1,0 +1,342 @@
+-- Acquire: pending -> running. Locks the ready runs it takes, skipping what others have locked.
+--
+-- The index run_is_ready is read in groups (priority, lane), each from a mark on: the last seq that this
+-- worker took. Without the mark a claim walks over the dead entries of everything claimed before, which
+-- vacuum can't remove while any snapshot is older (34,900 claims a second fell to 10,600 within 200,000
+-- runs; with the mark they stayed at 42,000).
+--
+-- A mark may pass by a straggler: a run with a lower seq whose transaction commits later. So once a second
+-- a group is read from its low mark, below which nothing can appear any more: the engine notes the last
+-- seq drawn and pg_snapshot_xmax, and when pg_snapshot_xmin has passed that, all lower seqs are committed
+-- or gone (whoever makes a run ready takes its transaction id before it draws seq). A claim that is rolled
+-- back leaves its runs below the marks, so once a minute everything is read from the start.
+--
+-- marks, a jsonb that the worker carries from call to call:
+--   groups   "queue priority lane" -> [last seq taken, low mark]
+--   noted    {seq, xmax} of the last note, looked_at and started_at: epochs of the last look from the low
+--            marks and from the start
+--   idle     absent while there is work; else {since, flagged, xmax, wait}
+
+create or replace function pgflow._free_slots(p_project text, p_queue pgflow.queue)
+returns integer
+language plpgsql
+as $$
+begin
+    if current_setting('transaction_isolation') <> 'read committed' then
+        perform pgflow._refuse('PF503',
+            format('queue %s has a limit and needs the isolation level read committed', p_queue.queue),
+            'Under an older snapshot the slots that others took cannot be counted.',
+            'begin isolation level read committed', 'queue');
+    end if;
+    -- The lock is one statement and the count the next, which sees what the last holder did.
+    perform from pgflow.queue q
+    where q.project_id = p_project and q.queue = p_queue.queue
+    for no key update;
+    return p_queue.max_concurrent - (
+        select count(*) from pgflow.slot s where s.project_id = p_project and s.queue = p_queue.queue);
+end
+$$;
+comment on function pgflow._free_slots is
+    'How many runs of a limited queue may be leased; locks the queue until the transaction ends. Raises PF503.';
+
+create or replace function pgflow._lease(
+    p_project text, p_worker text, p_tids tid[], p_limited text[], p_now timestamptz
+)
+returns json
+language plpgsql
+as $$
+declare
+    v_runs json;
+begin
+    with leased as (
+        update pgflow.run r
+        set state = 'running', worker_id = p_worker, leased_at = p_now, lease_no = r.lease_no + 1,
+            first_started_at = coalesce(r.first_started_at, p_now),
+            last_event_no = r.last_event_no + 1, lease_event_no = r.last_event_no + 1,
+            slotted = r.queue = any (p_limited)
+        where r.ctid = any (p_tids)
+        returning r.*
+    ),
+    slots as (
+        insert into pgflow.slot (project_id, queue, run_id, lease_no, worker_id, taken_at)
+        select p_project, l.queue, l.run_id, l.lease_no, p_worker, p_now
+        from leased l
+        where l.slotted
+    )
+    select json_agg(json_build_object(
+        'run_id', l.run_id, 'lease_no', l.lease_no, 'handler', l.handler, 'queue', l.queue,
+        'input', l.input, 'news', l.news, 'attempt', l.attempt, 'max_attempts', l.max_attempts,
+        'timeout', extract(epoch from l.timeout), 'deadline', l.deadline,
+        'correlation_id', l.correlation_id, 'tags', l.tags, 'priority', l.priority,
+        'journal', case when l.step_count + l.news > 0
+                        then pgflow._journal(p_project, l.run_id, null) end)
+        order by l.priority desc, l.lane, l.seq)
+    into v_runs
+    from leased l;
+    return v_runs;
+end
+$$;
+comment on function pgflow._lease is 'Leases locked pending rows to a worker; returns them as a json array.';
+
+create or replace function pgflow._journal(p_project text, p_run_id uuid, p_after_news integer)
+returns json
+language sql
+stable
+as $$
+    select json_agg(json_build_object('key', j.key, 'kind', j.kind, 'value', j.value,
+        'digest', encode(j.digest, 'hex')) order by j.at, j.key)
+    from pgflow.journal j
+    where j.project_id = p_project and j.run_id = p_run_id
+      and (p_after_news is null or j.news > p_after_news)
+$$;
+comment on function pgflow._journal is
+    'A run''s journal as a json array, or only what others wrote after p_after_news.';
+
+-- Takes from one queue, group after group, as many ready runs as there is room for, and moves the marks.
+create or replace function pgflow._take(
+    p_project text, p_queue pgflow.queue, p_limit integer, p_look boolean, p_settled bigint,
+    inout p_marks jsonb, inout p_bytes bigint, out tids tid[]
+)
+language plpgsql
+as $$
+declare
+    v_priority smallint;
+    v_lane smallint;
+    v_group text;
+    v_after bigint;
+    v_mark bigint;
+    v_low bigint;
+    v_tids tid[];
+    v_size bigint;
+begin
+    tids := '{}';
+    foreach v_priority in array p_queue.priorities loop
+        for v_lane in 0..1 loop
+            v_group := format('%s %s %s', p_queue.queue, v_priority, v_lane);
+            v_mark := coalesce((p_marks -> 'groups' -> v_group ->> 0)::bigint, 0);
+            v_low := coalesce((p_marks -> 'groups' -> v_group ->> 1)::bigint, 0);
+            v_after := case when p_look then v_low else v_mark end;
+            select coalesce(array_agg(t.tid), '{}'), max(t.seq), coalesce(sum(t.size), 0)
+            into v_tids, v_mark, v_size
+            from (
+                select c.tid, c.seq, c.size, sum(c.size) over (order by c.seq) as total
+                from (
+                    select r.ctid as tid, r.seq, pg_column_size(r.input) as size
+                    from pgflow.run r
+                    where r.project_id = p_project and r.queue = p_queue.queue
+                      and r.priority = v_priority and r.lane = v_lane
+                      and r.state = 'pending' and r.seq > v_after
+                    order by r.seq
+                    limit p_limit - cardinality(tids)
+                    for update skip locked
+                ) c
+            ) t
+            where t.total - t.size < p_bytes;
+            tids := tids || v_tids;
+            p_bytes := p_bytes - v_size;
+            -- Below p_settled nothing can appear any more; this look saw it all if it was not filled
+            -- before it came past.
+            if p_look and p_settled > v_low
+               and (cardinality(tids) < p_limit and p_bytes > 0 or v_mark > p_settled) then
+                v_low := p_settled;
+            end if;
+            v_mark := greatest(v_mark, (p_marks -> 'groups' -> v_group ->> 0)::bigint, v_low);
+            p_marks := jsonb_set(p_marks, array['groups', v_group], jsonb_build_array(v_mark, v_low));
+            if cardinality(tids) >= p_limit or p_bytes <= 0 then
+                return;
+            end if;
+        end loop;
+    end loop;
+end
+$$;
+comment on function pgflow._take is
+    'Locks ready runs of one queue within a number and a size, and moves the worker''s marks.';
+
+create or replace function pgflow._acquire(
+    p_project text, p_worker text, p_queues text[], p_max_runs integer, p_marks jsonb,
+    p_listening boolean
+)
+returns pgflow.acquired_v1
+language plpgsql
+as $$
+declare
+    v_now timestamptz := pgflow.now();
+    v_clock double precision := extract(epoch from clock_timestamp());
+    v_marks jsonb := coalesce(p_marks, '{}');
+    v_look boolean;
+    v_settled bigint;
+    v_queue pgflow.queue;
+    v_room integer;
+    v_bytes bigint := 8 * 1024 * 1024;
+    v_tids tid[] := '{}';
+    v_limited text[] := '{}';
+    v_taken record;
+    v_acquired pgflow.acquired_v1;
+begin
+    perform pgflow._keep_beating(p_project, p_worker, v_now);
+    perform pgflow._tick_if_due(p_project, v_now);
+    if v_clock - coalesce((v_marks ->> 'started_at')::float8, 0) >= 60 then
+        v_marks := (v_marks - 'groups') || jsonb_build_object('started_at', v_clock);
+    end if;
+    v_marks := jsonb_set(v_marks, '{groups}', coalesce(v_marks -> 'groups', '{}'));
+    v_look := v_clock - coalesce((v_marks ->> 'looked_at')::float8, 0) >= 1;
+    if v_look then
+        if pg_snapshot_xmin(pg_current_snapshot()) >= (v_marks #>> '{noted,xmax}')::xid8 then
+            v_settled := (v_marks #>> '{noted,seq}')::bigint;
+        end if;
+        if (v_settled is not null or v_marks -> 'noted' is null)
+           and current_setting('transaction_isolation') = 'read committed' then
+            -- seq first, then the snapshot: each in a statement of its own.
+            v_marks := v_marks || jsonb_build_object('noted',
+                jsonb_build_object('seq', (select s.last_value from pgflow.run_seq s)));
+            v_marks := jsonb_set(v_marks, '{noted,xmax}',
+                to_jsonb(pg_snapshot_xmax(pg_current_snapshot())::text));
+        end if;
+        v_marks := v_marks || jsonb_build_object('looked_at', v_clock);
+    end if;
+    for v_queue in
+        select q.* from pgflow.queue q
+        where q.project_id = p_project and q.queue = any (p_queues) and q.paused_at is null
+        order by case when q.max_concurrent is not null then q.queue end nulls last,
+                 array_position(p_queues, q.queue)
+    loop
+        v_room := p_max_runs - cardinality(v_tids);
+        if v_queue.max_concurrent is not null then
+            v_room := least(v_room, pgflow._free_slots(p_project, v_queue));
+        end if;
+        continue when v_room <= 0 or v_bytes <= 0;
+        v_taken := pgflow._take(p_project, v_queue, v_room, v_look, v_settled, v_marks, v_bytes);
+        v_marks := v_taken.p_marks;
+        v_bytes := v_taken.p_bytes;
+        v_tids := v_tids || v_taken.tids;
+        if v_queue.max_concurrent is not null then
+            v_limited := v_limited || v_queue.queue;
+        end if;
+    end loop;
+    if cardinality(v_tids) > 0 then
+        v_acquired.runs := pgflow._lease(p_project, p_worker, v_tids, v_limited, v_now);
+        v_acquired.marks := pgflow._busy(p_project, p_worker, v_marks);
+        v_acquired.look_again_in := '0';
+    else
+        v_acquired.runs := '[]';
+        v_acquired.marks := pgflow._idle(p_project, p_worker, p_queues, v_marks, v_clock,
+            p_listening);
+        v_acquired.look_again_in := least(
+            make_interval(secs => (v_acquired.marks #>> '{idle,wait}')::float8),
+            pgflow._next_due(p_project, v_now) - v_now);
+    end if;
+    return v_acquired;
+end
+$$;
+comment on function pgflow._acquire is 'Leases ready runs to a worker; see acquire.';
+
+create or replace function pgflow._keep_beating(p_project text, p_worker text, p_now timestamptz)
+returns void
+language plpgsql
+as $$
+declare
+    v_beat_at timestamptz;
+begin
+    select b.beat_at into v_beat_at from pgflow.worker_beat b
+    where b.project_id = p_project and b.worker_id = p_worker;
+    if not found then
+        perform pgflow._refuse('PF302', format('unknown worker: %s', left(p_worker, 200)),
+            'No worker of that id is registered in this project.', 'Call register_worker first.',
+            'worker_id');
+    elsif v_beat_at < p_now - interval '5 seconds' then
+        -- A lease must not be taken under a beat that is about to run out.
+        update pgflow.worker_beat b set beat_at = p_now
+        where b.project_id = p_project and b.worker_id = p_worker;
+    end if;
+end
+$$;
+comment on function pgflow._keep_beating is 'Beats if the last beat is older than 5 s. Raises PF302.';
+
+-- An idle worker says so in idle_worker once it has been idle for 50 ms; 04_hints says why this loses no
+-- hint. wait is the seconds until it looks again by itself.
+create or replace function pgflow._idle(
+    p_project text, p_worker text, p_queues text[], p_marks jsonb, p_clock double precision,
+    p_listening boolean
+)
+returns jsonb
+language plpgsql
+as $$
+declare
+    v_idle jsonb := coalesce(p_marks -> 'idle', '{}');
+    v_wait double precision := coalesce((v_idle ->> 'wait')::float8, 0);
+begin
+    v_idle := v_idle - 'busy';
+    if v_idle ->> 'since' is null then
+        v_idle := v_idle || jsonb_build_object('since', p_clock);
+    end if;
+    if not p_listening then
+        v_wait := least(greatest(v_wait * 2, 0.02), 0.25);
+    elsif not v_idle ? 'flagged' then
+        v_wait := 0.05 - (p_clock - (v_idle ->> 'since')::float8);
+        if v_wait <= 0.001 then
+            insert into pgflow.idle_worker (project_id, queue, worker_id)
+            select p_project, u.queue, p_worker from unnest(p_queues) as u (queue)
+            on conflict do nothing;
+            v_idle := v_idle || '{"flagged": true}';
+            v_wait := 0.001;
+        end if;
+    elsif not v_idle ? 'xmax' then
+        -- The first look after the flag was committed.
+        v_idle := v_idle || jsonb_build_object('xmax', pg_snapshot_xmax(pg_current_snapshot())::text);
+        v_wait := 0.02;
+    elsif pg_snapshot_xmin(pg_current_snapshot()) < (v_idle ->> 'xmax')::xid8 then
+        v_wait := least(v_wait * 2, 0.25);
+    else
+        v_wait := 10;
+    end if;
+    return p_marks || jsonb_build_object('idle', v_idle || jsonb_build_object('wait', v_wait));
+end
+$$;
+comment on function pgflow._idle is 'Takes note that a look found nothing, and how long to wait.';
+
+-- One run that a hint brought doesn't end idleness; a second look that finds work does.
+create or replace function pgflow._busy(p_project text, p_worker text, p_marks jsonb)
+returns jsonb
+language plpgsql
+as $$
+declare
+    v_idle jsonb := p_marks -> 'idle';
+begin
+    if v_idle is null then
+        return p_marks;
+    elsif v_idle ? 'flagged' and not v_idle ? 'busy' then
+        return p_marks || jsonb_build_object('idle', v_idle || '{"busy": true}');
+    end if;
+    delete from pgflow.idle_worker i where i.project_id = p_project and i.worker_id = p_worker;
+    return p_marks - 'idle';
+end
+$$;
+comment on function pgflow._busy is 'Takes note that a look found work; ends the hints if it goes on.';
+
+create or replace function pgflow.acquire(
+    worker_id text, queues text[], max_runs integer, marks jsonb default null,
+    listening boolean default true, project text default null
+)
+returns pgflow.acquired_v1
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_project text := pgflow._project(acquire.project);
+begin
+    if acquire.max_runs is null or acquire.max_runs not between 1 and 10000 then
+        perform pgflow._refuse_value('max_runs', '1 to 10000', acquire.max_runs::text);
+    elsif jsonb_typeof(acquire.marks) <> 'object' then
+        perform pgflow._refuse_value('marks', 'what the last acquire returned, or null',
+            acquire.marks::text);
+    end if;
+    return pgflow._acquire(v_project, acquire.worker_id, acquire.queues, acquire.max_runs, acquire.marks,
+        coalesce(acquire.listening, true));
+end
+$$;
+comment on function pgflow.acquire is
+    'Leases up to max_runs ready runs of the queues to a worker, at most 8 MB of input, and sees to what is due. Give '
+    'marks back at the next call; without work, sleep for look_again_in or until a hint on channel pgflow (which is sent only to '
+    'workers that say they are listening). '
+    'Example: select * from pgflow.acquire(''host:1'', ''{default}'', 10). Raises PF101, PF302, PF502, PF503.';

@@ -1,0 +1,209 @@
+-- The one way out of table run: a live run -> run_finished, in one statement.
+--
+-- p_lease_nos fences: only runs that are running under these leases end. Without it, whatever state they
+-- are in, and the caller holds their rows. A worker's own verb has stopped the handler, so the slot is
+-- free; else the slot stays until the worker has said so.
+--
+-- The runs are found by primary key, one by one: left to itself the planner may take another index
+-- ("few rows are running") or scan a table that was small when the plan was made, and then walks over
+-- every dead entry.
+create or replace function pgflow._end(
+    p_project text, p_run_ids uuid[], p_lease_nos integer[], p_state text,
+    p_outputs text[] default null, p_costs numeric[] default null, p_steps integer[] default null,
+    p_code text default null, p_detail text default null, p_error jsonb default null,
+    p_by text default null
+)
+returns uuid[]
+language plpgsql
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+declare
+    v_now timestamptz := pgflow.now();
+    v_ended uuid[];
+    v_has_tasks boolean;
+    v_slotted boolean;
+begin
+    perform set_config('pgflow.ending', 'on', true);
+    with gone as (
+        delete from pgflow.run r
+        using unnest(p_run_ids, p_lease_nos, p_outputs, p_costs, p_steps)
+              as g (run_id, lease_no, output, cost, steps)
+        where r.project_id = p_project and r.run_id = g.run_id
+          and (p_lease_nos is null or r.state = 'running' and r.lease_no = g.lease_no)
+        returning r.*, g.output, g.cost, g.steps
+    ),
+    finished as (
+        insert into pgflow.run_finished (project_id, run_id, parent_run_id, root_run_id, retry_of, kind,
+            handler, queue, state, ended_from, priority, depth, attempt, max_attempts, lease_no,
+            lease_event_no, last_event_no, step_count, worker_id, created_at, run_at, deadline,
+            first_started_at, leased_at, finished_at, timeout, created_by, ended_by, correlation_id,
+            idempotency_key, error_code, error_detail, cost_usd, tags, input, output, last_error)
+        select g.project_id, g.run_id, g.parent_run_id, g.root_run_id, g.retry_of, g.kind,
+            g.handler, g.queue, p_state, g.state, g.priority, g.depth,
+            g.attempt + (p_state = 'failed' and g.state = 'running')::integer, g.max_attempts, g.lease_no,
+            g.lease_event_no, g.last_event_no + 1, g.step_count + coalesce(g.steps, 0), g.worker_id,
+            g.created_at, g.run_at, g.deadline, g.first_started_at, g.leased_at, v_now, g.timeout,
+            g.created_by, p_by, g.correlation_id, g.idempotency_key, p_code, left(p_detail, 8000),
+            case when g.cost is null then g.cost_usd else coalesce(g.cost_usd, 0) + g.cost end, g.tags,
+            g.input, case when p_state = 'completed' then coalesce(g.output, 'null')::jsonb end,
+            coalesce(p_error, g.last_error)
+        from gone g
+    )
+    select array_agg(g.run_id), bool_or(g.has_tasks), bool_or(g.slotted)
+    into v_ended, v_has_tasks, v_slotted
+    from gone g;
+    perform set_config('pgflow.ending', '', true);
+    if v_has_tasks then
+        update pgflow.task t set state = 'cancelled'
+        where t.project_id = p_project and t.run_id = any (v_ended) and t.state = 'open';
+    end if;
+    if v_slotted and p_lease_nos is not null then
+        delete from pgflow.slot s where s.project_id = p_project and s.run_id = any (v_ended);
+    end if;
+    return coalesce(v_ended, '{}');
+end
+$$;
+comment on function pgflow._end is 'Ends live runs: moves them to run_finished. Returns those that it ended.';
+
+create or replace function pgflow._end_from_outside(
+    p_run pgflow.run, p_state text, p_code text, p_detail text, p_by text default null
+)
+returns void
+language plpgsql
+as $$
+begin
+    perform pgflow._end(p_run.project_id, array[p_run.run_id], null, p_state, null, null, null, p_code,
+        p_detail, null, p_by);
+    if p_run.state = 'running' then
+        perform pgflow._hint_worker(p_run.project_id, p_run.worker_id);
+    end if;
+end
+$$;
+comment on function pgflow._end_from_outside is
+    'Ends a run that the caller holds, whatever its state; its worker is told to stop the handler.';
+
+-- What became of a lease that is gone: `already` if this very verb ended it (the reply was lost and the
+-- worker says it again), else `lost`.
+create or replace function pgflow._after_lease(
+    p_project text, p_run_id uuid, p_lease_no integer, p_ends text[]
+)
+returns pgflow.outcome_v1
+language plpgsql
+as $$
+declare
+    v_line pgflow.outcome_v1;
+    v_finished pgflow.run_finished;
+    v_end text;
+begin
+    select f.* into v_finished from pgflow.run_finished f
+    where f.project_id = p_project and f.run_id = p_run_id;
+    v_line.run_id := p_run_id;
+    if found then
+        v_line.state := v_finished.state;
+        v_line.code := v_finished.error_code;
+        v_line.detail := v_finished.error_detail;
+        if v_finished.lease_no = p_lease_no and v_finished.lease_event_no is not null then
+            v_end := v_finished.state;
+        end if;
+    else
+        select r.state into v_line.state from pgflow.run r
+        where r.project_id = p_project and r.run_id = p_run_id;
+    end if;
+    if v_end is null then
+        select e.type into v_end from pgflow.event e
+        where e.project_id = p_project and e.run_id = p_run_id and e.lease_no = p_lease_no
+          and e.lease_event_no is not null;
+    end if;
+    v_line.outcome := case when v_end = any (p_ends) then 'already' else 'lost' end;
+    return v_line;
+end
+$$;
+comment on function pgflow._after_lease is
+    'The outcome line of a verb whose lease is gone; p_ends are the states and event types it would have made.';
+
+-- If one row is bad (a \u0000 in a string, an output over its limit) the halves are tried again, until the
+-- one that is left fails alone.
+create or replace function pgflow._complete(
+    p_project text, p_run_ids uuid[], p_lease_nos integer[], p_outputs text[], p_costs numeric[],
+    p_steps integer[]
+)
+returns setof pgflow.outcome_v1
+language plpgsql
+as $$
+declare
+    v_ended uuid[];
+    v_many integer := cardinality(p_run_ids);
+    v_half integer := v_many / 2;
+    v_error text;
+begin
+    begin
+        v_ended := pgflow._end(p_project, p_run_ids, p_lease_nos, 'completed', p_outputs, p_costs, p_steps);
+    exception
+        when data_exception or integrity_constraint_violation or program_limit_exceeded then
+            v_error := sqlerrm;
+    end;
+    if v_error is null then
+        if cardinality(v_ended) < v_many then
+            return query
+            select a.* from unnest(p_run_ids, p_lease_nos) as g (run_id, lease_no)
+            cross join lateral pgflow._after_lease(p_project, g.run_id, g.lease_no, '{completed}') as a
+            where g.run_id <> all (v_ended);
+        end if;
+    elsif v_many = 1 then
+        perform pgflow._end(p_project, p_run_ids, p_lease_nos, 'failed', null, null, p_steps, 'E-RUN-017',
+            v_error, jsonb_build_object('type', 'OutputRefused', 'message', v_error));
+        return query select p_run_ids[1], 'refused', 'failed', 'E-RUN-017', v_error;
+    else
+        return query select * from pgflow._complete(p_project, p_run_ids[:v_half], p_lease_nos[:v_half],
+            p_outputs[:v_half], p_costs[:v_half], p_steps[:v_half]);
+        return query select * from pgflow._complete(p_project, p_run_ids[v_half + 1:],
+            p_lease_nos[v_half + 1:], p_outputs[v_half + 1:], p_costs[v_half + 1:], p_steps[v_half + 1:]);
+    end if;
+end
+$$;
+comment on function pgflow._complete is 'running -> completed for many runs; see complete.';
+
+create or replace function pgflow._check_batch(p_run_ids uuid[], p_lease_nos integer[], p_lengths integer[])
+returns void
+language plpgsql
+as $$
+begin
+    if coalesce(cardinality(p_run_ids), 0) not between 1 and 10000
+       or array_position(p_run_ids, null) is not null then
+        perform pgflow._refuse_value('run_ids', '1 to 10000 run ids',
+            cardinality(p_run_ids) || ' run ids');
+    elsif cardinality(p_lease_nos) is distinct from cardinality(p_run_ids)
+       or array_position(p_lease_nos, null) is not null then
+        perform pgflow._refuse_value('lease_nos', 'one lease number for each run id',
+            cardinality(p_lease_nos) || ' numbers');
+    elsif exists (select from unnest(p_lengths) as u (n) where u.n <> cardinality(p_run_ids)) then
+        perform pgflow._refuse_value('arrays', 'of the length of run_ids, or null', p_lengths::text);
+    end if;
+end
+$$;
+comment on function pgflow._check_batch is 'Refuses (PF101) a batch whose arrays differ in length.';
+
+create or replace function pgflow.complete(
+    run_ids uuid[], lease_nos integer[], outputs text[], costs_usd numeric[] default null,
+    steps integer[] default null, project text default null
+)
+returns setof pgflow.outcome_v1
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_project text := pgflow._project(complete.project);
+begin
+    perform pgflow._check_batch(complete.run_ids, complete.lease_nos, array[cardinality(complete.outputs),
+        cardinality(complete.costs_usd), cardinality(complete.steps)]);
+    return query select c.* from pgflow._complete(v_project, complete.run_ids, complete.lease_nos,
+        complete.outputs, complete.costs_usd, complete.steps) as c;
+end
+$$;
+comment on function pgflow.complete is
+    'Ends runs with their outputs (json texts). Returns a line only for those that were not simply done: already, lost, '
+    'or refused where the output could not be stored, which fails that run with E-RUN-017. '
+    'Example: select * from pgflow.complete(''{...}'', ''{1}'', array[''{"ok": true}'']). Raises PF101, PF502.';

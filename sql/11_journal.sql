@@ -1,0 +1,152 @@
+-- The journal: what a run has learned. A step's result is written by its worker, under its lease.
+
+create or replace function pgflow._record_step(
+    p_project text, p_run_ids uuid[], p_lease_nos integer[], p_keys text[], p_digests text[],
+    p_values text[]
+)
+returns setof pgflow.outcome_v1
+language plpgsql
+as $$
+declare
+    v_many integer := cardinality(p_run_ids);
+    v_half integer := v_many / 2;
+    v_recorded integer;
+    v_sqlstate text;
+    v_error text;
+begin
+    begin
+        with given as (
+            select g.*, row_number() over (partition by g.run_id order by g.key) as nth,
+                count(*) over (partition by g.run_id, g.lease_no) as many
+            from unnest(p_run_ids, p_lease_nos, p_keys, p_digests, p_values)
+                 as g (run_id, lease_no, key, digest, value)
+            where not exists (select from pgflow.journal j
+                              where j.project_id = p_project and j.run_id = g.run_id and j.key = g.key)
+        ),
+        held as (
+            update pgflow.run r
+            set step_count = r.step_count + g.many, last_event_no = r.last_event_no + g.many
+            from (select distinct run_id, lease_no, many from given) g
+            where r.project_id = p_project and r.run_id = g.run_id and r.run_id = any (p_run_ids)
+              and r.state = 'running' and r.lease_no = g.lease_no
+            returning r.run_id, r.lease_no, r.last_event_no - g.many as event_no
+        ),
+        recorded as (
+            insert into pgflow.journal (project_id, run_id, key, kind, lease_no, event_no, at, digest,
+                value)
+            select p_project, g.run_id, g.key, 'step', g.lease_no, h.event_no + g.nth, pgflow.now(),
+                decode(g.digest, 'hex'), coalesce(g.value, 'null')::jsonb
+            from given g
+            join held h using (run_id, lease_no)
+            returning 1
+        )
+        select count(*) into v_recorded from recorded;
+    exception
+        when data_exception or integrity_constraint_violation or program_limit_exceeded then
+            get stacked diagnostics v_sqlstate = returned_sqlstate, v_error = message_text;
+    end;
+    if v_error is null then
+        if v_recorded < v_many then
+            return query
+            select g.run_id, case when j.lease_no = g.lease_no then 'already' else 'lost' end,
+                null::text, g.key, null::text
+            from unnest(p_run_ids, p_lease_nos, p_keys) as g (run_id, lease_no, key)
+            left join pgflow.journal j
+                   on j.project_id = p_project and j.run_id = g.run_id and j.key = g.key
+            where not exists (select from pgflow.run r
+                              where r.project_id = p_project and r.run_id = g.run_id
+                                and r.state = 'running' and r.lease_no = g.lease_no
+                                and j.lease_no = g.lease_no);
+        end if;
+    elsif v_many = 1 and v_sqlstate = '23505' then  -- the same call, sent twice, ran at the same time
+        return query select p_run_ids[1], 'already', null::text, p_keys[1], null::text;
+    elsif v_many = 1 then
+        return query select p_run_ids[1], 'refused', null::text, p_keys[1], v_error;
+    else
+        return query select * from pgflow._record_step(p_project, p_run_ids[:v_half],
+            p_lease_nos[:v_half], p_keys[:v_half], p_digests[:v_half], p_values[:v_half]);
+        return query select * from pgflow._record_step(p_project, p_run_ids[v_half + 1:],
+            p_lease_nos[v_half + 1:], p_keys[v_half + 1:], p_digests[v_half + 1:],
+            p_values[v_half + 1:]);
+    end if;
+end
+$$;
+comment on function pgflow._record_step is 'Writes the results of steps of many runs; see record_step.';
+
+create or replace function pgflow.record_step(
+    run_ids uuid[], lease_nos integer[], keys text[], digests text[], "values" text[],
+    project text default null
+)
+returns setof pgflow.outcome_v1
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_project text := pgflow._project(record_step.project);
+begin
+    perform pgflow._check_batch(record_step.run_ids, record_step.lease_nos,
+        array[coalesce(cardinality(record_step.keys), 0), cardinality(record_step.digests),
+              cardinality(record_step."values")]);
+    return query select s.* from pgflow._record_step(v_project, record_step.run_ids,
+        record_step.lease_nos, record_step.keys, record_step.digests, record_step."values") as s;
+end
+$$;
+comment on function pgflow.record_step is
+    'Journals results of steps (json texts) under their keys, with the hex SHA-256 of each step''s inputs; several runs '
+    'and several steps of one run at once. Returns a line, with the key in code, for those not simply done: already, '
+    'lost, refused. Raises PF101, PF502.';
+
+create or replace function pgflow._is_satisfied(
+    p_project text, p_run_id uuid, p_waits_for text[], p_wait_any boolean
+)
+returns boolean
+language plpgsql
+as $$
+declare
+    v_come integer := (
+        select count(*) from pgflow.journal j
+        where j.project_id = p_project and j.run_id = p_run_id and j.key = any (p_waits_for));
+begin
+    return v_come >= case when p_wait_any then 1 else cardinality(p_waits_for) end;
+end
+$$;
+comment on function pgflow._is_satisfied is 'Whether all, or any, of what a run waits for is in its journal.';
+
+-- waiting_* -> pending when the wait is satisfied. Whatever the state, news grows, so that a worker about
+-- to park finds out: no wake-up is lost. The caller holds the row, in a statement before this one: the
+-- look at the journal then sees what the last holder wrote, and an older snapshot fails on the lock.
+create or replace function pgflow._resolve(
+    p_run pgflow.run, p_now timestamptz, p_key text, p_kind text, p_value jsonb, p_type text,
+    p_payload jsonb, p_wakes boolean
+)
+returns void
+language plpgsql
+as $$
+declare
+    v_wakes boolean;
+    v_seq bigint;
+begin
+    insert into pgflow.journal (project_id, run_id, key, kind, news, at, value)
+    values (p_run.project_id, p_run.run_id, p_key, p_kind, p_run.news + 1, p_now, p_value);
+    perform pgflow._event(p_run, p_run.last_event_no + 1, p_type, p_now, p_payload);
+    v_wakes := p_wakes and p_run.state in ('waiting_tool', 'waiting_approval', 'waiting_event')
+        and pgflow._is_satisfied(p_run.project_id, p_run.run_id, p_run.waits_for, p_run.wait_any);
+    if not v_wakes then
+        update pgflow.run r set news = r.news + 1, last_event_no = r.last_event_no + 1
+        where r.project_id = p_run.project_id and r.run_id = p_run.run_id;
+        return;
+    end if;
+    v_seq := nextval('pgflow.run_seq');
+    update pgflow.run r
+    set state = 'pending', lane = 0, seq = v_seq, news = r.news + 1,
+        last_event_no = r.last_event_no + 2, waits_for = null, wait_any = false
+    where r.project_id = p_run.project_id and r.run_id = p_run.run_id;
+    perform pgflow._event(p_run, p_run.last_event_no + 2, 'run.woken', p_now,
+        jsonb_build_object('key', p_key));
+    perform pgflow._hint_work(p_run.project_id, p_run.queue);
+end
+$$;
+comment on function pgflow._resolve is
+    'Writes what a run waited for into its journal and, if asked to, wakes it if that was the last thing. '
+    'The caller holds the run.';

@@ -1,0 +1,265 @@
+-- Steering runs and queues: cancel, pause, resume, retry. All are safe to call twice.
+
+create or replace function pgflow._locked(p_project text, p_run_id uuid)
+returns pgflow.run
+language plpgsql
+as $$
+declare
+    v_run pgflow.run;
+begin
+    select r.* into v_run from pgflow.run r
+    where r.project_id = p_project and r.run_id = p_run_id
+    for update;
+    return v_run;
+end
+$$;
+comment on function pgflow._locked is 'Locks a live run; a row of nulls if there is none.';
+
+create or replace function pgflow._finished_state(p_project text, p_run_id uuid)
+returns text
+language plpgsql
+as $$
+declare
+    v_state text;
+begin
+    select f.state into v_state from pgflow.run_finished f
+    where f.project_id = p_project and f.run_id = p_run_id;
+    if not found then
+        perform pgflow._refuse_gone(p_project, p_run_id, '');
+    end if;
+    return v_state;
+end
+$$;
+comment on function pgflow._finished_state is 'The state of a finished run. Raises PF102.';
+
+create or replace function pgflow.cancel(run_id uuid, reason text default null, project text default null)
+returns text
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_project text := pgflow._project(cancel.project);
+    v_run pgflow.run := pgflow._locked(v_project, cancel.run_id);
+begin
+    if v_run.run_id is null then
+        return pgflow._finished_state(v_project, cancel.run_id);
+    end if;
+    perform pgflow._end_from_outside(v_run, 'cancelled', null,
+        'Execution cancelled' || coalesce(': ' || left(cancel.reason, 1000), ''), pgflow._actor());
+    return 'cancelled';
+end
+$$;
+comment on function pgflow.cancel is
+    'Ends a live run as cancelled, at once; a running handler is interrupted. On a finished run a no-op. Returns the state '
+    'that the run is in. Example: select pgflow.cancel(''...'', ''not needed''). Raises PF102, PF502.';
+
+create or replace function pgflow.pause(run_id uuid, reason text default null, project text default null)
+returns text
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_project text := pgflow._project(pause.project);
+    v_run pgflow.run := pgflow._locked(v_project, pause.run_id);
+    v_was_running boolean := v_run.state = 'running';
+begin
+    if v_run.run_id is null then
+        perform pgflow._refuse_gone(v_project, pause.run_id, 'be paused');
+    elsif v_run.state = 'paused' then
+        return 'paused';
+    end if;
+    perform pgflow._event(v_run, v_run.last_event_no + 1, 'run.paused', pgflow.now(),
+        jsonb_build_object('from', v_run.state, 'reason', pause.reason), v_was_running);
+    -- Its slot, if any, stays until the worker says that the handler stopped.
+    update pgflow.run r
+    set state = 'paused', pause_reason = left(coalesce(pause.reason, 'operator'), 1000),
+        last_event_no = r.last_event_no + 1, worker_id = null, leased_at = null, lease_event_no = null,
+        slotted = false
+    where r.project_id = v_project and r.run_id = pause.run_id;
+    if v_was_running then
+        perform pgflow._hint_worker(v_project, v_run.worker_id);
+    end if;
+    return 'paused';
+end
+$$;
+comment on function pgflow.pause is
+    'Pauses a live run; a running handler is interrupted without using an attempt. Again is a no-op. What arrives '
+    'meanwhile is kept for resume. Returns the state. Raises PF102, PF202, PF502.';
+
+create or replace function pgflow.resume(
+    run_id uuid, command jsonb default '{"continue": true}', project text default null
+)
+returns text
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_project text := pgflow._project(resume.project);
+    v_now timestamptz := pgflow.now();
+    v_run pgflow.run := pgflow._locked(v_project, resume.run_id);
+    v_state text := 'pending';
+    v_seq bigint;
+begin
+    if resume.command is distinct from '{"continue": true}' then
+        perform pgflow._refuse_value('command', '{"continue": true}', resume.command::text);
+    elsif v_run.run_id is null then
+        perform pgflow._refuse_gone(v_project, resume.run_id, 'be resumed');
+    elsif v_run.state <> 'paused' then
+        return v_run.state;
+    end if;
+    if v_run.waits_for is not null
+       and not pgflow._is_satisfied(v_project, v_run.run_id, v_run.waits_for, v_run.wait_any) then
+        v_state := 'waiting_approval';
+    elsif v_run.waits_for is null and v_run.run_at > v_now then
+        v_state := 'scheduled';
+    else
+        v_seq := nextval('pgflow.run_seq');
+    end if;
+    perform pgflow._event(v_run, v_run.last_event_no + 1, 'run.resumed', v_now,
+        jsonb_build_object('to', v_state));
+    update pgflow.run r
+    set state = v_state, pause_reason = null, last_event_no = r.last_event_no + 1,
+        seq = coalesce(v_seq, r.seq), lane = case when v_seq is null then r.lane else 0 end,
+        waits_for = case when v_state = 'waiting_approval' then r.waits_for end
+    where r.project_id = v_project and r.run_id = resume.run_id;
+    perform pgflow._hint_work(v_project, v_run.queue);
+    return v_state;
+end
+$$;
+comment on function pgflow.resume is
+    'Lets a paused run go on: to pending, or back to what it waits for if that has not come. On a run that is not paused a '
+    'no-op. Returns the state. Raises PF101, PF102, PF202, PF502.';
+
+create or replace function pgflow.retry(run_id uuid, project text default null)
+returns uuid
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_project text := pgflow._project(retry.project);
+    v_old pgflow.run_finished;
+    v_state text;
+begin
+    select f.* into v_old from pgflow.run_finished f
+    where f.project_id = v_project and f.run_id = retry.run_id;
+    if not found then
+        select r.state into v_state from pgflow.run r
+        where r.project_id = v_project and r.run_id = retry.run_id;
+        if not found then
+            perform pgflow._refuse_gone(v_project, retry.run_id, '');
+        end if;
+        perform pgflow._refuse('PF201', format('run %s is %s and cannot be retried', retry.run_id, v_state),
+            json_build_object('run_id', retry.run_id, 'from_state', v_state, 'to_state', null)::text,
+            'Only finished runs can; cancel it first.', 'run_id');
+    end if;
+    return pgflow._enqueue_once(v_project, 'pgflow:retry:' || retry.run_id, v_old.handler, v_old.input,
+        v_old.queue, v_old.priority, null, v_old.max_attempts, v_old.timeout, null,
+        coalesce(v_old.correlation_id, v_old.run_id::text), null, v_old.tags, v_old.run_id);
+end
+$$;
+comment on function pgflow.retry is
+    'Does a finished run''s work again, as a new run with retry_of set; its idempotency key and deadline are not '
+    'inherited. The same run again returns the same new run. Raises PF102, PF201, PF502.';
+
+create or replace function pgflow.define_queue(
+    queue text, max_concurrent integer default null, max_attempts integer default 3,
+    timeout interval default null, lease_ttl interval default '60 seconds', project text default null
+)
+returns pgflow.queue
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_project text := pgflow._project(define_queue.project);
+    v_queue pgflow.queue;
+begin
+    if define_queue.queue is null or char_length(define_queue.queue) not between 1 and 100 then
+        perform pgflow._refuse_value('queue', '1 to 100 characters', define_queue.queue);
+    elsif define_queue.max_concurrent < 1 then
+        perform pgflow._refuse_value('max_concurrent', 'at least 1, or null for no limit',
+            define_queue.max_concurrent::text);
+    elsif define_queue.max_attempts is null or define_queue.max_attempts not between 1 and 1000 then
+        perform pgflow._refuse_value('max_attempts', '1 to 1000', define_queue.max_attempts::text);
+    elsif define_queue.timeout <= '0' or define_queue.timeout > '30 days' then
+        perform pgflow._refuse_value('timeout', 'more than 0 and at most 30 days, or null for none',
+            define_queue.timeout::text);
+    elsif define_queue.lease_ttl is null or define_queue.lease_ttl not between '1 second' and '1 day' then
+        perform pgflow._refuse_value('lease_ttl', '1 second to 1 day', define_queue.lease_ttl::text);
+    end if;
+    insert into pgflow.queue as q (project_id, queue, max_concurrent, max_attempts, timeout, lease_ttl)
+    values (v_project, define_queue.queue, define_queue.max_concurrent, define_queue.max_attempts,
+        define_queue.timeout, define_queue.lease_ttl)
+    on conflict on constraint queue_pkey do update
+    set max_concurrent = excluded.max_concurrent, max_attempts = excluded.max_attempts,
+        timeout = excluded.timeout, lease_ttl = excluded.lease_ttl
+    returning q.* into v_queue;
+    perform pgflow._hint_work(v_project, v_queue.queue);
+    return v_queue;
+end
+$$;
+comment on function pgflow.define_queue is
+    'Sets all settings of a queue, those not given to their defaults. max_concurrent bounds its leased runs over all '
+    'hosts. Example: select pgflow.define_queue(''mail'', max_concurrent => 5). Raises PF101, PF502.';
+
+create or replace function pgflow._known_queue(p_project text, p_queue text)
+returns void
+language plpgsql
+as $$
+begin
+    if not exists (select from pgflow.queue q where q.project_id = p_project and q.queue = p_queue) then
+        perform pgflow._refuse('PF104', format('unknown queue: %s', left(p_queue, 100)),
+            'There is no queue of that name in this project.',
+            'View pgflow.queue_stats lists the queues.', 'queue');
+    end if;
+end
+$$;
+comment on function pgflow._known_queue is 'Raises PF104 for a queue that is not there.';
+
+create or replace function pgflow.pause_queue(queue text, project text default null)
+returns timestamptz
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_project text := pgflow._project(pause_queue.project);
+    v_now timestamptz := pgflow.now();
+    v_paused_at timestamptz;
+begin
+    perform pgflow._known_queue(v_project, pause_queue.queue);
+    update pgflow.queue q
+    set paused_at = coalesce(q.paused_at, v_now), paused_by = coalesce(q.paused_by, pgflow._actor())
+    where q.project_id = v_project and q.queue = pause_queue.queue
+    returning q.paused_at into v_paused_at;
+    return v_paused_at;
+end
+$$;
+comment on function pgflow.pause_queue is
+    'Stops the claiming of a queue; it goes on accepting runs, and running ones finish. Returns since when. Raises PF104, PF502.';
+
+create or replace function pgflow.resume_queue(queue text, project text default null)
+returns boolean
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_project text := pgflow._project(resume_queue.project);
+begin
+    perform pgflow._known_queue(v_project, resume_queue.queue);
+    update pgflow.queue q set paused_at = null, paused_by = null
+    where q.project_id = v_project and q.queue = resume_queue.queue and q.paused_at is not null;
+    if not found then
+        return false;
+    end if;
+    perform pgflow._hint_work(v_project, resume_queue.queue);
+    return true;
+end
+$$;
+comment on function pgflow.resume_queue is
+    'Lets a paused queue be claimed again; false if it was not paused. Raises PF104, PF502.';

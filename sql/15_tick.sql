@@ -1,0 +1,252 @@
+-- The duties of time: promote what is scheduled, reap what is leased to dead workers, expire deadlines.
+-- Any worker sees to them, from acquire. Each duty skips locked rows and does a bounded batch.
+
+create or replace function pgflow._next_due(p_project text, p_after timestamptz)
+returns timestamptz
+language sql
+stable
+as $$
+    select least(
+        (select min(r.run_at) from pgflow.run r
+         where r.project_id = p_project and r.state = 'scheduled' and r.run_at > p_after),
+        (select min(r.deadline) from pgflow.run r
+         where r.project_id = p_project and r.deadline > p_after),
+        (select min(t.due_at) from pgflow.task t
+         where t.project_id = p_project and t.state = 'open' and t.due_at > p_after))
+$$;
+comment on function pgflow._next_due is 'The first time after p_after at which something is due; null if none.';
+
+create or replace function pgflow._promote(p_project text, p_now timestamptz)
+returns integer
+language plpgsql
+as $$
+declare
+    v_run_ids uuid[] := array(
+        select r.run_id from pgflow.run r
+        where r.project_id = p_project and r.state = 'scheduled' and r.run_at <= p_now
+        order by r.run_at
+        limit 1000
+        for update skip locked);
+    v_seqs bigint[] := array(
+        select nextval('pgflow.run_seq') from generate_series(1, cardinality(v_run_ids)));
+    v_queues text[];
+begin
+    with promoted as (
+        update pgflow.run r
+        set state = 'pending', seq = u.seq, lane = case when r.attempt > 0 then 0 else r.lane end
+        from unnest(v_run_ids, v_seqs) as u (run_id, seq)
+        where r.project_id = p_project and r.run_id = u.run_id
+        returning r.queue
+    )
+    select array_agg(distinct p.queue) into v_queues from promoted p;
+    perform pgflow._hint_work(p_project, u.queue) from unnest(v_queues) as u (queue);
+    return cardinality(v_run_ids);
+end
+$$;
+comment on function pgflow._promote is 'scheduled -> pending for runs whose time has come; returns how many.';
+
+-- From dead workers to their runs. The beat is locked, so that a worker which beats at this moment waits
+-- and then learns what it has lost.
+create or replace function pgflow._reap(
+    p_project text, p_now timestamptz, out requeued integer, out failed integer
+)
+language plpgsql
+as $$
+declare
+    v_dead record;
+    v_run pgflow.run;
+begin
+    requeued := 0;
+    failed := 0;
+    for v_dead in
+        select b.worker_id, b.beat_at from pgflow.worker_beat b
+        where b.project_id = p_project
+          and b.beat_at < p_now - (select min(q.lease_ttl) from pgflow.queue q
+                                   where q.project_id = p_project)
+        order by b.worker_id
+        limit 100
+        for update skip locked
+    loop
+        delete from pgflow.idle_worker i
+        where i.project_id = p_project and i.worker_id = v_dead.worker_id;
+        delete from pgflow.slot s using pgflow.queue q
+        where s.project_id = p_project and s.worker_id = v_dead.worker_id
+          and q.project_id = p_project and q.queue = s.queue and v_dead.beat_at < p_now - q.lease_ttl
+          and not exists (select from pgflow.run r
+                          where r.project_id = p_project and r.run_id = s.run_id
+                            and r.lease_no = s.lease_no and r.state = 'running');
+        for v_run in
+            select r.* from pgflow.run r
+            join pgflow.queue q on q.project_id = p_project and q.queue = r.queue
+            where r.project_id = p_project and r.worker_id = v_dead.worker_id and r.state = 'running'
+              and v_dead.beat_at < p_now - q.lease_ttl
+            order by r.run_id
+            limit 500
+            for update of r skip locked
+        loop
+            if pgflow._fail_lost(v_run, p_now) = 'pending' then
+                requeued := requeued + 1;
+            else
+                failed := failed + 1;
+            end if;
+        end loop;
+        -- A worker that has been dead for a day, and whose runs are all taken back, is forgotten.
+        delete from pgflow.worker_beat b
+        where b.project_id = p_project and b.worker_id = v_dead.worker_id
+          and b.beat_at < p_now - interval '1 day'
+          and not exists (select from pgflow.run r
+                          where r.project_id = p_project and r.worker_id = b.worker_id
+                            and r.state = 'running');
+    end loop;
+end
+$$;
+comment on function pgflow._reap is 'Takes back the runs of workers that have not beaten for their queue''s lease_ttl.';
+
+create or replace function pgflow._fail_lost(p_run pgflow.run, p_now timestamptz)
+returns text
+language plpgsql
+as $$
+begin
+    if p_run.attempt + 1 < p_run.max_attempts then
+        return pgflow._give_back(p_run, p_now, 'run.requeued',
+            jsonb_build_object('reason', 'lease expired', 'worker', p_run.worker_id,
+                'attempt', p_run.attempt + 1, 'max_attempts', p_run.max_attempts), true);
+    end if;
+    perform pgflow._end(p_run.project_id, array[p_run.run_id], array[p_run.lease_no], 'failed', null, null,
+        null, 'E-RUN-002', format('lease %s of worker %s expired in attempt %s of %s', p_run.lease_no,
+            p_run.worker_id, p_run.attempt + 1, p_run.max_attempts));
+    return 'failed';
+end
+$$;
+comment on function pgflow._fail_lost is
+    'running -> pending for a run whose lease expired, or failed with E-RUN-002 if its attempts are used up.';
+
+create or replace function pgflow._expire(p_project text, p_now timestamptz)
+returns integer
+language plpgsql
+as $$
+declare
+    v_run pgflow.run;
+    v_task pgflow.task;
+    v_expired integer := 0;
+begin
+    for v_run in
+        select r.* from pgflow.run r
+        where r.project_id = p_project and r.deadline <= p_now
+        order by r.run_id
+        limit 500
+        for update skip locked
+    loop
+        perform pgflow._end_from_outside(v_run, 'timeout', 'E-RUN-003',
+            format('deadline %s passed while %s', v_run.deadline, v_run.state));
+        v_expired := v_expired + 1;
+    end loop;
+    for v_task in
+        select t.* from pgflow.task t
+        where t.project_id = p_project and t.state = 'open' and t.due_at <= p_now
+        order by t.run_id
+        limit 500
+    loop
+        v_expired := v_expired + pgflow._expire_task(v_task, p_now);
+    end loop;
+    return v_expired;
+end
+$$;
+comment on function pgflow._expire is 'Ends runs whose deadline, or whose task''s due time, has passed; returns how many.';
+
+create or replace function pgflow._expire_task(p_task pgflow.task, p_now timestamptz)
+returns integer
+language plpgsql
+as $$
+declare
+    v_run pgflow.run;
+begin
+    select r.* into v_run from pgflow.run r
+    where r.project_id = p_task.project_id and r.run_id = p_task.run_id and r.state <> 'paused'
+    for update skip locked;
+    if not found then
+        return 0;
+    end if;
+    update pgflow.task t set state = 'expired'
+    where t.project_id = p_task.project_id and t.task_id = p_task.task_id and t.state = 'open';
+    if not found then
+        return 0;
+    end if;
+    perform pgflow._event(v_run, v_run.last_event_no + 1, 'task.expired', p_now,
+        jsonb_build_object('task_id', p_task.task_id, 'key', p_task.key, 'policy', p_task.policy));
+    update pgflow.run r set last_event_no = r.last_event_no + 1
+    where r.project_id = v_run.project_id and r.run_id = v_run.run_id;
+    perform pgflow._end_from_outside(v_run,
+        case p_task.policy when 'timeout' then 'timeout' else 'cancelled' end, 'E-RUN-007',
+        format('%s: nobody decided before %s', p_task.title, p_task.due_at));
+    return 1;
+end
+$$;
+comment on function pgflow._expire_task is
+    'Expires an open task and ends its run as the policy says; 0 if the run is paused, locked or gone.';
+
+-- The lock is held for this transaction only; whoever doesn't get it has nothing to do.
+create or replace function pgflow._tick(
+    p_project text, p_now timestamptz, out promoted integer, out requeued integer, out failed integer,
+    out expired integer
+)
+language plpgsql
+as $$
+begin
+    if not pg_try_advisory_xact_lock(hashtextextended('pgflow.tick ' || p_project, 0)) then
+        return;
+    end if;
+    promoted := pgflow._promote(p_project, p_now);
+    select r.requeued, r.failed into _tick.requeued, _tick.failed from pgflow._reap(p_project, p_now) as r;
+    expired := pgflow._expire(p_project, p_now);
+    -- Once a second at most: a row that is updated all the time grows slow under a held snapshot.
+    update pgflow.tick t set last_at = p_now
+    where t.project_id = p_project and t.last_at < p_now - interval '1 second';
+end
+$$;
+comment on function pgflow._tick is 'Sees to all duties of time; all nulls if somebody else is at it.';
+
+create or replace function pgflow._tick_if_due(p_project text, p_now timestamptz)
+returns void
+language plpgsql
+as $$
+declare
+    v_last_at timestamptz := (select t.last_at from pgflow.tick t where t.project_id = p_project);
+begin
+    if v_last_at < p_now - (
+            select least(interval '10 seconds', min(q.lease_ttl) / 4) from pgflow.queue q
+            where q.project_id = p_project)
+       or pgflow._next_due(p_project, v_last_at) <= p_now then
+        perform pgflow._tick(p_project, p_now);
+    end if;
+end
+$$;
+comment on function pgflow._tick_if_due is
+    'Ticks if something is due since the last tick, or if that is 10 s (or a quarter of the shortest lease_ttl) ago.';
+
+create or replace function pgflow.tick(project text default null)
+returns table (promoted integer, requeued integer, failed integer, expired integer)
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return query select t.* from pgflow._tick(pgflow._project(tick.project), pgflow.now()) as t;
+end
+$$;
+comment on function pgflow.tick is
+    'Promotes scheduled runs, reaps dead workers'' runs, expires deadlines, and returns how many of each; nulls if somebody '
+    'else is doing it. Workers do it in acquire; this is for tests, cron and operators. Raises PF502.';
+
+create or replace function pgflow.reap(project text default null)
+returns table (requeued integer, failed integer)
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return query select r.* from pgflow._reap(pgflow._project(reap.project), pgflow.now()) as r;
+end
+$$;
+comment on function pgflow.reap is
+    'Takes back the runs of dead workers and returns how many were requeued and how many failed (E-RUN-002). Raises PF502.';

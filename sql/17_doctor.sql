@@ -1,0 +1,56 @@
+create or replace function pgflow.doctor(project text default null)
+returns table (level text, "check" text, detail text, hint text)
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_project text := pgflow._project(doctor.project);
+    v_now timestamptz := pgflow.now();
+begin
+    return query
+    select case when count(*) = 0 then 'warn' else 'ok' end, 'workers',
+        format('%s alive', count(*)), case when count(*) = 0 then 'Start one: pgflow worker --app module:app' end
+    from pgflow.worker_beat b
+    where b.project_id = v_project and b.beat_at > v_now - interval '60 seconds';
+    return query
+    select 'fail', 'queue without worker',
+        format('queue %s has %s ready runs since %s and no live worker', s.queue, s.pending, s.oldest_pending_at),
+        'Start a worker with --queues ' || s.queue
+    from pgflow.queue_stats s
+    where s.project_id = v_project and s.pending > 0 and s.workers = 0;
+    return query
+    select 'warn', 'paused queue', format('queue %s is paused since %s by %s', q.queue, q.paused_at, q.paused_by),
+        'pgflow resume --queue ' || q.queue
+    from pgflow.queue q
+    where q.project_id = v_project and q.paused_at is not null;
+    return query
+    select 'fail', 'dead worker holds runs',
+        format('worker %s holds %s runs and last beat at %s', s.worker_id, s.running, s.beat_at),
+        'They go back at the next tick of any worker; none may be running.'
+    from pgflow.worker_status s
+    where s.project_id = v_project and s.status = 'dead' and s.running > 0;
+    return query
+    select case when t.last_at < v_now - interval '1 minute' then 'fail' else 'ok' end, 'tick',
+        format('duties of time were last seen to at %s', t.last_at),
+        case when t.last_at < v_now - interval '1 minute' then 'Workers do this; none may be running.' end
+    from pgflow.tick t
+    where t.project_id = v_project;
+    return query
+    select 'warn', 'held snapshot',
+        format('pid %s (%s) has held a snapshot since %s', a.pid, coalesce(a.usename, '?'), a.xact_start),
+        'Vacuum cannot remove what was deleted since; end that transaction.'
+    from pg_catalog.pg_stat_activity a
+    where a.backend_xmin is not null and a.xact_start < clock_timestamp() - interval '10 minutes'
+      and a.backend_type = 'client backend';
+    return query
+    select 'warn', 'handler unknown at run time',
+        format('%s runs of handler %s failed in the last day', count(*), f.handler),
+        'Deploy a worker that has this handler, then pgflow retry RUN.'
+    from pgflow.run_finished f
+    where f.project_id = v_project and f.error_code = 'E-RUN-004' and f.finished_at > v_now - interval '1 day'
+    group by f.handler;
+end
+$$;
+comment on function pgflow.doctor is
+    'Looks for what is odd in a project: level (ok, warn, fail), check, detail, hint. Example: select * from pgflow.doctor(). Raises PF502.';

@@ -1,0 +1,31 @@
+-- Who may call what. What is not listed here nobody may: private functions run as the owner, inside the
+-- public ones.
+revoke all on all functions in schema pgflow from public;
+revoke all on all tables in schema pgflow from public;
+
+grant usage on schema pgflow to pgflow_reader;
+grant select on
+    pgflow.runs, pgflow.timeline, pgflow.inbox, pgflow.task_history, pgflow.queue_stats,
+    pgflow.worker_status, pgflow.state, pgflow.move, pgflow.error_code, pgflow.refusal,
+    pgflow.event_type, pgflow.task_policy
+to pgflow_reader;
+grant execute on function
+    pgflow._my_projects, pgflow._sha256, pgflow.now, pgflow._test_now, pgflow.doctor
+to pgflow_reader;
+
+grant execute on function
+    pgflow.enqueue, pgflow.enqueue_many, pgflow.cancel, pgflow.pause, pgflow.resume, pgflow.retry,
+    pgflow.emit
+to pgflow_client;
+
+grant execute on function pgflow.approve, pgflow.reject to pgflow_approver;
+
+grant execute on function
+    pgflow.register_worker, pgflow.acquire, pgflow.beat, pgflow.complete, pgflow.fail, pgflow.park,
+    pgflow.release, pgflow.record_step, pgflow.stop_worker, pgflow.tick, pgflow.reap
+to pgflow_worker;
+
+grant execute on function
+    pgflow.create_project, pgflow.add_member, pgflow.remove_member, pgflow.define_queue,
+    pgflow.pause_queue, pgflow.resume_queue
+to pgflow_admin;
