@@ -4,9 +4,10 @@
 -- are in, and the caller holds their rows. A worker's own verb has stopped the handler, so the slot is
 -- free; else the slot stays until the worker has said so.
 --
--- The runs are found by primary key, one by one: left to itself the planner may take another index
--- ("few rows are running") or scan a table that was small when the plan was made, and then walks over
--- every dead entry.
+-- The runs are found by primary key: left to itself the planner may take another index ("few rows are
+-- running"), join the other way round, or scan a table that was small when the plan was made, and then
+-- walks over every dead entry. So the state and the lease stand where neither an index nor a join can
+-- use them: as a hashed subplan behind an `or`.
 create or replace function pgflow._end(
     p_project text, p_run_ids uuid[], p_lease_nos integer[], p_state text,
     p_outputs text[] default null, p_costs numeric[] default null, p_steps integer[] default null,
@@ -16,8 +17,6 @@ create or replace function pgflow._end(
 returns uuid[]
 language plpgsql
 set enable_seqscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
 as $$
 declare
     v_now timestamptz := pgflow.now();
@@ -28,11 +27,11 @@ begin
     perform set_config('pgflow.ending', 'on', true);
     with gone as (
         delete from pgflow.run r
-        using unnest(p_run_ids, p_lease_nos, p_outputs, p_costs, p_steps)
-              as g (run_id, lease_no, output, cost, steps)
-        where r.project_id = p_project and r.run_id = g.run_id
-          and (p_lease_nos is null or r.state = 'running' and r.lease_no = g.lease_no)
-        returning r.*, g.output, g.cost, g.steps
+        where r.project_id = p_project and r.run_id = any (p_run_ids)
+          and (p_lease_nos is null
+               or r.state = 'running'
+                  and (r.run_id, r.lease_no) in (select l.* from unnest(p_run_ids, p_lease_nos) as l))
+        returning r.*
     ),
     finished as (
         insert into pgflow.run_finished (project_id, run_id, parent_run_id, root_run_id, retry_of, kind,
@@ -43,13 +42,15 @@ begin
         select g.project_id, g.run_id, g.parent_run_id, g.root_run_id, g.retry_of, g.kind,
             g.handler, g.queue, p_state, g.state, g.priority, g.depth,
             g.attempt + (p_state = 'failed' and g.state = 'running')::integer, g.max_attempts, g.lease_no,
-            g.lease_event_no, g.last_event_no + 1, g.step_count + coalesce(g.steps, 0), g.worker_id,
+            g.lease_event_no, g.last_event_no + 1, g.step_count + coalesce(w.steps, 0), g.worker_id,
             g.created_at, g.run_at, g.deadline, g.first_started_at, g.leased_at, v_now, g.timeout,
             g.created_by, p_by, g.correlation_id, g.idempotency_key, p_code, left(p_detail, 8000),
-            case when g.cost is null then g.cost_usd else coalesce(g.cost_usd, 0) + g.cost end, g.tags,
-            g.input, case when p_state = 'completed' then coalesce(g.output, 'null')::jsonb end,
+            case when w.cost is null then g.cost_usd else coalesce(g.cost_usd, 0) + w.cost end, g.tags,
+            g.input, case when p_state = 'completed' then coalesce(w.output, 'null')::jsonb end,
             coalesce(p_error, g.last_error)
         from gone g
+        join unnest(p_run_ids, p_outputs, p_costs, p_steps) as w (run_id, output, cost, steps)
+          on w.run_id = g.run_id
     )
     select array_agg(g.run_id), bool_or(g.has_tasks), bool_or(g.slotted)
     into v_ended, v_has_tasks, v_slotted
