@@ -70,6 +70,7 @@ insert into pgflow.error_code (error_code, class, description) values
     ('E-RUN-005', 'fatal', 'The input does not fit the handler''s model.'),
     ('E-RUN-006', 'human_required', 'An approval was rejected.'),
     ('E-RUN-007', 'human_required', 'An approval expired undecided.'),
+    ('E-RUN-012', 'human_required', 'The handler''s code does not fit the run''s journal; the run is paused.'),
     ('E-RUN-017', 'fatal', 'The database could not store the result: too large, or not storable.');
 
 create table pgflow.refusal (

@@ -65,10 +65,10 @@ comment on table pgflow.tick is 'When the duties of time (promote, reap, expire)
 insert into pgflow.tick (project_id, last_at) values ('default', '-infinity');
 
 -- What worker verbs return. Fields are only ever added at the end; readers ignore what they don't know.
-create type pgflow.acquired_v1 as (runs json, marks jsonb, look_again_in interval);
+create type pgflow.acquired_v1 as (runs json, marks jsonb, look_again_in interval, reaped json);
 comment on type pgflow.acquired_v1 is
     'runs: an array of leases; marks: opaque, to be given back at the next acquire; look_again_in: how long '
-    'to sleep if no hint arrives before.';
+    'to sleep if no hint arrives before; reaped: runs that this call took back from dead workers.';
 create type pgflow.outcome_v1 as (run_id uuid, outcome text, state text, code text, detail text);
 comment on type pgflow.outcome_v1 is
     'outcome: done, already (said before under this lease), lost (the lease is gone), refused (code and '

@@ -101,7 +101,6 @@ language plpgsql
 as $$
 declare
     v_priority smallint;
-    v_lane smallint;
     v_group text;
     v_after bigint;
     v_mark bigint;
@@ -167,14 +166,14 @@ declare
     v_settled bigint;
     v_queue pgflow.queue;
     v_room integer;
-    v_bytes bigint := 8 * 1024 * 1024;
+    v_bytes bigint := bigint '8388608';
     v_tids tid[] := '{}';
     v_limited text[] := '{}';
     v_taken record;
     v_acquired pgflow.acquired_v1;
 begin
     perform pgflow._keep_beating(p_project, p_worker, v_now);
-    perform pgflow._tick_if_due(p_project, v_now);
+    v_acquired.reaped := pgflow._tick_if_due(p_project, v_now);
     if v_clock - coalesce((v_marks ->> 'started_at')::float8, 0) >= 60 then
         v_marks := (v_marks - 'groups') || jsonb_build_object('started_at', v_clock);
     end if;

@@ -149,6 +149,10 @@ declare
     v_now timestamptz := pgflow.now();
     v_delay interval;
 begin
+    if p_code = 'E-RUN-012' then  -- the code doesn't fit the run: a deploy can mend that, an end can't
+        perform pgflow._free_slot(p_run);
+        return pgflow._pause(p_run, p_code || ': ' || p_detail);
+    end if;
     if p_retry and p_run.attempt + 1 < p_run.max_attempts then
         v_delay := pgflow._backoff(p_run.project_id, p_run.handler, p_run.attempt);
         return pgflow._give_back(p_run, v_now, 'run.retried',
@@ -162,7 +166,8 @@ begin
 end
 $$;
 comment on function pgflow._fail is
-    'Ends a failed execution of a held run: scheduled again with a backoff while attempts are left, else failed.';
+    'Ends a failed execution of a held run: scheduled again with a backoff while attempts are left, else failed; '
+    'paused for E-RUN-012.';
 
 create or replace function pgflow.fail(
     run_ids uuid[], lease_nos integer[], error_codes text[], error_details text[],
@@ -197,7 +202,7 @@ begin
         v_run := pgflow._held(v_project, v_given.run_id, v_given.lease_no);
         if v_run.run_id is null then
             return query select a.* from pgflow._after_lease(v_project, v_given.run_id, v_given.lease_no,
-                '{failed,run.retried}') as a;
+                '{failed,run.retried,run.paused}') as a;
             continue;
         end if;
         return query select v_run.run_id, 'done', pgflow._fail(v_run, v_given.code, v_given.detail,
@@ -208,5 +213,5 @@ end
 $$;
 comment on function pgflow.fail is
     'Ends executions that failed. While attempts are left and retries says so (default), the run is scheduled again after '
-    'the handler''s backoff; else it is failed. errors are json texts of type, message and traceback. Returns a line for '
+    'the handler''s backoff; else it is failed; with E-RUN-012 it is paused. errors are json texts of type, message and traceback. Returns a line for '
     'each with the state it is in now. Raises PF101, PF502.';

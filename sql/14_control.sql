@@ -54,6 +54,24 @@ comment on function pgflow.cancel is
     'Ends a live run as cancelled, at once; a running handler is interrupted. On a finished run a no-op. Returns the state '
     'that the run is in. Example: select pgflow.cancel(''...'', ''not needed''). Raises PF102, PF502.';
 
+-- any live state -> paused. The caller holds the row. What arrives meanwhile is kept for resume.
+create or replace function pgflow._pause(p_run pgflow.run, p_reason text)
+returns text
+language plpgsql
+as $$
+begin
+    perform pgflow._event(p_run, p_run.last_event_no + 1, 'run.paused', pgflow.now(),
+        jsonb_build_object('from', p_run.state, 'reason', left(p_reason, 1000)), p_run.state = 'running');
+    update pgflow.run r
+    set state = 'paused', pause_reason = left(coalesce(p_reason, 'operator'), 1000),
+        last_event_no = r.last_event_no + 1, worker_id = null, leased_at = null, lease_event_no = null,
+        slotted = false
+    where r.project_id = p_run.project_id and r.run_id = p_run.run_id;
+    return 'paused';
+end
+$$;
+comment on function pgflow._pause is 'Pauses a live run that the caller holds. Its slot, if any, is left to the caller.';
+
 create or replace function pgflow.pause(run_id uuid, reason text default null, project text default null)
 returns text
 language plpgsql
@@ -63,22 +81,15 @@ as $$
 declare
     v_project text := pgflow._project(pause.project);
     v_run pgflow.run := pgflow._locked(v_project, pause.run_id);
-    v_was_running boolean := v_run.state = 'running';
 begin
     if v_run.run_id is null then
         perform pgflow._refuse_gone(v_project, pause.run_id, 'be paused');
     elsif v_run.state = 'paused' then
         return 'paused';
     end if;
-    perform pgflow._event(v_run, v_run.last_event_no + 1, 'run.paused', pgflow.now(),
-        jsonb_build_object('from', v_run.state, 'reason', pause.reason), v_was_running);
-    -- Its slot, if any, stays until the worker says that the handler stopped.
-    update pgflow.run r
-    set state = 'paused', pause_reason = left(coalesce(pause.reason, 'operator'), 1000),
-        last_event_no = r.last_event_no + 1, worker_id = null, leased_at = null, lease_event_no = null,
-        slotted = false
-    where r.project_id = v_project and r.run_id = pause.run_id;
-    if v_was_running then
+    perform pgflow._pause(v_run, pause.reason);
+    -- Its slot stays until the worker says that the handler stopped.
+    if v_run.state = 'running' then
         perform pgflow._hint_worker(v_project, v_run.worker_id);
     end if;
     return 'paused';

@@ -47,17 +47,15 @@ comment on function pgflow._promote is 'scheduled -> pending for runs whose time
 
 -- From dead workers to their runs. The beat is locked, so that a worker which beats at this moment waits
 -- and then learns what it has lost.
-create or replace function pgflow._reap(
-    p_project text, p_now timestamptz, out requeued integer, out failed integer
-)
+create or replace function pgflow._reap(p_project text, p_now timestamptz)
+returns json[]
 language plpgsql
 as $$
 declare
     v_dead record;
     v_run pgflow.run;
+    v_reaped json[] := '{}';
 begin
-    requeued := 0;
-    failed := 0;
     for v_dead in
         select b.worker_id, b.beat_at from pgflow.worker_beat b
         where b.project_id = p_project
@@ -84,11 +82,9 @@ begin
             limit 500
             for update of r skip locked
         loop
-            if pgflow._fail_lost(v_run, p_now) = 'pending' then
-                requeued := requeued + 1;
-            else
-                failed := failed + 1;
-            end if;
+            v_reaped := v_reaped || json_build_object('run_id', v_run.run_id,
+                'state', pgflow._fail_lost(v_run, p_now), 'worker_id', v_run.worker_id,
+                'attempt_count', v_run.attempt + 1, 'max_attempts', v_run.max_attempts);
         end loop;
         -- A worker that has been dead for a day, and whose runs are all taken back, is forgotten.
         delete from pgflow.worker_beat b
@@ -98,9 +94,11 @@ begin
                           where r.project_id = p_project and r.worker_id = b.worker_id
                             and r.state = 'running');
     end loop;
+    return v_reaped;
 end
 $$;
-comment on function pgflow._reap is 'Takes back the runs of workers that have not beaten for their queue''s lease_ttl.';
+comment on function pgflow._reap is
+    'Takes back the runs of workers that have not beaten for their queue''s lease_ttl; returns a line for each.';
 
 create or replace function pgflow._fail_lost(p_run pgflow.run, p_now timestamptz)
 returns text
@@ -187,8 +185,7 @@ comment on function pgflow._expire_task is
 
 -- The lock is held for this transaction only; whoever doesn't get it has nothing to do.
 create or replace function pgflow._tick(
-    p_project text, p_now timestamptz, out promoted integer, out requeued integer, out failed integer,
-    out expired integer
+    p_project text, p_now timestamptz, out promoted integer, out reaped json[], out expired integer
 )
 language plpgsql
 as $$
@@ -197,7 +194,7 @@ begin
         return;
     end if;
     promoted := pgflow._promote(p_project, p_now);
-    select r.requeued, r.failed into _tick.requeued, _tick.failed from pgflow._reap(p_project, p_now) as r;
+    reaped := pgflow._reap(p_project, p_now);
     expired := pgflow._expire(p_project, p_now);
     -- Once a second at most: a row that is updated all the time grows slow under a held snapshot.
     update pgflow.tick t set last_at = p_now
@@ -207,7 +204,7 @@ $$;
 comment on function pgflow._tick is 'Sees to all duties of time; all nulls if somebody else is at it.';
 
 create or replace function pgflow._tick_if_due(p_project text, p_now timestamptz)
-returns void
+returns json
 language plpgsql
 as $$
 declare
@@ -217,12 +214,24 @@ begin
             select least(interval '10 seconds', min(q.lease_ttl) / 4) from pgflow.queue q
             where q.project_id = p_project)
        or pgflow._next_due(p_project, v_last_at) <= p_now then
-        perform pgflow._tick(p_project, p_now);
+        return (select nullif(array_to_json(t.reaped)::text, '[]')::json from pgflow._tick(p_project, p_now) as t);
     end if;
+    return null;
 end
 $$;
 comment on function pgflow._tick_if_due is
-    'Ticks if something is due since the last tick, or if that is 10 s (or a quarter of the shortest lease_ttl) ago.';
+    'Ticks if something is due since the last tick, or if that is 10 s (or a quarter of the shortest lease_ttl) ago; returns '
+    'what it reaped.';
+
+create or replace function pgflow._count_reaped(p_reaped json[], p_state text)
+returns integer
+language sql
+immutable
+as $$
+    select case when p_reaped is not null then
+        (select count(*)::integer from unnest(p_reaped) as r (line) where r.line ->> 'state' = p_state) end
+$$;
+comment on function pgflow._count_reaped is 'How many of the reaped runs are in a state; null for null.';
 
 create or replace function pgflow.tick(project text default null)
 returns table (promoted integer, requeued integer, failed integer, expired integer)
@@ -231,7 +240,10 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    return query select t.* from pgflow._tick(pgflow._project(tick.project), pgflow.now()) as t;
+    return query
+    select t.promoted, pgflow._count_reaped(t.reaped, 'pending'), pgflow._count_reaped(t.reaped, 'failed'),
+        t.expired
+    from pgflow._tick(pgflow._project(tick.project), pgflow.now()) as t;
 end
 $$;
 comment on function pgflow.tick is
@@ -245,7 +257,9 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    return query select r.* from pgflow._reap(pgflow._project(reap.project), pgflow.now()) as r;
+    return query
+    select pgflow._count_reaped(r.reaped, 'pending'), pgflow._count_reaped(r.reaped, 'failed')
+    from pgflow._reap(pgflow._project(reap.project), pgflow.now()) as r (reaped);
 end
 $$;
 comment on function pgflow.reap is

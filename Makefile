@@ -1,0 +1,60 @@
+# make help lists the targets. They need Python 3.11 or newer, and bring the rest into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+# What tests/prepare.sh found out about this machine, if it was run.
+FOUND := if [ -f .venv/test.env ]; then . .venv/test.env; fi;
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test ci prepare lint types sql pytest pg15 bench docs build clean
+
+help: ## Print this list
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: $(READY) ## Run the editorial demo on an embedded server (ARGS=--help)
+	$(BIN)/python -m examples.editorial.demo $(ARGS)
+
+test: prepare ci ## Make this machine ready for all tests, then run the whole gate
+
+ci: lint types sql pytest pg15 build ## The whole gate: everything but demo and bench
+
+prepare: $(READY)
+	tests/prepare.sh
+
+lint: $(READY) ## Check style, format and the one way of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(READY) ## Check the types
+	$(BIN)/mypy
+
+sql: $(READY) ## Check the migrations (squawk) and every function (plpgsql_check)
+	$(BIN)/squawk migrations/*.sql
+	@$(FOUND) $(BIN)/python tests/with_pg15.py $(BIN)/python -m pytest -q tests/sql/test_plpgsql_check.py
+
+pytest: $(READY) ## Run the tests on the embedded server (ARGS="-k lease")
+	@$(FOUND) $(BIN)/python -m pytest -q $(ARGS)
+
+pg15: $(READY) ## Run the tests of the SQL on the oldest PostgreSQL
+	@$(FOUND) $(BIN)/python tests/with_pg15.py $(BIN)/python -m pytest -q tests/sql tests/migrate
+
+bench: $(READY) ## Measure (ARGS=--help)
+	$(BIN)/python -m bench $(ARGS)
+
+docs: $(READY) ## Make those pages of the docs that come from the database and the code
+	$(BIN)/python -m docs $(ARGS)
+
+build: $(READY) ## Build sdist and wheel into dist/, install the wheel elsewhere and use it
+	rm -rf build dist
+	$(BIN)/python -m build --no-isolation -q
+	$(BIN)/python tests/check_wheel.py dist/*.whl
+
+clean: ## Remove the virtual environment and whatever was built
+	rm -rf .venv build dist *.egg-info
+
+$(READY): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pgflow needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[dev]'
+	touch $@

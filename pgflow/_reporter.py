@@ -1,0 +1,161 @@
+"""Delivers what a worker has to say, many runs in one statement."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import psycopg
+import structlog
+
+from pgflow import gateway, protocol
+from pgflow._link import Link
+from pgflow.errors import PgflowError
+from pgflow.models import Outcome, Parked
+from pgflow.reports import (
+    Completed,
+    End,
+    Failed,
+    Released,
+    Step,
+    Waiting,
+)
+
+_log = structlog.get_logger("pgflow")
+_BATCH = 1000
+
+
+class Reporter:
+    """Collects reports and sends what has piled up when the last statement has returned.
+
+    Results are kept until they are delivered, however long the server is away. `ended` is called with
+    every report of an end and its outcome; None is an outcome without anything to say: done.
+    """
+
+    def __init__(
+        self, link: Link, project: str | None, ended: Callable[[End, Outcome | Parked | None], None]
+    ) -> None:
+        self._link = link
+        self._project = project
+        self._ended = ended
+        self._ends: list[End] = []
+        self._steps: list[tuple[Step, asyncio.Future[None]]] = []
+        self._news = asyncio.Event()
+
+    def end(self, report: End) -> None:
+        """Queue the report of an end."""
+        self._ends.append(report)
+        self._news.set()
+
+    async def step(self, step: Step) -> None:
+        """Journal a step; returns when it is committed. Raises LookupError if the lease is lost."""
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._steps.append((step, written))
+        self._news.set()
+        await written
+
+    async def run(self) -> None:
+        """Deliver until cancelled."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            while self._steps or self._ends:
+                steps, self._steps = self._steps[:_BATCH], self._steps[_BATCH:]
+                if steps:
+                    await self._send_steps(steps)
+                ends, self._ends = self._ends[:_BATCH], self._ends[_BATCH:]
+                for kind, send in self._senders.items():
+                    if reports := [r for r in ends if isinstance(r, kind)]:
+                        await self._send(send, reports)
+
+    @property
+    def _senders(self) -> dict[type[Any], Callable[[Any], gateway.Statement[Any]]]:
+        return {
+            Completed: self._complete,
+            Waiting: lambda rs: protocol.park([r.park for r in rs], project=self._project),
+            Failed: self._fail,
+            Released: lambda rs: protocol.release(*_leases(rs), rs[0].reason, project=self._project),
+        }
+
+    def _complete(self, reports: Sequence[Completed]) -> gateway.Statement[list[Outcome]]:
+        return protocol.complete(
+            *_leases(reports),
+            [r.output for r in reports],
+            _costs(reports),
+            project=self._project,
+        )
+
+    def _fail(self, reports: Sequence[Failed]) -> gateway.Statement[list[Outcome]]:
+        return protocol.fail(
+            *_leases(reports),
+            [r.code for r in reports],
+            [r.detail for r in reports],
+            [r.error for r in reports],
+            [r.retry for r in reports],
+            _costs(reports),
+            project=self._project,
+        )
+
+    async def _send(
+        self, statement: Callable[[Any], gateway.Statement[Any]], reports: Sequence[End]
+    ) -> None:
+        """Send one kind of report; if the statement itself is refused, each report alone.
+
+        One that is refused alone is dropped, with an error in the log: its lease is no longer named in
+        the beat, and the run goes back to its queue.
+        """
+        try:
+            lines = await self._link.run(statement(reports))
+        except (PgflowError, psycopg.Error) as error:
+            if len(reports) > 1:
+                for report in reports:
+                    await self._send(statement, [report])
+                return
+            report = reports[0]
+            _log.error("report_refused", run_id=report.lease.run_id, error=str(error))  # noqa: TRY400
+            self._ended(report, Outcome(report.lease.run_id, "lost", detail=str(error)))
+            return
+        said = {line.run_id: line for line in lines}
+        for report in reports:
+            self._ended(report, said.get(report.lease.run_id))
+
+    async def _send_steps(self, steps: list[tuple[Step, asyncio.Future[None]]]) -> None:
+        try:
+            lines = await self._link.run(
+                protocol.record_step(
+                    [s.lease.run_id for s, _ in steps],
+                    [s.lease.lease_no for s, _ in steps],
+                    [s.key for s, _ in steps],
+                    [s.digest for s, _ in steps],
+                    [s.value for s, _ in steps],
+                    project=self._project,
+                )
+            )
+        except (PgflowError, psycopg.Error) as error:
+            for _, written in steps:
+                if not written.done():
+                    written.set_exception(error)
+            return
+        said = {(line.run_id, line.code): line for line in lines}
+        for step, written in steps:
+            line = said.get((step.lease.run_id, step.key))
+            if written.done():
+                continue
+            if line is None or line.outcome == "already":
+                written.set_result(None)
+            elif line.outcome == "lost":
+                written.set_exception(LookupError(f"the lease of run {step.lease.run_id} is lost"))
+            else:
+                written.set_exception(
+                    ValueError(f"the result of step {step.key} was refused: {line.detail}")
+                )
+
+
+def _leases(reports: Sequence[End]) -> tuple[list[str], list[int]]:
+    return [r.lease.run_id for r in reports], [r.lease.lease_no for r in reports]
+
+
+def _costs(reports: Sequence[Completed] | Sequence[Failed]) -> list[float | None] | None:
+    costs = [r.cost_usd for r in reports]
+    return costs if any(c is not None for c in costs) else None

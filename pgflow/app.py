@@ -1,0 +1,95 @@
+"""The app: handlers, and clients that know them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import ParamSpec, TypeVar, overload
+
+from pgflow.client import AsyncClient, Client
+from pgflow.embedded import resolve_dsn
+from pgflow.models import Retry
+from pgflow.registry import Handler, Registry, make_handler
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class App(AsyncClient):
+    """Handlers by name, and an async client; `sync` is its sync twin.
+
+    `dsn`: a libpq URL or string; without one `$PGFLOW_DSN`, else the embedded server. Nothing connects
+    before the first call. `version` is shown beside the app's workers.
+
+    >>> app = App("postgresql://localhost/shop")
+    >>> @app.handler(queue="mail")
+    ... async def send_email(ctx, message: dict) -> None: ...
+    >>> send_email.name, send_email.queue
+    ('send_email', 'mail')
+    """
+
+    def __init__(
+        self, dsn: str | None = None, *, project: str | None = None, version: str = "0"
+    ) -> None:
+        self._given_dsn = dsn
+        super().__init__("", project=project)
+        self.project = project
+        self.version = version
+        self.registry = Registry()
+        self._sync: Client | None = None
+
+    @property
+    def dsn(self) -> str:
+        """Where the database is; starts the embedded server if there is no other."""
+        if not self._dsn:
+            self._dsn = resolve_dsn(self._given_dsn)
+        return self._dsn
+
+    @property
+    def sync(self) -> Client:
+        """The sync client of this app's database."""
+        if self._sync is None:
+            self._sync = Client(self.dsn, project=self.project)
+        return self._sync
+
+    @overload
+    def handler(self, function: Callable[P, T], /) -> Handler[P, T]: ...
+    @overload
+    def handler(
+        self,
+        *,
+        name: str | None = None,
+        queue: str = "default",
+        retry: Retry = ...,
+        timeout: timedelta | None = None,
+    ) -> Callable[[Callable[P, T]], Handler[P, T]]: ...
+    def handler(
+        self,
+        function: Callable[P, T] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        queue: str = "default",
+        retry: Retry | None = None,
+        timeout: timedelta | None = None,
+    ) -> Handler[P, T] | Callable[[Callable[P, T]], Handler[P, T]]:
+        """Register a function as a handler, under its own name unless `name` is given.
+
+        It takes (), (ctx), (input) or (ctx, input); the input is validated as its annotation says. Async
+        functions run in the worker's event loop, plain ones in threads. `timeout` bounds one execution.
+        The name "__default__" takes every run that no other handler of this app is named for.
+        Raises BadHandler, DuplicateHandler.
+        """
+
+        def register(function: Callable[P, T]) -> Handler[P, T]:
+            handler = make_handler(
+                function,
+                name=name or getattr(function, "__name__", ""),
+                queue=queue,
+                retry=retry or Retry(),
+                timeout=timeout,
+            )
+            self.registry.add(handler)
+            return handler
+
+        return register if function is None else register(function)

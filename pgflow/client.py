@@ -1,0 +1,190 @@
+"""Clients: the gateway's verbs on a connection, sync and async, without two copies of them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable
+from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
+
+import psycopg
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
+
+from pgflow import gateway
+from pgflow.database import aexecute, execute
+from pgflow.gateway import Statement
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class _Executes(Protocol):
+    def _execute(self, statement: Statement[R]) -> R: ...
+
+
+class _AsyncExecutes(Protocol):
+    async def _execute(self, statement: Statement[R]) -> R: ...
+
+
+def _sync(verb: Callable[P, Statement[R]]) -> Callable[Concatenate[Any, P], R]:
+    """Make a method of a gateway verb: it executes the statement and returns what that returns."""
+
+    @functools.wraps(verb)
+    def method(self: _Executes, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self._execute(verb(*args, **kwargs))
+
+    return method
+
+
+def _async(verb: Callable[P, Statement[R]]) -> Callable[Concatenate[Any, P], Awaitable[R]]:
+    """Make a coroutine method of a gateway verb."""
+
+    @functools.wraps(verb)
+    async def method(self: _AsyncExecutes, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self._execute(verb(*args, **kwargs))
+
+    return method
+
+
+class Verbs:
+    """What sync clients can call."""
+
+    enqueue = _sync(gateway.enqueue)
+    enqueue_many = _sync(gateway.enqueue_many)
+    cancel = _sync(gateway.cancel)
+    pause = _sync(gateway.pause)
+    resume = _sync(gateway.resume)
+    retry = _sync(gateway.retry)
+    emit = _sync(gateway.emit)
+    approve = _sync(gateway.approve)
+    reject = _sync(gateway.reject)
+    define_queue = _sync(gateway.define_queue)
+    pause_queue = _sync(gateway.pause_queue)
+    resume_queue = _sync(gateway.resume_queue)
+    runs = _sync(gateway.runs)
+    timeline = _sync(gateway.timeline)
+    inbox = _sync(gateway.inbox)
+    queue_stats = _sync(gateway.queue_stats)
+    worker_status = _sync(gateway.worker_status)
+    doctor = _sync(gateway.doctor)
+
+
+class AsyncVerbs:
+    """What async clients can call: the same, awaited."""
+
+    enqueue = _async(gateway.enqueue)
+    enqueue_many = _async(gateway.enqueue_many)
+    cancel = _async(gateway.cancel)
+    pause = _async(gateway.pause)
+    resume = _async(gateway.resume)
+    retry = _async(gateway.retry)
+    emit = _async(gateway.emit)
+    approve = _async(gateway.approve)
+    reject = _async(gateway.reject)
+    define_queue = _async(gateway.define_queue)
+    pause_queue = _async(gateway.pause_queue)
+    resume_queue = _async(gateway.resume_queue)
+    runs = _async(gateway.runs)
+    timeline = _async(gateway.timeline)
+    inbox = _async(gateway.inbox)
+    queue_stats = _async(gateway.queue_stats)
+    worker_status = _async(gateway.worker_status)
+    doctor = _async(gateway.doctor)
+
+
+# prepare_threshold=None works behind a pooler as well; autocommit saves two round trips a call.
+_CONNECTION: dict[str, Any] = {"autocommit": True, "prepare_threshold": None, "connect_timeout": 5}
+
+
+class Client(Verbs):
+    """A sync client on a DSN, or on your own connection and so inside your transaction.
+
+    Example: `Client("postgresql://…").enqueue("send_email", {"to": "a@b.c"})`, or, committed with your
+    own rows: `with conn.transaction(): conn.execute(…); Client(conn).enqueue("send_email", …)`.
+    """
+
+    def __init__(self, where: str | psycopg.Connection[Any], *, project: str | None = None) -> None:
+        self._conn = None if isinstance(where, str) else where
+        self._dsn = where if isinstance(where, str) else ""
+        self._project = project
+        self._pool: ConnectionPool[Any] | None = None
+
+    def _execute(self, statement: Statement[R]) -> R:
+        statement = _in_project(statement, self._project)
+        if self._conn is not None:
+            return execute(self._conn, statement)
+        if self._pool is None:
+            self._pool = ConnectionPool(
+                self._dsn,
+                kwargs=_CONNECTION,
+                min_size=0,
+                max_size=8,
+                check=ConnectionPool.check_connection,
+                open=True,
+            )
+        with self._pool.connection() as conn:
+            return execute(conn, statement)
+
+    def close(self) -> None:
+        """Close the connections that this client opened."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class AsyncClient(AsyncVerbs):
+    """The async twin of Client."""
+
+    def __init__(
+        self, where: str | psycopg.AsyncConnection[Any], *, project: str | None = None
+    ) -> None:
+        self._conn = None if isinstance(where, str) else where
+        self._dsn = where if isinstance(where, str) else ""
+        self._project = project
+        self._pool: AsyncConnectionPool[Any] | None = None
+
+    @property
+    def dsn(self) -> str:
+        """Where the database is; empty on a connection of your own."""
+        return self._dsn
+
+    async def _execute(self, statement: Statement[R]) -> R:
+        statement = _in_project(statement, self._project)
+        if self._conn is not None:
+            return await aexecute(self._conn, statement)
+        if self._pool is None:
+            self._pool = AsyncConnectionPool(
+                self.dsn,
+                kwargs=_CONNECTION,
+                min_size=0,
+                max_size=8,
+                check=AsyncConnectionPool.check_connection,
+                open=False,
+            )
+            await self._pool.open()
+        async with self._pool.connection() as conn:
+            return await aexecute(conn, statement)
+
+    async def close(self) -> None:
+        """Close the connections that this client opened."""
+        if self._pool is not None:
+            await self._pool.close()
+            self._pool = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+def _in_project(statement: Statement[R], project: str | None) -> Statement[R]:
+    """Fill in the client's project where the call named none."""
+    if project is None or statement.params.get("project") is not None:
+        return statement
+    return Statement(statement.sql, {**statement.params, "project": project}, statement.read)

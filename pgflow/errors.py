@@ -1,0 +1,205 @@
+"""What pgflow raises. The docstring of a class is its message when none is given."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Iterator
+from typing import ClassVar
+
+
+class PgflowError(Exception):
+    """Something that pgflow was asked to do could not be done."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or " ".join(inspect.cleandoc(self.__doc__ or "").split()))
+
+
+class EmbeddedNotInstalled(PgflowError):
+    """There is no DSN, and no PostgreSQL to start.
+
+    Give a DSN, set $PGFLOW_DSN, or run: pip install 'pgflow-engine[embedded]'
+    """
+
+
+class DataDirectoryUnusable(PgflowError):
+    """The embedded server cannot use its data directory; set $PGFLOW_DATA_DIR to another one."""
+
+
+class ServerNotRunning(PgflowError):
+    """The embedded server has not been started."""
+
+
+class ServerStartFailed(PgflowError):
+    """The embedded server did not start."""
+
+
+class ServerStopFailed(PgflowError):
+    """The embedded server did not stop."""
+
+
+class DatabaseIsNewer(PgflowError):
+    """A newer pgflow has migrated this database; nothing was changed. Upgrade this program."""
+
+
+class MigrationBusy(PgflowError):
+    """Another migration of this database is still running; try again when it has ended."""
+
+
+class MigrationIncomplete(PgflowError):
+    """Some migrations could not be applied."""
+
+
+class ServerUnreachable(PgflowError):
+    """No PostgreSQL server answers at that DSN."""
+
+
+class AppNotFound(PgflowError):
+    """The --app argument must be module:name of a pgflow.App that can be imported."""
+
+
+class DuplicateHandler(PgflowError):
+    """Two handlers of one app have the same name."""
+
+
+class BadHandler(PgflowError):
+    """A handler takes the context, an input, both or nothing."""
+
+
+class NotJson(PgflowError):
+    """A value that has to be stored is not JSON."""
+
+
+class JournalMismatch(PgflowError):
+    """A step was journalled with other inputs: the handler's code has changed."""
+
+
+class Rejected(PgflowError):
+    """An approval was rejected, and the handler asked to be told."""
+
+
+class Refusal(PgflowError):
+    """The database refused a call, with an SQLSTATE of class PF.
+
+    Attributes: `sqlstate`; `detail` and `hint`, texts that may be empty; `field`, the argument
+    that was refused, where one was.
+    """
+
+    sqlstate: ClassVar[str] = ""
+
+    def __init__(
+        self, message: str | None = None, *, detail: str = "", hint: str = "", field: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.detail = detail
+        self.hint = hint
+        self.field = field
+
+
+class BadRequest(Refusal):
+    """An argument is missing or out of its range; `field` names it."""
+
+    sqlstate = "PF101"
+
+
+class UnknownRun(Refusal):
+    """There is no run of that id in this project."""
+
+    sqlstate = "PF102"
+
+
+class UnknownTask(Refusal):
+    """There is no task of that id in this project."""
+
+    sqlstate = "PF103"
+
+
+class UnknownQueue(Refusal):
+    """There is no queue of that name in this project."""
+
+    sqlstate = "PF104"
+
+
+class MoveRefused(Refusal):
+    """The state machine refuses the move from `from_state` to `to_state` of run `run_id`."""
+
+    def __init__(
+        self, message: str | None = None, *, detail: str = "", hint: str = "", field: str = ""
+    ) -> None:
+        super().__init__(message, detail=detail, hint=hint, field=field)
+        try:
+            move = json.loads(detail)
+        except ValueError:
+            move = {}
+        self.run_id: str | None = move.get("run_id")
+        self.from_state: str | None = move.get("from_state")
+        self.to_state: str | None = move.get("to_state")
+
+
+class IllegalMove(MoveRefused):
+    """The state machine has no such move."""
+
+    sqlstate = "PF201"
+
+
+class AlreadyFinished(MoveRefused):
+    """The run is finished; finished runs do not change."""
+
+    sqlstate = "PF202"
+
+
+class RowIsProtected(Refusal):
+    """Live runs leave their table only by ending; finished runs never change."""
+
+    sqlstate = "PF203"
+
+
+class LeaseLost(Refusal):
+    """The run is no longer leased under that lease number."""
+
+    sqlstate = "PF301"
+
+
+class UnknownWorker(Refusal):
+    """No worker of that id is registered in this project."""
+
+    sqlstate = "PF302"
+
+
+class IdempotencyConflict(Refusal):
+    """The idempotency key or run id was used for something else."""
+
+    sqlstate = "PF401"
+
+
+class DecisionConflict(Refusal):
+    """The task was decided otherwise before, or can no longer be decided."""
+
+    sqlstate = "PF402"
+
+
+class NotAllowed(Refusal):
+    """The actor may not do this."""
+
+    sqlstate = "PF501"
+
+
+class UnknownProject(Refusal):
+    """There is no such project, or the actor is not a member."""
+
+    sqlstate = "PF502"
+
+
+class WrongIsolation(Refusal):
+    """The verb needs the isolation level read committed."""
+
+    sqlstate = "PF503"
+
+
+def _all_refusals(base: type[Refusal]) -> Iterator[type[Refusal]]:
+    for refusal in base.__subclasses__():
+        yield refusal
+        yield from _all_refusals(refusal)
+
+
+REFUSALS: dict[str, type[Refusal]] = {r.sqlstate: r for r in _all_refusals(Refusal) if r.sqlstate}

@@ -1,0 +1,390 @@
+"""The SQL functions of pgflow, each as a statement with its parameters and the way to read its rows.
+
+Nothing here does input or output, and nothing outside holds SQL: `pgflow.database` executes these on
+a sync or an async connection, and callers enqueue inside their own transaction by passing theirs.
+Functions are named as their SQL twins, whose comments tell what they do and raise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Generic, Protocol, TypeVar
+from uuid import UUID
+
+
+from pgflow._json import dumps
+from pgflow.models import Decision, Event, Outcome
+
+R_co = TypeVar("R_co", covariant=True)
+Row = dict[str, Any]
+RunId = UUID | str
+
+
+class Named(Protocol):
+    """Something with a handler's name, as what `App.handler` returns."""
+
+    @property
+    def name(self) -> str:
+        """The handler's name in the database."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement(Generic[R_co]):
+    """SQL with named parameters, and how to read the rows that it returns."""
+
+    sql: bytes
+    params: Mapping[str, Any]
+    read: Callable[[list[Row]], R_co]
+
+
+def _value(rows: list[Row]) -> Any:  # noqa: ANN401 - the caller's return type says what it is
+    return next(iter(rows[0].values()))
+
+
+def _values(rows: list[Row]) -> list[Any]:
+    return [next(iter(row.values())) for row in rows]
+
+
+def _rows(rows: list[Row]) -> list[Row]:
+    return rows
+
+
+def _outcomes(rows: list[Row]) -> list[Outcome]:
+    return [Outcome(**row) for row in rows]
+
+
+# What clients call
+
+
+def enqueue(
+    handler: str | Named,
+    input: object = None,  # noqa: A002 - the name of the SQL argument
+    *,
+    queue: str | None = None,
+    priority: int = 0,
+    run_at: datetime | None = None,
+    max_attempts: int | None = None,
+    timeout: timedelta | None = None,
+    deadline: datetime | None = None,
+    idempotency_key: str | None = None,
+    correlation_id: str | None = None,
+    run_id: RunId | None = None,
+    tags: Sequence[str] | None = None,
+    project: str | None = None,
+) -> Statement[UUID]:
+    """Start a run of `handler` and return its id; what is not given, the handler's settings say.
+
+    `input` is anything that is JSON: a pydantic model, a dataclass, a dict; None is `{}`. `timeout`
+    bounds one execution, `deadline` the whole run. The same `idempotency_key` returns the same run.
+    Raises BadRequest, IdempotencyConflict, UnknownProject, NotJson.
+    """
+    return Statement(
+        b"select pgflow.enqueue(%(handler)s, %(input)s::jsonb, queue => %(queue)s,"
+        b" priority => %(priority)s::bigint::integer, run_at => %(run_at)s,"
+        b" max_attempts => %(max_attempts)s::bigint::integer, timeout => %(timeout)s,"
+        b" deadline => %(deadline)s, idempotency_key => %(idempotency_key)s,"
+        b" correlation_id => %(correlation_id)s, run_id => %(run_id)s::uuid, tags => %(tags)s::text[],"
+        b" project => %(project)s)",
+        {
+            "handler": handler if isinstance(handler, str) else handler.name,
+            "input": "{}" if input is None else dumps(input, "the input"),
+            "queue": queue,
+            "priority": priority,
+            "run_at": run_at,
+            "max_attempts": max_attempts,
+            "timeout": timeout,
+            "deadline": deadline,
+            "idempotency_key": idempotency_key,
+            "correlation_id": correlation_id,
+            "run_id": run_id,
+            "tags": None if tags is None else list(tags),
+            "project": project,
+        },
+        _value,
+    )
+
+
+def enqueue_many(
+    handler: str | Named,
+    inputs: Sequence[object],
+    *,
+    queue: str | None = None,
+    priority: int = 0,
+    run_at: datetime | None = None,
+    max_attempts: int | None = None,
+    timeout: timedelta | None = None,
+    deadline: datetime | None = None,
+    idempotency_keys: Sequence[str] | None = None,
+    correlation_id: str | None = None,
+    tags: Sequence[str] | None = None,
+    project: str | None = None,
+) -> Statement[list[UUID]]:
+    """Start a run of `handler` for each input, in one statement, and return their ids in that order.
+
+    Arguments and errors are those of `enqueue`; `idempotency_keys` has one key for each input.
+    """
+    return Statement(
+        b"select pgflow.enqueue_many(%(handler)s, %(inputs)b::jsonb[], queue => %(queue)s,"
+        b" priority => %(priority)s::bigint::integer, run_at => %(run_at)s,"
+        b" max_attempts => %(max_attempts)s::bigint::integer, timeout => %(timeout)s,"
+        b" deadline => %(deadline)s, idempotency_keys => %(idempotency_keys)s::text[],"
+        b" correlation_id => %(correlation_id)s, tags => %(tags)s::text[], project => %(project)s)",
+        {
+            "handler": handler if isinstance(handler, str) else handler.name,
+            "inputs": ["{}" if i is None else dumps(i, "an input") for i in inputs],
+            "queue": queue,
+            "priority": priority,
+            "run_at": run_at,
+            "max_attempts": max_attempts,
+            "timeout": timeout,
+            "deadline": deadline,
+            "idempotency_keys": None if idempotency_keys is None else list(idempotency_keys),
+            "correlation_id": correlation_id,
+            "tags": None if tags is None else list(tags),
+            "project": project,
+        },
+        _values,
+    )
+
+
+def cancel(
+    run_id: RunId, reason: str | None = None, *, project: str | None = None
+) -> Statement[str]:
+    """End a live run as cancelled and return its state; on a finished run a no-op.
+
+    A running handler is interrupted. Raises UnknownRun.
+    """
+    return Statement(
+        b"select pgflow.cancel(%(run_id)s::uuid, %(reason)s, %(project)s)",
+        {"run_id": run_id, "reason": reason, "project": project},
+        _value,
+    )
+
+
+def pause(
+    run_id: RunId, reason: str | None = None, *, project: str | None = None
+) -> Statement[str]:
+    """Pause a live run and return its state. Raises UnknownRun, AlreadyFinished."""
+    return Statement(
+        b"select pgflow.pause(%(run_id)s::uuid, %(reason)s, %(project)s)",
+        {"run_id": run_id, "reason": reason, "project": project},
+        _value,
+    )
+
+
+def resume(run_id: RunId, *, project: str | None = None) -> Statement[str]:
+    """Let a paused run go on and return its state. Raises UnknownRun, AlreadyFinished."""
+    return Statement(
+        b"select pgflow.resume(%(run_id)s::uuid, project => %(project)s)",
+        {"run_id": run_id, "project": project},
+        _value,
+    )
+
+
+def retry(run_id: RunId, *, project: str | None = None) -> Statement[UUID]:
+    """Do a finished run's work again and return the new run's id. Raises UnknownRun, IllegalMove."""
+    return Statement(
+        b"select pgflow.retry(%(run_id)s::uuid, %(project)s)",
+        {"run_id": run_id, "project": project},
+        _value,
+    )
+
+
+def emit(
+    run_id: RunId,
+    type: str,  # noqa: A002 - the name of the SQL argument
+    payload: object = None,
+    *,
+    idempotency_key: str | None = None,
+    project: str | None = None,
+) -> Statement[Event]:
+    """Append an event to a live run's timeline; the same key again returns the first event.
+
+    Raises BadRequest, UnknownRun, AlreadyFinished, NotJson.
+    """
+    return Statement(
+        b"select e.run_id, e.event_no, e.type, e.key, e.payload, e.at, e.by"
+        b" from pgflow.emit(%(run_id)s::uuid, %(type)s, %(payload)s::jsonb, %(idempotency_key)s,"
+        b" %(project)s) as e",
+        {
+            "run_id": run_id,
+            "type": type,
+            "payload": None if payload is None else dumps(payload, "the payload"),
+            "idempotency_key": idempotency_key,
+            "project": project,
+        },
+        lambda rows: Event(**rows[0]),
+    )
+
+
+def approve(
+    task_id: RunId,
+    comment: str | None = None,
+    decision: object = None,
+    *,
+    project: str | None = None,
+) -> Statement[Decision]:
+    """Approve a task and wake its run; `decision` is any JSON value for the handler.
+
+    Raises UnknownTask, DecisionConflict, AlreadyFinished, NotAllowed.
+    """
+    return Statement(
+        b"select d.* from pgflow.approve(%(task_id)s::uuid, %(comment)s, %(decision)s::jsonb,"
+        b" %(project)s) as d",
+        {
+            "task_id": task_id,
+            "comment": comment,
+            "decision": None if decision is None else dumps(decision, "the decision"),
+            "project": project,
+        },
+        lambda rows: Decision(**rows[0]),
+    )
+
+
+def reject(
+    task_id: RunId, comment: str | None = None, *, project: str | None = None
+) -> Statement[Decision]:
+    """Reject a task, which ends its run unless the handler asked to be told.
+
+    Raises UnknownTask, DecisionConflict, AlreadyFinished, NotAllowed.
+    """
+    return Statement(
+        b"select d.* from pgflow.reject(%(task_id)s::uuid, %(comment)s, %(project)s) as d",
+        {"task_id": task_id, "comment": comment, "project": project},
+        lambda rows: Decision(**rows[0]),
+    )
+
+
+# What admins call
+
+
+def define_queue(
+    queue: str,
+    *,
+    max_concurrent: int | None = None,
+    max_attempts: int = 3,
+    timeout: timedelta | None = None,
+    lease_ttl: timedelta = timedelta(seconds=60),
+    project: str | None = None,
+) -> Statement[None]:
+    """Set all settings of a queue, those not given to their defaults. Raises BadRequest."""
+    return Statement(
+        b"select 1 from pgflow.define_queue(%(queue)s, %(max_concurrent)s::bigint::integer,"
+        b" %(max_attempts)s::bigint::integer, %(timeout)s, %(lease_ttl)s, %(project)s)",
+        {
+            "queue": queue,
+            "max_concurrent": max_concurrent,
+            "max_attempts": max_attempts,
+            "timeout": timeout,
+            "lease_ttl": lease_ttl,
+            "project": project,
+        },
+        lambda _: None,
+    )
+
+
+def pause_queue(queue: str, *, project: str | None = None) -> Statement[datetime]:
+    """Stop the claiming of a queue; returns since when. Raises UnknownQueue."""
+    return Statement(
+        b"select pgflow.pause_queue(%(queue)s, %(project)s)",
+        {"queue": queue, "project": project},
+        _value,
+    )
+
+
+def resume_queue(queue: str, *, project: str | None = None) -> Statement[bool]:
+    """Let a paused queue be claimed again; False if it was not paused. Raises UnknownQueue."""
+    return Statement(
+        b"select pgflow.resume_queue(%(queue)s, %(project)s)",
+        {"queue": queue, "project": project},
+        _value,
+    )
+
+
+# What people look at: views, filtered by what is given
+
+
+def runs(
+    *,
+    run_id: RunId | None = None,
+    state: str | None = None,
+    queue: str | None = None,
+    handler: str | None = None,
+    limit: int = 50,
+    project: str | None = None,
+) -> Statement[list[Row]]:
+    """Return rows of view runs, newest first."""
+    return Statement(
+        b"select * from pgflow.runs where project_id = coalesce(%(project)s, nullif(current_setting('pgflow.project', true), ''), 'default')"
+        b" and (%(run_id)s::uuid is null or run_id = %(run_id)s::uuid)"
+        b" and (%(state)s::text is null or state = %(state)s)"
+        b" and (%(queue)s::text is null or queue = %(queue)s)"
+        b" and (%(handler)s::text is null or handler = %(handler)s)"
+        b" order by run_id desc limit %(limit)s",
+        {
+            "run_id": run_id,
+            "state": state,
+            "queue": queue,
+            "handler": handler,
+            "limit": limit,
+            "project": project,
+        },
+        _rows,
+    )
+
+
+def timeline(run_id: RunId, *, project: str | None = None) -> Statement[list[Row]]:
+    """Return the lines of a run's timeline, in order."""
+    return Statement(
+        b"select * from pgflow.timeline where project_id = coalesce(%(project)s, nullif(current_setting('pgflow.project', true), ''), 'default')"
+        b" and run_id = %(run_id)s::uuid order by event_no",
+        {"run_id": run_id, "project": project},
+        _rows,
+    )
+
+
+def inbox(
+    *,
+    role: str | None = None,
+    assignee: str | None = None,
+    run_id: RunId | None = None,
+    limit: int = 50,
+    project: str | None = None,
+) -> Statement[list[Row]]:
+    """Return rows of view inbox, the most urgent first."""
+    return Statement(
+        b"select * from pgflow.inbox where project = coalesce(%(project)s, nullif(current_setting('pgflow.project', true), ''), 'default')"
+        b" and (%(role)s::text is null or assignee_role = %(role)s)"
+        b" and (%(assignee)s::text is null or assignee = %(assignee)s)"
+        b" and (%(run_id)s::uuid is null or run_id = %(run_id)s::uuid)"
+        b" order by due_at nulls last, created_at limit %(limit)s",
+        {"role": role, "assignee": assignee, "run_id": run_id, "limit": limit, "project": project},
+        _rows,
+    )
+
+
+def queue_stats(*, project: str | None = None) -> Statement[list[Row]]:
+    """Return rows of view queue_stats."""
+    return Statement(
+        b"select * from pgflow.queue_stats where project_id = coalesce(%(project)s, nullif(current_setting('pgflow.project', true), ''), 'default')"
+        b" order by queue",
+        {"project": project},
+        _rows,
+    )
+
+
+def worker_status(*, project: str | None = None) -> Statement[list[Row]]:
+    """Return rows of view worker_status, the youngest first."""
+    return Statement(
+        b"select * from pgflow.worker_status where project_id = coalesce(%(project)s, nullif(current_setting('pgflow.project', true), ''), 'default')"
+        b" order by started_at desc",
+        {"project": project},
+        _rows,
+    )
+
+
+def doctor(*, project: str | None = None) -> Statement[list[Row]]:
+    """Return what is odd, as rows of level, check, detail and hint."""
+    return Statement(b"select * from pgflow.doctor(%(project)s)", {"project": project}, _rows)

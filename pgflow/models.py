@@ -1,0 +1,158 @@
+"""What passes between the database and Python."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from datetime import datetime, timedelta
+from typing import Any, Literal, Self
+from uuid import UUID
+
+Outcomes = Literal["done", "already", "lost", "refused", "news"]
+
+
+class _FromJson:
+    """Made from a json object of the database; fields that it doesn't know are left out."""
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """Make one from `values`."""
+        known = _field_names(cls)
+        return cls(**{name: value for name, value in values.items() if name in known})
+
+
+_names: dict[type, frozenset[str]] = {}
+
+
+def _field_names(cls: type[Any]) -> frozenset[str]:
+    if cls not in _names:
+        _names[cls] = frozenset(f.name for f in fields(cls))
+    return _names[cls]
+
+
+@dataclass(slots=True)
+class Entry(_FromJson):
+    """One journal entry: what a run has learned under a key."""
+
+    key: str
+    kind: str
+    value: Any = None
+    digest: str | None = None
+
+
+@dataclass(slots=True)
+class Lease(_FromJson):
+    """A run that this worker holds. `lease_no` is the fencing token; `timeout` is in seconds."""
+
+    run_id: str
+    lease_no: int
+    handler: str
+    queue: str
+    input: Any
+    news: int
+    attempt: int
+    max_attempts: int
+    timeout: float | None = None
+    deadline: str | None = None
+    correlation_id: str | None = None
+    tags: list[str] | None = None
+    priority: int = 0
+    journal: list[dict[str, Any]] | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class Reaped(_FromJson):
+    """A run that was taken back from a dead worker, and the state that it is in now."""
+
+    run_id: str
+    state: str
+    worker_id: str
+    attempt_count: int
+    max_attempts: int
+
+
+@dataclass(slots=True, frozen=True)
+class Acquired:
+    """What a look for work brought. `marks` is opaque; `look_again_in` is in seconds."""
+
+    leases: list[Lease]
+    marks: str
+    look_again_in: float
+    reaped: list[Reaped]
+
+
+@dataclass(slots=True, frozen=True)
+class Outcome:
+    """What became of one run in a batch."""
+
+    run_id: str
+    outcome: Outcomes
+    state: str | None = None
+    code: str | None = None
+    detail: str | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class Parked:
+    """What became of one run that was to wait."""
+
+    run_id: str
+    outcome: Outcomes
+    news: int | None = None
+    entries: list[dict[str, Any]] | None = None
+    code: str | None = None
+    detail: str | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class Decision:
+    """What was decided about a task. `repeated`: this is the first decision, made before."""
+
+    task_id: UUID
+    run_id: UUID
+    action: str
+    decided_by: str
+    decided_at: datetime
+    comment: str | None
+    data: Any
+    repeated: bool
+
+
+@dataclass(slots=True, frozen=True)
+class Approval(_FromJson):
+    """What `Context.approval` returns: who decided what, when, and with which words."""
+
+    task_id: str
+    action: str
+    approved: bool
+    decided_by: str
+    decided_at: str
+    comment: str | None = None
+    data: Any = None
+    payload_sha256: str = ""
+
+
+@dataclass(slots=True, frozen=True)
+class Event:
+    """One line of a run's timeline, as `emit` returns it."""
+
+    run_id: UUID
+    event_no: int
+    type: str
+    key: str | None
+    payload: Any
+    at: datetime
+    by: str
+
+
+@dataclass(slots=True, frozen=True)
+class Retry:
+    """How often and when a failed execution is done again.
+
+    The n-th retry waits `base` * `factor`^(n-1), at most `longest`, each time shortened by up to
+    a half at random. The database computes it.
+    """
+
+    max_attempts: int | None = None
+    base: timedelta = field(default=timedelta(seconds=1))
+    factor: float = 2.0
+    longest: timedelta = field(default=timedelta(hours=1))

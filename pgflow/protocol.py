@@ -1,0 +1,236 @@
+"""The worker's verbs, as statements: the part of the gateway that only workers use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import orjson
+
+from pgflow.gateway import Row, Statement, _outcomes, _value
+from pgflow.models import Acquired, Lease, Outcome, Parked, Reaped
+
+
+def register_worker(
+    worker_id: str,
+    queues: Sequence[str],
+    concurrency: int,
+    handlers: Sequence[dict[str, Any]],
+    *,
+    host: str,
+    pid: int,
+    version: str,
+    project: str | None = None,
+) -> Statement[timedelta]:
+    """Make a worker known; returns how often it must beat."""
+    return Statement(
+        b"select w.beat_every from pgflow.register_worker(%(worker_id)s, %(queues)s::text[],"
+        b" %(concurrency)s::bigint::integer, %(handlers)s::jsonb, %(host)s,"
+        b" %(pid)s::bigint::integer, %(version)s, %(project)s) as w",
+        {
+            "worker_id": worker_id,
+            "queues": list(queues),
+            "concurrency": concurrency,
+            "handlers": orjson.dumps(list(handlers)).decode(),
+            "host": host,
+            "pid": pid,
+            "version": version,
+            "project": project,
+        },
+        _value,
+    )
+
+
+def acquire(
+    worker_id: str,
+    queues: Sequence[str],
+    max_runs: int,
+    marks: str | None,
+    *,
+    listening: bool,
+    project: str | None = None,
+) -> Statement[Acquired]:
+    """Lease up to `max_runs` ready runs. `marks` is what the last call returned."""
+    return Statement(
+        b"select a.runs::text, a.marks::text, a.look_again_in, a.reaped::text"
+        b" from pgflow.acquire(%(worker_id)s, %(queues)s::text[], %(max_runs)s::bigint::integer,"
+        b" %(marks)s::jsonb, %(listening)s, %(project)s) as a",
+        {
+            "worker_id": worker_id,
+            "queues": list(queues),
+            "max_runs": max_runs,
+            "marks": marks,
+            "listening": listening,
+            "project": project,
+        },
+        _acquired,
+    )
+
+
+def _acquired(rows: list[Row]) -> Acquired:
+    row = rows[0]
+    return Acquired(
+        leases=[Lease.from_json(run) for run in orjson.loads(row["runs"])],
+        marks=row["marks"],
+        look_again_in=row["look_again_in"].total_seconds(),
+        reaped=[Reaped.from_json(run) for run in orjson.loads(row["reaped"] or b"[]")],
+    )
+
+
+def beat(
+    worker_id: str,
+    run_ids: Sequence[str],
+    lease_nos: Sequence[int],
+    *,
+    project: str | None = None,
+) -> Statement[list[Outcome]]:
+    """Keep all leases; returns a line for each that is lost."""
+    return Statement(
+        b"select b.run_id::text, b.outcome, b.state, b.code, b.detail"
+        b" from pgflow.beat(%(worker_id)s, %(run_ids)b::text[]::uuid[], %(lease_nos)s::integer[],"
+        b" %(project)s) as b",
+        {
+            "worker_id": worker_id,
+            "run_ids": list(run_ids),
+            "lease_nos": list(lease_nos),
+            "project": project,
+        },
+        _outcomes,
+    )
+
+
+def complete(
+    run_ids: Sequence[str],
+    lease_nos: Sequence[int],
+    outputs: Sequence[str],
+    costs_usd: Sequence[float | None] | None,
+    *,
+    project: str | None = None,
+) -> Statement[list[Outcome]]:
+    """End runs with their outputs; returns a line for each that was not simply done."""
+    return Statement(
+        b"select c.run_id::text, c.outcome, c.state, c.code, c.detail"
+        b" from pgflow.complete(%(run_ids)b::text[]::uuid[], %(lease_nos)s::integer[],"
+        b" %(outputs)b::text[], %(costs_usd)s::numeric[], project => %(project)s) as c",
+        {
+            "run_ids": list(run_ids),
+            "lease_nos": list(lease_nos),
+            "outputs": list(outputs),
+            "costs_usd": None if costs_usd is None else list(costs_usd),
+            "project": project,
+        },
+        _outcomes,
+    )
+
+
+def fail(
+    run_ids: Sequence[str],
+    lease_nos: Sequence[int],
+    error_codes: Sequence[str],
+    error_details: Sequence[str],
+    errors: Sequence[str],
+    retries: Sequence[bool],
+    costs_usd: Sequence[float | None] | None,
+    *,
+    project: str | None = None,
+) -> Statement[list[Outcome]]:
+    """End executions that failed; returns a line for each with the state that it is in now."""
+    return Statement(
+        b"select f.run_id::text, f.outcome, f.state, f.code, f.detail"
+        b" from pgflow.fail(%(run_ids)b::text[]::uuid[], %(lease_nos)s::integer[],"
+        b" %(error_codes)s::text[], %(error_details)s::text[], %(errors)s::text[],"
+        b" %(retries)s::boolean[], %(costs_usd)s::numeric[], project => %(project)s) as f",
+        {
+            "run_ids": list(run_ids),
+            "lease_nos": list(lease_nos),
+            "error_codes": list(error_codes),
+            "error_details": list(error_details),
+            "errors": list(errors),
+            "retries": list(retries),
+            "costs_usd": None if costs_usd is None else list(costs_usd),
+            "project": project,
+        },
+        _outcomes,
+    )
+
+
+def release(
+    run_ids: Sequence[str],
+    lease_nos: Sequence[int],
+    reason: str,
+    *,
+    project: str | None = None,
+) -> Statement[list[Outcome]]:
+    """Give runs back without using an attempt; returns a line for each."""
+    return Statement(
+        b"select r.run_id::text, r.outcome, r.state, r.code, r.detail"
+        b" from pgflow.release(%(run_ids)b::text[]::uuid[], %(lease_nos)s::integer[], %(reason)s,"
+        b" project => %(project)s) as r",
+        {
+            "run_ids": list(run_ids),
+            "lease_nos": list(lease_nos),
+            "reason": reason,
+            "project": project,
+        },
+        _outcomes,
+    )
+
+
+def record_step(
+    run_ids: Sequence[str],
+    lease_nos: Sequence[int],
+    keys: Sequence[str],
+    digests: Sequence[str],
+    values: Sequence[str],
+    *,
+    project: str | None = None,
+) -> Statement[list[Outcome]]:
+    """Journal results of steps; returns a line, with the key in `code`, for those not simply done."""
+    return Statement(
+        b"select s.run_id::text, s.outcome, s.state, s.code, s.detail"
+        b" from pgflow.record_step(%(run_ids)b::text[]::uuid[], %(lease_nos)s::integer[],"
+        b" %(keys)b::text[], %(digests)s::text[], %(values)b::text[], %(project)s) as s",
+        {
+            "run_ids": list(run_ids),
+            "lease_nos": list(lease_nos),
+            "keys": list(keys),
+            "digests": list(digests),
+            "values": list(values),
+            "project": project,
+        },
+        _outcomes,
+    )
+
+
+def park(parks: Sequence[str], *, project: str | None = None) -> Statement[list[Parked]]:
+    """Let runs wait; each element is a json text as the SQL function's comment says."""
+    return Statement(
+        b"select p.run_id::text, p.outcome, p.news, p.entries, p.code, p.detail"
+        b" from pgflow.park(%(parks)s::jsonb, %(project)s) as p",
+        {"parks": f"[{','.join(parks)}]", "project": project},
+        lambda rows: [Parked(**row) for row in rows],
+    )
+
+
+def stop_worker(worker_id: str, *, project: str | None = None) -> Statement[int]:
+    """Say goodbye; what is still held goes back. Returns how many runs that were."""
+    return Statement(
+        b"select pgflow.stop_worker(%(worker_id)s, %(project)s)",
+        {"worker_id": worker_id, "project": project},
+        _value,
+    )
+
+
+def tick(*, project: str | None = None) -> Statement[Row]:
+    """See to all duties of time now; returns how many of each."""
+    return Statement(
+        b"select * from pgflow.tick(%(project)s)", {"project": project}, lambda rows: rows[0]
+    )
+
+
+def ping(payload: str) -> Statement[None]:
+    """Send this installation's listeners a hint that means nothing: the listener's proof of life."""
+    return Statement(
+        b"select pg_notify('pgflow', %(payload)s)", {"payload": payload}, lambda _: None
+    )

@@ -1,0 +1,95 @@
+"""What a worker says of a run that it holds."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+
+from pgflow._json import dumps
+from pgflow.models import Lease
+
+_MESSAGE_LIMIT = 8_000
+_TRACEBACK_LIMIT = 20_000
+
+
+@dataclass(slots=True)
+class Completed:
+    """The handler returned; `output` is json text."""
+
+    lease: Lease
+    output: str
+    cost_usd: float | None = None
+
+
+@dataclass(slots=True)
+class Failed:
+    """The execution failed; `error` is json text of type, message and traceback."""
+
+    lease: Lease
+    code: str
+    detail: str
+    error: str
+    retry: bool = True
+    cost_usd: float | None = None
+
+
+@dataclass(slots=True)
+class Released:
+    """The run goes back without using an attempt."""
+
+    lease: Lease
+    reason: str
+
+
+@dataclass(slots=True)
+class Waiting:
+    """The handler waits; `park` is what park() takes, as json text."""
+
+    lease: Lease
+    park: str
+
+
+@dataclass(slots=True)
+class Step:
+    """The result of a step, as json text, which the handler waits to have journalled."""
+
+    lease: Lease
+    key: str
+    digest: str
+    value: str
+
+
+End = Completed | Failed | Released | Waiting
+
+
+def failure(
+    lease: Lease,
+    code: str,
+    error: BaseException | str,
+    *,
+    retry: bool = True,
+    cost_usd: float | None = None,
+) -> Failed:
+    """Make the report of a failed execution, its texts bounded in size."""
+    if isinstance(error, str):
+        kind, message, trace = code, error, ""
+    else:
+        kind, message = type(error).__name__, str(error)
+        trace = "".join(traceback.format_exception(error))
+    # A text parameter cannot hold a NUL; the database would refuse the whole report.
+    message = message[:_MESSAGE_LIMIT].replace("\0", "\N{SYMBOL FOR NULL}")
+    trace = trace[-_TRACEBACK_LIMIT:].replace("\0", "\N{SYMBOL FOR NULL}")
+    detail = message if isinstance(error, str) else f"{kind}: {message}"
+    return Failed(
+        lease=lease,
+        code=code,
+        detail=_storable(detail),
+        error=dumps({"type": kind, "message": _storable(message), "traceback": _storable(trace)}),
+        retry=retry,
+        cost_usd=cost_usd,
+    )
+
+
+def _storable(text: str) -> str:
+    """Replace lone surrogates, which UTF-8 has no bytes for."""
+    return text.encode("utf-8", "replace").decode()

@@ -1,0 +1,378 @@
+"""The worker: claims runs, executes their handlers, reports what came of them.
+
+It decides nothing: which runs, how long to sleep, when to beat, what a failure leads to, the
+database says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import structlog
+
+from pgflow import gateway, protocol
+from pgflow._execution import execute, in_thread
+from pgflow._link import Link, connect
+from pgflow._listener import Listener
+from pgflow._reporter import Reporter
+from pgflow.context import Context
+from pgflow.errors import UnknownWorker
+from pgflow.models import Event, Lease, Outcome, Parked, Reaped
+from pgflow.reports import Completed, End, Failed, Released, Step
+
+if TYPE_CHECKING:
+    from pgflow.app import App
+
+T = TypeVar("T")
+_log = structlog.get_logger("pgflow")
+
+
+@dataclass(slots=True, eq=False)
+class _Held:
+    """A lease that this worker holds, until its end is delivered."""
+
+    lease: Lease
+    context: Context
+    task: asyncio.Task[None] | None = None
+    reporting: bool = False
+
+
+class Worker:
+    """Executes the runs of some queues: those given, else those that the app's handlers name. `concurrency` bounds how many handlers run at once.
+
+    `direct_dsn` is where to LISTEN if `dsn` leads through a pooler. `grace` is how many seconds
+    handlers may go on after stop(); what still runs then goes back without using an attempt.
+    Example: `await Worker(app, dsn, queues=["mail"]).run()`.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        dsn: str,
+        *,
+        queues: Sequence[str] | None = None,
+        concurrency: int = 100,
+        direct_dsn: str | None = None,
+        project: str | None = None,
+        grace: float = 30.0,
+    ) -> None:
+        self.worker_id = f"{socket.gethostname()}:{secrets.token_hex(6)}"
+        self._app = app
+        self._dsn = dsn
+        self._queues = list(queues or app.registry.queues())
+        self._concurrency = concurrency
+        self._project = project
+        self._grace = grace
+        self._held: dict[tuple[str, int], _Held] = {}
+        self._executing = 0
+        self._look = asyncio.Event()
+        self._beat_now = asyncio.Event()
+        self._freed = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._abort = asyncio.Event()
+        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="pgflow")
+        self._claims = Link(dsn, "claims")
+        self._reports = Link(dsn, "reports")
+        self._reporter = Reporter(self._reports, project, self._ended)
+        self._listener = Listener(direct_dsn or dsn, self.worker_id, self._hear, self._ping)
+        self._beat_every = 15.0
+
+    async def run(self, *, install_signal_handlers: bool = False) -> None:
+        """Work until stop(). The first SIGTERM or SIGINT calls it, the second ends the grace.
+
+        Raises ServerUnreachable if the server cannot be reached at the start; later it is waited for.
+        """
+        structlog.contextvars.bind_contextvars(worker_id=self.worker_id)
+        await (await connect(self._dsn)).close()
+        await self._register()
+        if install_signal_handlers:
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self.stop)
+        _log.info("worker_started", queues=self._queues, concurrency=self._concurrency)
+        background = [
+            asyncio.create_task(job)
+            for job in (self._reporter.run(), self._listener.run(), self._beat_loop())
+        ]
+        claiming = asyncio.create_task(self._claim_loop())
+        try:
+            await _first_of(claiming, *background, asyncio.create_task(self._stopping.wait()))
+            await self._drain(claiming)
+        finally:
+            for task in (claiming, *background):
+                task.cancel()
+            await asyncio.gather(claiming, *background, return_exceptions=True)
+            await self._goodbye()
+
+    def stop(self) -> None:
+        """Claim no more; called again: don't wait for the handlers."""
+        if self._stopping.is_set():
+            self._abort.set()
+        self._stopping.set()
+        self._look.set()
+        self._freed.set()
+
+    # Claiming
+
+    async def _claim_loop(self) -> None:
+        marks: str | None = None
+        while not self._stopping.is_set():
+            room = self._concurrency - self._executing
+            if room <= 0 or len(self._held) >= 3 * self._concurrency:
+                self._freed.clear()
+                await self._freed.wait()
+                continue
+            self._look.clear()
+            try:
+                acquired = await self._claims.run(
+                    protocol.acquire(
+                        self.worker_id,
+                        self._queues,
+                        room,
+                        marks,
+                        listening=self._listener.proven,
+                        project=self._project,
+                    )
+                )
+            except UnknownWorker:
+                await self._register()
+                continue
+            marks = acquired.marks
+            # The next look begins with another queue, so that none starves behind a full one.
+            self._queues.append(self._queues.pop(0))
+            for reaped in acquired.reaped:
+                _log_reaped(reaped)
+            if acquired.reaped:
+                _log.info("stale_run_reaper_done", reaped=len(acquired.reaped))
+            for lease in acquired.leases:
+                self._start(lease)
+            if not acquired.leases:
+                await _wait(self._look, acquired.look_again_in)
+
+    def _start(self, lease: Lease) -> None:
+        held = _Held(lease, Context(lease, self))
+        self._held[lease.run_id, lease.lease_no] = held
+        _log.debug("run_lease_acquired", run_id=lease.run_id, lease_no=lease.lease_no)
+        if self._stopping.is_set():
+            self._report(held, Released(lease, "shutdown"))
+            return
+        self._execute(held)
+
+    def _execute(self, held: _Held) -> None:
+        self._executing += 1
+        held.reporting = False
+        held.task = asyncio.create_task(self._execution(held))
+
+    async def _execution(self, held: _Held) -> None:
+        structlog.contextvars.bind_contextvars(run_id=held.lease.run_id)
+        try:
+            end = await execute(held.lease, held.context, self._app.registry, self._threads)
+            self._report(held, end)
+        finally:
+            self._executing -= 1
+            self._freed.set()
+
+    # Reporting
+
+    def _report(self, held: _Held, end: End) -> None:
+        held.reporting = True
+        self._reporter.end(end)
+
+    def _ended(self, end: End, outcome: Outcome | Parked | None) -> None:
+        lease = end.lease
+        key = (lease.run_id, lease.lease_no)
+        if isinstance(outcome, Parked) and outcome.outcome == "news":
+            held = self._held[key]
+            lease.news = outcome.news or 0
+            lease.journal = [*(lease.journal or []), *(outcome.entries or [])]
+            held.context = Context(lease, self)
+            self._execute(held)
+            return
+        self._held.pop(key, None)
+        self._freed.set()
+        _log_end(end, outcome)
+
+    async def record(self, lease: Lease, key: str, digest: str, value: str) -> None:
+        """Journal a step's result; returns when it is committed."""
+        await self._reporter.step(Step(lease, key, digest, value))
+
+    async def emit(self, lease: Lease, type: str, payload: object, key: str | None) -> Event:  # noqa: A002
+        """Append an event to a run's timeline."""
+        return await self._reports.run(
+            gateway.emit(lease.run_id, type, payload, idempotency_key=key, project=self._project)
+        )
+
+    async def in_thread(self, context: Context, call: Callable[[], T]) -> T:
+        """Call a plain function in a thread."""
+        result, raised = await in_thread(self._threads, context, call)
+        if raised is not None:
+            raise raised
+        return cast("T", result)
+
+    # Staying alive
+
+    async def _register(self) -> None:
+        every = await self._claims.run(
+            protocol.register_worker(
+                self.worker_id,
+                self._queues,
+                self._concurrency,
+                [h.registration() for h in self._app.registry.handlers.values()],
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                version=self._app.version,
+                project=self._project,
+            )
+        )
+        self._beat_every = every.total_seconds()
+
+    async def _beat_loop(self) -> None:
+        while True:
+            await _wait(self._beat_now, self._beat_every)
+            self._beat_now.clear()
+            held = list(self._held)
+            try:
+                lost = await self._claims.run(
+                    protocol.beat(
+                        self.worker_id,
+                        [run_id for run_id, _ in held],
+                        [lease_no for _, lease_no in held],
+                        project=self._project,
+                    )
+                )
+            except UnknownWorker:
+                await self._register()
+                continue
+            for line in lost:
+                # Of two leases of one run the older is the one that is lost.
+                key = min(key for key in held if key[0] == line.run_id)
+                held.remove(key)
+                self._interrupt(key, line.state)
+
+    def _interrupt(self, key: tuple[str, int], state: str | None) -> None:
+        """Stop a handler whose run was taken away; nothing that it says counts any more."""
+        held = self._held.get(key)
+        if held is None or held.reporting or held.task is None:
+            return
+        _log.warning("lease_lost", run_id=key[0], lease_no=key[1], state=state)
+        held.context.cancelled = True
+        held.reporting = True
+        held.task.add_done_callback(lambda _: self._held.pop(key, None))
+        held.task.cancel()
+
+    def _hear(self, payload: str) -> None:
+        """Take a hint: `work PROJECT QUEUE`, `beat PROJECT WORKER`, or nothing after a reconnect."""
+        verb, _, rest = payload.partition(" ")
+        _, _, name = rest.partition(" ")
+        if verb == "work":
+            if name in self._queues:
+                self._look.set()
+        elif verb == "beat":
+            if name == self.worker_id:
+                self._beat_now.set()
+        elif not payload:
+            self._look.set()
+            self._beat_now.set()
+
+    async def _ping(self, payload: str) -> None:
+        await self._reports.run(protocol.ping(payload))
+
+    # Stopping
+
+    async def _drain(self, claiming: asyncio.Task[None]) -> None:
+        """Let handlers end within the grace, give back the rest, deliver all reports."""
+        if not claiming.done():
+            await _wait_for(asyncio.wait({claiming}), 5.0)
+        running = [h.task for h in self._held.values() if h.task and not h.task.done()]
+        _log.info("worker_stopping", running=len(running), grace=self._grace)
+        if running:
+            await _first_of(
+                asyncio.ensure_future(asyncio.wait(running, timeout=self._grace)),
+                asyncio.create_task(self._abort.wait()),
+            )
+        for held in list(self._held.values()):
+            if held.task is not None and not held.task.done() and not held.reporting:
+                held.context.cancelled = True
+                held.task.cancel()
+                self._report(held, Released(held.lease, "shutdown"))
+        await _wait_for(self._delivered(), 5.0)
+
+    async def _delivered(self) -> None:
+        while any(h.reporting for h in self._held.values()):
+            self._freed.clear()
+            await self._freed.wait()
+
+    async def _goodbye(self) -> None:
+        """Leave; what is still held, and not delivered, goes back when its lease expires."""
+        await _wait_for(
+            self._claims.run(protocol.stop_worker(self.worker_id, project=self._project)), 5.0
+        )
+        await self._claims.close()
+        await self._reports.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        _log.info("worker_stopped", undelivered=len(self._held))
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    await _wait_for(event.wait(), seconds)
+
+
+async def _wait_for(job: Coroutine[Any, Any, Any], seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await job
+    except TimeoutError:
+        pass
+
+
+async def _first_of(*tasks: asyncio.Future[Any]) -> None:
+    """Wait for the first to end and raise what it raised."""
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        task.result()
+
+
+def _log_end(end: End, outcome: Outcome | Parked | None) -> None:
+    run_id = end.lease.run_id
+    if outcome is not None and outcome.outcome == "lost":
+        _log.warning("result_refused", run_id=run_id, reason="the lease is lost")
+    elif isinstance(end, Completed) and (outcome is None or outcome.outcome == "already"):
+        _log.debug("run_state_transition", run_id=run_id, from_state="running", to_state="completed")
+    elif isinstance(end, Failed) or (outcome is not None and outcome.outcome == "refused"):
+        to_state = outcome.state if isinstance(outcome, Outcome) else None
+        code = outcome.code if outcome is not None else None
+        detail = end.detail if isinstance(end, Failed) else getattr(outcome, "detail", None)
+        _log.warning(
+            "run_state_transition",
+            run_id=run_id,
+            from_state="running",
+            to_state=to_state,
+            error_code=code,
+            error_detail=detail,
+        )
+    else:
+        to_state = {"Waiting": "waiting_approval", "Released": "pending", "Mismatched": "paused"}
+        _log.info(
+            "run_state_transition",
+            run_id=run_id,
+            from_state="running",
+            to_state=to_state.get(type(end).__name__),
+        )
+
+
+def _log_reaped(reaped: Reaped) -> None:
+    _log.warning(
+        "stale_run_requeued" if reaped.state == "pending" else "stale_run_failed",
+        run_id=reaped.run_id,
+        lost_worker_id=reaped.worker_id,
+        attempt_count=reaped.attempt_count,
+        max_attempts=reaped.max_attempts,
+    )
