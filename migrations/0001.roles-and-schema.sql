@@ -21,14 +21,20 @@ begin
         ('pgflow_approver', 'pgflow_admin'), ('pgflow_owner', current_user), ('pgflow_admin', current_user)
     loop
         begin
-            if not exists (
+            if v_member = current_user then
+                -- Being granted a role is not enough from 16 on: whoever migrates must be able to set it.
+                perform set_config('role', v_role, true), set_config('role', 'none', true);
+            elsif not exists (
                 select from pg_catalog.pg_auth_members m
                 where m.roleid = v_role::regrole and m.member = quote_ident(v_member)::regrole
             ) then
                 execute 'grant ' || quote_ident(v_role) || ' to ' || quote_ident(v_member);
             end if;
-        exception when unique_violation then
-            null;
+        exception
+            when unique_violation then
+                null;
+            when insufficient_privilege then
+                execute 'grant ' || quote_ident(v_role) || ' to ' || quote_ident(v_member);
         end;
     end loop;
 end

@@ -152,7 +152,7 @@ class Cluster:
         """Stop the server if it lives: politely, then firmly."""
         for how, seconds in _HALTS:
             if not self.lives():
-                return
+                break
             pid = self.state().pid
             if _postgres.is_postgres(pid):
                 with contextlib.suppress(ProcessLookupError):
@@ -163,6 +163,10 @@ class Cluster:
                 time.sleep(0.005)
         if self.lives():
             raise ServerStopFailed(f"the server of {self.folder} does not stop; see {self.log}")
+        with contextlib.suppress(ServerNotRunning):
+            where = Path(self.state().socket)
+            if where.parent != self.folder:  # a place made for one run, see _socket_folder
+                shutil.rmtree(where, ignore_errors=True)
 
     def _make(self, programs: Path) -> None:
         """Run initdb beside the final place, so that a killed one leaves nothing half-made."""

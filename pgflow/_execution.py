@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -15,8 +15,7 @@ from pgflow.context import Context, Suspend, ThreadContext
 from pgflow.errors import JournalMismatch, NotJson, Rejected
 from pgflow.models import Lease
 from pgflow.registry import Handler, Registry
-from pgflow.reports import Completed, End, Waiting, failure
-
+from pgflow.reports import Completed, End, Failed, Waiting, failure
 
 T = TypeVar("T")
 
@@ -28,40 +27,64 @@ async def execute(
 
     Whatever the handler raises becomes a report, except the cancellation of this task.
     """
-    handler = registry.find(lease.handler)
-    if handler is None:
-        detail = f"no handler named {lease.handler} and no __default__ in this worker's app"
-        return failure(lease, "E-RUN-004", detail, retry=False)
-    deadline = asyncio.timeout(lease.timeout)
     try:
-        async with deadline:
-            value = await _call(handler, lease, context, threads)
+        handler = registry.find(lease.handler)
+        if handler is None:
+            raise _UnknownHandlerError(f"no handler named {lease.handler} and no __default__ here")
+        value = await _within(lease.timeout, _call(handler, lease, context, threads))
         if context.waits:  # the handler caught Suspend and went on
             return Waiting(lease, context.park())
         return Completed(lease, dumps(value, "what the handler returned"), context.cost_usd)
     except Suspend:
         return Waiting(lease, context.park())
-    except _UnfitInputError as error:
-        return failure(lease, "E-RUN-005", error.reason, retry=False)
-    except JournalMismatch as error:
-        return failure(lease, "E-RUN-012", str(error), cost_usd=context.cost_usd)
-    except NotJson as error:
-        return failure(lease, "E-RUN-001", error, retry=False, cost_usd=context.cost_usd)
-    except Rejected as error:
-        return failure(lease, "E-RUN-006", error, retry=False, cost_usd=context.cost_usd)
     except asyncio.CancelledError:
         raise
     except BaseException as error:  # noqa: BLE001 - SystemExit of a handler must not stop the worker
-        if deadline.expired():
-            detail = f"the handler ran longer than its timeout of {lease.timeout:g} s"
-            return failure(lease, "E-RUN-003", detail, cost_usd=context.cost_usd)
-        return failure(lease, "E-RUN-001", error, cost_usd=context.cost_usd)
+        return _failed(lease, context, error)
+
+
+class _UnknownHandlerError(Exception):
+    pass
 
 
 class _UnfitInputError(Exception):
-    def __init__(self, reason: ValidationError) -> None:
-        super().__init__(str(reason))
-        self.reason = reason
+    pass
+
+
+class _TimeoutPassedError(Exception):
+    pass
+
+
+# What each exception means for the run: its error code, and whether another attempt may help.
+_MEANINGS: tuple[tuple[type[BaseException], str, bool], ...] = (
+    (_UnknownHandlerError, "E-RUN-004", False),
+    (_UnfitInputError, "E-RUN-005", False),
+    (_TimeoutPassedError, "E-RUN-003", True),
+    (JournalMismatch, "E-RUN-012", False),
+    (NotJson, "E-RUN-001", False),
+    (Rejected, "E-RUN-006", False),
+    (BaseException, "E-RUN-001", True),
+)
+_OURS = (_UnknownHandlerError, _UnfitInputError, _TimeoutPassedError, JournalMismatch)
+
+
+def _failed(lease: Lease, context: Context, error: BaseException) -> Failed:
+    code, retry = next((c, r) for kind, c, r in _MEANINGS if isinstance(error, kind))
+    told: BaseException | str = str(error) if isinstance(error, _OURS) else error
+    return failure(lease, code, told, retry=retry, cost_usd=context.cost_usd)
+
+
+async def _within(seconds: float | None, call: Awaitable[T]) -> T:
+    if seconds is None:
+        return await call
+    deadline = asyncio.timeout(seconds)
+    try:
+        async with deadline:
+            return await call
+    except TimeoutError as error:
+        if not deadline.expired():
+            raise
+        raise _TimeoutPassedError(f"the handler ran longer than its timeout of {seconds:g} s") from error
 
 
 async def _call(
@@ -71,7 +94,7 @@ async def _call(
     try:
         arguments = handler.arguments(given, lease.input)
     except ValidationError as error:
-        raise _UnfitInputError(error) from error
+        raise _UnfitInputError(str(error)) from error
     if handler.is_async:
         return await handler.function(*arguments)  # type: ignore[misc]
     result, raised = await in_thread(threads, context, lambda: handler.function(*arguments))
@@ -85,8 +108,8 @@ async def in_thread(
 ) -> tuple[T | None, BaseException | None]:
     """Call a plain function in a thread. Its exception comes back as a value.
 
-    A thread can't be interrupted: `context.cancelled` tells the function. When the run was taken away
-    the cancellation is raised only once the function has ended: until then its slot is in use.
+    A thread can't be interrupted: `context.cancelled` tells the function. When the run was taken
+    away, the cancellation is raised only once the function has ended: until then its slot is in use.
     """
 
     def guarded() -> tuple[T | None, BaseException | None]:

@@ -84,6 +84,8 @@ class Worker:
         self._reporter = Reporter(self._reports, project, self._ended)
         self._listener = Listener(direct_dsn or dsn, self.worker_id, self._hear, self._ping)
         self._beat_every = 15.0
+        # Bound once: the lazy proxy of get_logger costs more per line than a run.
+        self._run_log = _log.bind()
 
     async def run(self, *, install_signal_handlers: bool = False) -> None:
         """Work until stop(). The first SIGTERM or SIGINT calls it, the second ends the grace.
@@ -160,7 +162,7 @@ class Worker:
     def _start(self, lease: Lease) -> None:
         held = _Held(lease, Context(lease, self))
         self._held[lease.run_id, lease.lease_no] = held
-        _log.debug("run_lease_acquired", run_id=lease.run_id, lease_no=lease.lease_no)
+        self._run_log.debug("run_lease_acquired", run_id=lease.run_id, lease_no=lease.lease_no)
         if self._stopping.is_set():
             self._report(held, Released(lease, "shutdown"))
             return
@@ -198,7 +200,7 @@ class Worker:
             return
         self._held.pop(key, None)
         self._freed.set()
-        _log_end(end, outcome)
+        _log_end(self._run_log, end, outcome)
 
     async def record(self, lease: Lease, key: str, digest: str, value: str) -> None:
         """Journal a step's result; returns when it is committed."""
@@ -340,17 +342,17 @@ async def _first_of(*tasks: asyncio.Future[Any]) -> None:
         task.result()
 
 
-def _log_end(end: End, outcome: Outcome | Parked | None) -> None:
+def _log_end(log: Any, end: End, outcome: Outcome | Parked | None) -> None:  # noqa: ANN401 - structlog's
     run_id = end.lease.run_id
     if outcome is not None and outcome.outcome == "lost":
-        _log.warning("result_refused", run_id=run_id, reason="the lease is lost")
+        log.warning("result_refused", run_id=run_id, reason="the lease is lost")
     elif isinstance(end, Completed) and (outcome is None or outcome.outcome == "already"):
-        _log.debug("run_state_transition", run_id=run_id, from_state="running", to_state="completed")
+        log.debug("run_state_transition", run_id=run_id, from_state="running", to_state="completed")
     elif isinstance(end, Failed) or (outcome is not None and outcome.outcome == "refused"):
         to_state = outcome.state if isinstance(outcome, Outcome) else None
         code = outcome.code if outcome is not None else None
         detail = end.detail if isinstance(end, Failed) else getattr(outcome, "detail", None)
-        _log.warning(
+        log.warning(
             "run_state_transition",
             run_id=run_id,
             from_state="running",
@@ -359,13 +361,8 @@ def _log_end(end: End, outcome: Outcome | Parked | None) -> None:
             error_detail=detail,
         )
     else:
-        to_state = {"Waiting": "waiting_approval", "Released": "pending", "Mismatched": "paused"}
-        _log.info(
-            "run_state_transition",
-            run_id=run_id,
-            from_state="running",
-            to_state=to_state.get(type(end).__name__),
-        )
+        to_state = "pending" if isinstance(end, Released) else "waiting_approval"
+        log.info("run_state_transition", run_id=run_id, from_state="running", to_state=to_state)
 
 
 def _log_reaped(reaped: Reaped) -> None:

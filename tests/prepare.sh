@@ -144,7 +144,7 @@ start_daemon() {
         return 1
     fi
     stop_daemon   # what one that was killed has left behind
-    mkdir -p "$docker_state" && dir=$(mktemp -d /tmp/pgflow-docker.XXXXXX) || return 1
+    dir=$(mktemp -d /tmp/pgflow-docker.XXXXXX) || return 1
     echo "$dir" > "$docker_state/run"
     if ! bridge=$(make_bridge 2>> "$log"); then
         docker_skip="no network bridge can be made here"
@@ -231,7 +231,8 @@ prepare_docker() {
 
 # ---- the two commands
 
-mkdir -p "$venv" || exit 0
+mkdir -p "$docker_state" || exit 0
+docker_state=$(cd -P "$docker_state" && pwd) # as the kernel names it in the list of mounts
 # One at a time in a checkout. What runs on afterwards is started without descriptor 9.
 if have flock; then
     exec 9> "$venv/prepare.lock"
