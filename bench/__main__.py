@@ -23,10 +23,14 @@ Result = float | dict[str, float]
 @click.command()
 @click.option("--dsn", help="An empty database to measure in; else an embedded server of its own.")
 @click.option("--rounds", default=3, show_default=True, help="Interleaved; the medians are shown.")
-@click.option("--scale", default=1.0, show_default=True, help="How much of a full run: 0.1 is quick.")
+@click.option(
+    "--scale", default=1.0, show_default=True, help="How much of a full run: 0.1 is quick."
+)
 @click.option("--only", help="Only measures whose name contains this.")
 @click.option("--json", "json_file", type=click.Path(), help="Write the results there as JSON.")
-def main(dsn: str | None, rounds: int, scale: float, only: str | None, json_file: str | None) -> None:
+def main(
+    dsn: str | None, rounds: int, scale: float, only: str | None, json_file: str | None
+) -> None:
     """Measure drain, enqueue and latencies beside the bare SQL loop that bounds them.
 
     Compare numbers of one run only: the ratios say more than the rates.
@@ -67,15 +71,23 @@ def report(dsn: str, results: dict[str, list[Result]], json_file: str | None) ->
     if json_file:
         with psycopg.connect(dsn) as conn:
             version = conn.info.parameter_status("server_version")
-        facts = {"python": platform.python_version(), "postgres": version, "system": platform.platform()}
-        Path(json_file).write_text(json.dumps({"facts": facts, "results": results}, indent=2) + "\n")
+        facts = {
+            "python": platform.python_version(),
+            "postgres": version,
+            "system": platform.platform(),
+        }
+        Path(json_file).write_text(
+            json.dumps({"facts": facts, "results": results}, indent=2) + "\n"
+        )
 
 
 def _median(rounds: list[Result]) -> Result | None:
     if not rounds:
         return None
     if isinstance(rounds[0], dict):
-        return {k: statistics.median(r[k] for r in rounds if isinstance(r, dict)) for k in rounds[0]}
+        return {
+            k: statistics.median(r[k] for r in rounds if isinstance(r, dict)) for k in rounds[0]
+        }
     return statistics.median(r for r in rounds if isinstance(r, float))
 
 

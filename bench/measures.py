@@ -52,7 +52,9 @@ def workers(dsn: str, count: int, concurrency: int = 500) -> Iterator[None]:
             process.wait(timeout=60)
 
 
-def _until(conn: psycopg.Connection[tuple[object, ...]], question: str, params: object = ()) -> None:
+def _until(
+    conn: psycopg.Connection[tuple[object, ...]], question: str, params: object = ()
+) -> None:
     """Ask until the answer is true; give up after two minutes."""
     deadline = time.monotonic() + 120
     while conn.execute(question, params).fetchone() != (True,):  # type: ignore[arg-type, call-overload]
@@ -75,10 +77,14 @@ def bare_loop(dsn: str, count: int, batch: int = 500) -> float:
     """Drain no-op runs by the worker's own SQL, driven by a loop that does nothing else."""
     _fill(dsn, "noop", count)
     with connect(dsn) as conn:
-        execute(conn, protocol.register_worker("loop", [QUEUE], batch, [], host="", pid=0, version=""))
+        execute(
+            conn, protocol.register_worker("loop", [QUEUE], batch, [], host="", pid=0, version="")
+        )
         marks, done, began = None, 0, time.perf_counter()
         while done < count:
-            acquired = execute(conn, protocol.acquire("loop", [QUEUE], batch, marks, listening=False))
+            acquired = execute(
+                conn, protocol.acquire("loop", [QUEUE], batch, marks, listening=False)
+            )
             marks, leases = acquired.marks, acquired.leases
             if leases:
                 ids, numbers = [x.run_id for x in leases], [x.lease_no for x in leases]
@@ -90,7 +96,7 @@ def bare_loop(dsn: str, count: int, batch: int = 500) -> float:
 
 
 def drain(dsn: str, count: int, processes: int, handler: str = "noop") -> float:
-    """Drain runs by worker processes: from the first claim to the last end, by the database's clock."""
+    """Drain runs by worker processes: from the first claim to the last end."""
     with connect(dsn) as conn, workers(dsn, processes):
         execute(conn, gateway.pause_queue(QUEUE))
         began = conn.execute("select clock_timestamp()").fetchone()
@@ -140,7 +146,9 @@ def enqueue_bulk(dsn: str, count: int) -> float:
 def _forget(dsn: str) -> None:
     """End what was enqueued, so that the next measure begins with an empty queue."""
     with connect(dsn) as conn:
-        execute(conn, protocol.register_worker("loop", [QUEUE], 10_000, [], host="", pid=0, version=""))
+        execute(
+            conn, protocol.register_worker("loop", [QUEUE], 10_000, [], host="", pid=0, version="")
+        )
         while leases := execute(
             conn, protocol.acquire("loop", [QUEUE], 5000, None, listening=False)
         ).leases:
@@ -177,7 +185,9 @@ def approval(dsn: str, count: int) -> dict[str, float]:
 
 def _output(conn: psycopg.Connection[tuple[object, ...]], run_id: object) -> float:
     _until(conn, "select exists (select from pgflow.run_finished where run_id = %s)", (run_id,))
-    row = conn.execute("select output from pgflow.run_finished where run_id = %s", (run_id,)).fetchone()
+    row = conn.execute(
+        "select output from pgflow.run_finished where run_id = %s", (run_id,)
+    ).fetchone()
     return float(row[0]) if row else 0.0  # type: ignore[arg-type]
 
 

@@ -28,9 +28,7 @@ async def execute(
     Whatever the handler raises becomes a report, except the cancellation of this task.
     """
     try:
-        handler = registry.find(lease.handler)
-        if handler is None:
-            raise _UnknownHandlerError(f"no handler named {lease.handler} and no __default__ here")
+        handler = _find(registry, lease.handler)
         value = await _within(lease.timeout, _call(handler, lease, context, threads))
         if context.waits:  # the handler caught Suspend and went on
             return Waiting(lease, context.park())
@@ -41,6 +39,13 @@ async def execute(
         raise
     except BaseException as error:  # noqa: BLE001 - SystemExit of a handler must not stop the worker
         return _failed(lease, context, error)
+
+
+def _find(registry: Registry, name: str) -> Handler[..., object]:
+    handler = registry.find(name)
+    if handler is None:
+        raise _UnknownHandlerError(f"this worker's app has no handler {name} and no __default__")
+    return handler
 
 
 class _UnknownHandlerError(Exception):
@@ -84,7 +89,9 @@ async def _within(seconds: float | None, call: Awaitable[T]) -> T:
     except TimeoutError as error:
         if not deadline.expired():
             raise
-        raise _TimeoutPassedError(f"the handler ran longer than its timeout of {seconds:g} s") from error
+        raise _TimeoutPassedError(
+            f"the handler ran longer than its timeout of {seconds:g} s"
+        ) from error
 
 
 async def _call(
@@ -109,7 +116,7 @@ async def in_thread(
     """Call a plain function in a thread. Its exception comes back as a value.
 
     A thread can't be interrupted: `context.cancelled` tells the function. When the run was taken
-    away, the cancellation is raised only once the function has ended: until then its slot is in use.
+    away, the cancellation is raised once the function has ended: until then its slot is in use.
     """
 
     def guarded() -> tuple[T | None, BaseException | None]:

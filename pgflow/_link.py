@@ -16,15 +16,15 @@ from pgflow.gateway import Statement
 R = TypeVar("R")
 _log = structlog.get_logger("pgflow")
 
-# Classes of errors under which a statement did nothing and may be sent again: conflicts of concurrent
-# transactions, lack of resources, lock timeouts, an operator's intervention, trouble with the system.
+# Classes of errors under which a statement did nothing and may be sent again: conflicts of
+# concurrent transactions, lack of resources, locks, an operator's intervention, system trouble.
 _AGAIN = ("40", "53", "55", "57", "58")
 # A pooler gave us another server connection, which doesn't know our prepared statements.
 _NOT_PREPARED = (psycopg.errors.DuplicatePreparedStatement, psycopg.errors.InvalidSqlStatementName)
 # Seconds after which a statement without an answer is given up; only this notices a stopped server.
 _PATIENCE = 30
 # Keepalives that notice a cut cable within seconds.
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "connect_timeout": 5,
     "tcp_user_timeout": 5000,
     "keepalives_idle": 5,
@@ -59,7 +59,9 @@ class Link:
                     _log.warning("server_silent", link=self._name, seconds=_PATIENCE)
                     await self._drop()
                 except _NOT_PREPARED:
-                    _log.warning("pooler_detected", link=self._name, effect="statements not prepared")
+                    _log.warning(
+                        "pooler_detected", link=self._name, effect="statements not prepared"
+                    )
                     self._prepares = False
                     await self._drop()
                 except psycopg.Error as error:

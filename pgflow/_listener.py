@@ -18,14 +18,18 @@ _ANSWER_WITHIN = 3.0
 
 
 class Listener:
-    """Listens on channel pgflow and calls `hear` with each payload; an empty one after a reconnect.
+    """Listens on channel pgflow and calls `hear` with each payload, an empty one once connected.
 
-    Behind a pooler LISTEN succeeds and nothing ever arrives. So the worker sends itself a hint every
-    few seconds: `proven` is True while the last one was heard. Unproven, the worker polls.
+    Behind a pooler LISTEN succeeds and nothing ever arrives. So the worker sends itself a hint
+    every few seconds: `proven` is True while the last one was heard. Unproven, the worker polls.
     """
 
     def __init__(
-        self, dsn: str, name: str, hear: Callable[[str], None], ping: Callable[[str], Awaitable[None]]
+        self,
+        dsn: str,
+        name: str,
+        hear: Callable[[str], None],
+        ping: Callable[[str], Awaitable[None]],
     ) -> None:
         self._dsn = dsn
         self._payload = f"ping {name}"

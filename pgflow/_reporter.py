@@ -29,8 +29,8 @@ _BATCH = 1000
 class Reporter:
     """Collects reports and sends what has piled up when the last statement has returned.
 
-    Results are kept until they are delivered, however long the server is away. `ended` is called with
-    every report of an end and its outcome; None is an outcome without anything to say: done.
+    Results are kept until they are delivered, however long the server is away. `ended` is called
+    with every report of an end and its outcome; None: it was simply done.
     """
 
     def __init__(
@@ -75,7 +75,9 @@ class Reporter:
             Completed: self._complete,
             Waiting: lambda rs: protocol.park([r.park for r in rs], project=self._project),
             Failed: self._fail,
-            Released: lambda rs: protocol.release(*_leases(rs), rs[0].reason, project=self._project),
+            Released: lambda rs: protocol.release(
+                *_leases(rs), rs[0].reason, project=self._project
+            ),
         }
 
     def _complete(self, reports: Sequence[Completed]) -> gateway.Statement[list[Outcome]]:
@@ -102,8 +104,8 @@ class Reporter:
     ) -> None:
         """Send one kind of report; if the statement itself is refused, each report alone.
 
-        One that is refused alone is dropped, with an error in the log: its lease is no longer named in
-        the beat, and the run goes back to its queue.
+        One that is refused alone is dropped, with an error in the log: its lease is no longer named
+        in the beat, and the run goes back to its queue.
         """
         try:
             lines = await self._link.run(statement(reports))
@@ -113,7 +115,7 @@ class Reporter:
                     await self._send(statement, [report])
                 return
             report = reports[0]
-            _log.error("report_refused", run_id=report.lease.run_id, error=str(error))  # noqa: TRY400
+            _log.error("report_refused", run_id=report.lease.run_id, error=str(error))
             self._ended(report, Outcome(report.lease.run_id, "lost", detail=str(error)))
             return
         said = {line.run_id: line for line in lines}

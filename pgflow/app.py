@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import ParamSpec, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar, overload
 
 from pgflow.client import AsyncClient, Client
 from pgflow.embedded import resolve_dsn
@@ -18,8 +18,8 @@ T = TypeVar("T")
 class App(AsyncClient):
     """Handlers by name, and an async client; `sync` is its sync twin.
 
-    `dsn`: a libpq URL or string; without one `$PGFLOW_DSN`, else the embedded server. Nothing connects
-    before the first call. `version` is shown beside the app's workers.
+    `dsn`: a libpq URL or string; without one `$PGFLOW_DSN`, else the embedded server. Nothing
+    connects before the first call. `version` is shown beside the app's workers.
 
     >>> app = App("postgresql://localhost/shop")
     >>> @app.handler(queue="mail")
@@ -60,31 +60,31 @@ class App(AsyncClient):
         *,
         name: str | None = None,
         queue: str = "default",
-        retry: Retry = ...,
+        retry: Retry | None = None,
         timeout: timedelta | None = None,
     ) -> Callable[[Callable[P, T]], Handler[P, T]]: ...
     def handler(
         self,
-        function: Callable[P, T] | None = None,
+        function: Callable[..., Any] | None = None,
         /,
         *,
         name: str | None = None,
         queue: str = "default",
         retry: Retry | None = None,
         timeout: timedelta | None = None,
-    ) -> Handler[P, T] | Callable[[Callable[P, T]], Handler[P, T]]:
+    ) -> Any:
         """Register a function as a handler, under its own name unless `name` is given.
 
-        It takes (), (ctx), (input) or (ctx, input); the input is validated as its annotation says. Async
-        functions run in the worker's event loop, plain ones in threads. `timeout` bounds one execution.
-        The name "__default__" takes every run that no other handler of this app is named for.
+        It takes (), (ctx), (input) or (ctx, input); the input is validated as its annotation says.
+        Async functions run in the worker's event loop, plain ones in threads. `timeout` bounds one
+        execution. The name "__default__" takes every run that this app has no other handler for.
         Raises BadHandler, DuplicateHandler.
         """
 
         def register(function: Callable[P, T]) -> Handler[P, T]:
             handler = make_handler(
                 function,
-                name=name or getattr(function, "__name__", ""),
+                name=name or str(getattr(function, "__name__", "")),
                 queue=queue,
                 retry=retry or Retry(),
                 timeout=timeout,

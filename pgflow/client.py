@@ -28,20 +28,20 @@ class _AsyncExecutes(Protocol):
 def _sync(verb: Callable[P, Statement[R]]) -> Callable[Concatenate[Any, P], R]:
     """Make a method of a gateway verb: it executes the statement and returns what that returns."""
 
-    @functools.wraps(verb)
-    def method(self: _Executes, *args: P.args, **kwargs: P.kwargs) -> R:
+    def method(self: _Executes, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return self._execute(verb(*args, **kwargs))
 
+    functools.update_wrapper(method, verb)
     return method
 
 
 def _async(verb: Callable[P, Statement[R]]) -> Callable[Concatenate[Any, P], Awaitable[R]]:
     """Make a coroutine method of a gateway verb."""
 
-    @functools.wraps(verb)
-    async def method(self: _AsyncExecutes, *args: P.args, **kwargs: P.kwargs) -> R:
+    async def method(self: _AsyncExecutes, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return await self._execute(verb(*args, **kwargs))
 
+    functools.update_wrapper(method, verb)
     return method
 
 
@@ -98,8 +98,8 @@ _CONNECTION: dict[str, Any] = {"autocommit": True, "prepare_threshold": None, "c
 class Client(Verbs):
     """A sync client on a DSN, or on your own connection and so inside your transaction.
 
-    Example: `Client("postgresql://…").enqueue("send_email", {"to": "a@b.c"})`, or, committed with your
-    own rows: `with conn.transaction(): conn.execute(…); Client(conn).enqueue("send_email", …)`.
+    Example: `Client("postgresql://…").enqueue("send_email", {"to": "a@b.c"})`, or, committed with
+    your own rows: `with conn.transaction(): conn.execute(…); Client(conn).enqueue("mail", …)`.
     """
 
     def __init__(self, where: str | psycopg.Connection[Any], *, project: str | None = None) -> None:

@@ -19,8 +19,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Suspend(BaseException):  # noqa: N818 - no error: the handler ends here until its run is woken
-    """Unwinds a handler whose run is going to wait. Don't catch it."""
+class Suspend(BaseException):
+    """Unwinds a handler whose run is going to wait: no error. Don't catch it."""
 
 
 class Reporting(Protocol):
@@ -29,8 +29,8 @@ class Reporting(Protocol):
     async def record(self, lease: Lease, key: str, digest: str, value: str) -> None:
         """Journal a step's result; returns when it is committed."""
 
-    async def emit(self, lease: Lease, type: str, payload: object, key: str | None) -> Event:  # noqa: A002
-        """Append an event to the run's timeline."""
+    async def emit(self, lease: Lease, kind: str, payload: object, key: str | None) -> Event:
+        """Append an event of type `kind` to the run's timeline."""
 
     async def in_thread(self, context: Context, call: Callable[[], T]) -> T:
         """Call a plain function in a thread."""
@@ -39,8 +39,8 @@ class Reporting(Protocol):
 class Context:
     """A handler's view of its run.
 
-    Attributes: `lease`, with the run's id, input, attempt, deadline and tags; `cancelled`, True once
-    the run has been taken away from this execution, for plain functions to look at.
+    Attributes: `lease`, with the run's id, input, attempt, deadline and tags; `cancelled`, True
+    once the run has been taken away from this execution, for plain functions to look at.
     """
 
     def __init__(self, lease: Lease, worker: Reporting) -> None:
@@ -72,13 +72,15 @@ class Context:
         self, name: str, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T: ...
     @overload
-    async def step(self, name: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
+    async def step(
+        self, name: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T: ...
     async def step(self, name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call `function` once in the run's life and return its result, now and in every resumption.
+        """Call `function` once in the run's life and return its result, now and when resumed.
 
-        The result and the arguments must be JSON; the result is committed before this returns. A plain
-        function is called in a thread. If the step was journalled with other arguments the run is paused
-        with E-RUN-012. A result comes back as the function's return annotation says.
+        The result and the arguments must be JSON; the result is committed before this returns. A
+        plain function is called in a thread. If the step was journalled with other arguments the
+        run is paused with E-RUN-012. A result comes back as the return annotation says.
         Example: `draft = await ctx.step("draft", write_draft, article)`.
         """
         key = self._key(name)
@@ -116,9 +118,9 @@ class Context:
     ) -> Approval:
         """Ask a person and wait without holding a worker; returns the decision once it is made.
 
-        `payload` is what the person is shown. After `due_in` the run ends as `policy` says. A rejection
-        ends the run as cancelled; with on_reject="resume" it is returned (`approved` is False), with
-        "raise" it is raised as Rejected.
+        `payload` is what the person is shown. After `due_in` the run ends as `policy` says. A
+        rejection ends the run as cancelled; with on_reject="resume" it is returned (`approved` is
+        False), with "raise" it is raised as Rejected.
         Example: `verdict = await ctx.approval("editor", payload=draft, assignee_role="editors")`.
         """
         key = self._key(key)
@@ -141,7 +143,7 @@ class Context:
         return approval
 
     async def emit(self, type: str, payload: object = None, *, key: str | None = None) -> Event:  # noqa: A002
-        """Append an event to the run's timeline; with a `key` only once, however often it is called."""
+        """Append an event to the run's timeline; with a `key` only once."""
         return await self._worker.emit(self.lease, type, payload, key)
 
     def usage(self, *, cost_usd: float) -> None:
@@ -149,7 +151,7 @@ class Context:
         self.cost_usd = (self.cost_usd or 0) + cost_usd
 
     def park(self) -> str:
-        """Return what park() is told about the waits of this execution, as json text."""
+        """Return the waits of this execution as the json text that the database is sent."""
         lease = self.lease
         return dumps(
             {
@@ -168,7 +170,7 @@ class Context:
         raise Suspend
 
     def _key(self, name: str) -> str:
-        """Number the second and later calls of a name."""
+        """Return the name, numbered from its second call on."""
         asked = self._asked[name] = self._asked.get(name, 0) + 1
         return name if asked == 1 else f"{name}#{asked}"
 

@@ -1,8 +1,8 @@
-"""The SQL functions of pgflow, each as a statement with its parameters and the way to read its rows.
+"""The SQL functions of pgflow as statements: SQL, parameters, and the way to read the rows.
 
-Nothing here does input or output, and nothing outside holds SQL: `pgflow.database` executes these on
-a sync or an async connection, and callers enqueue inside their own transaction by passing theirs.
-Functions are named as their SQL twins, whose comments tell what they do and raise.
+Nothing here does input or output, and nothing outside holds SQL: `pgflow.database` executes these
+on a sync or an async connection, and callers enqueue inside their own transaction by passing
+theirs. Functions are named as their SQL twins, whose comments tell what they do and raise.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
-
 
 from pgflow._json import dumps
 from pgflow.models import Decision, Event, Outcome
@@ -85,8 +84,8 @@ def enqueue(
         b" priority => %(priority)s::bigint::integer, run_at => %(run_at)s,"
         b" max_attempts => %(max_attempts)s::bigint::integer, timeout => %(timeout)s,"
         b" deadline => %(deadline)s, idempotency_key => %(idempotency_key)s,"
-        b" correlation_id => %(correlation_id)s, run_id => %(run_id)s::uuid, tags => %(tags)s::text[],"
-        b" project => %(project)s)",
+        b" correlation_id => %(correlation_id)s, run_id => %(run_id)s::uuid,"
+        b" tags => %(tags)s::text[], project => %(project)s)",
         {
             "handler": handler if isinstance(handler, str) else handler.name,
             "input": "{}" if input is None else dumps(input, "the input"),
@@ -121,7 +120,7 @@ def enqueue_many(
     tags: Sequence[str] | None = None,
     project: str | None = None,
 ) -> Statement[list[UUID]]:
-    """Start a run of `handler` for each input, in one statement, and return their ids in that order.
+    """Start a run of `handler` for each input, in one statement; their ids come in that order.
 
     Arguments and errors are those of `enqueue`; `idempotency_keys` has one key for each input.
     """
@@ -184,7 +183,7 @@ def resume(run_id: RunId, *, project: str | None = None) -> Statement[str]:
 
 
 def retry(run_id: RunId, *, project: str | None = None) -> Statement[UUID]:
-    """Do a finished run's work again and return the new run's id. Raises UnknownRun, IllegalMove."""
+    """Do a finished run's work again and return the new id. Raises UnknownRun, IllegalMove."""
     return Statement(
         b"select pgflow.retry(%(run_id)s::uuid, %(project)s)",
         {"run_id": run_id, "project": project},
@@ -317,7 +316,7 @@ def runs(
 ) -> Statement[list[Row]]:
     """Return rows of view runs, newest first."""
     return Statement(
-        b"select * from pgflow.runs where project_id = coalesce(%(project)s, nullif(current_setting('pgflow.project', true), ''), 'default')"
+        b"select * from pgflow.runs where project_id = (select pgflow.this_project(%(project)s))"
         b" and (%(run_id)s::uuid is null or run_id = %(run_id)s::uuid)"
         b" and (%(state)s::text is null or state = %(state)s)"
         b" and (%(queue)s::text is null or queue = %(queue)s)"
@@ -338,7 +337,8 @@ def runs(
 def timeline(run_id: RunId, *, project: str | None = None) -> Statement[list[Row]]:
     """Return the lines of a run's timeline, in order."""
     return Statement(
-        b"select * from pgflow.timeline where project_id = coalesce(%(project)s, nullif(current_setting('pgflow.project', true), ''), 'default')"
+        b"select * from pgflow.timeline"
+        b" where project_id = (select pgflow.this_project(%(project)s))"
         b" and run_id = %(run_id)s::uuid order by event_no",
         {"run_id": run_id, "project": project},
         _rows,
@@ -355,7 +355,7 @@ def inbox(
 ) -> Statement[list[Row]]:
     """Return rows of view inbox, the most urgent first."""
     return Statement(
-        b"select * from pgflow.inbox where project = coalesce(%(project)s, nullif(current_setting('pgflow.project', true), ''), 'default')"
+        b"select * from pgflow.inbox where project = (select pgflow.this_project(%(project)s))"
         b" and (%(role)s::text is null or assignee_role = %(role)s)"
         b" and (%(assignee)s::text is null or assignee = %(assignee)s)"
         b" and (%(run_id)s::uuid is null or run_id = %(run_id)s::uuid)"
@@ -368,8 +368,8 @@ def inbox(
 def queue_stats(*, project: str | None = None) -> Statement[list[Row]]:
     """Return rows of view queue_stats."""
     return Statement(
-        b"select * from pgflow.queue_stats where project_id = coalesce(%(project)s, nullif(current_setting('pgflow.project', true), ''), 'default')"
-        b" order by queue",
+        b"select * from pgflow.queue_stats"
+        b" where project_id = (select pgflow.this_project(%(project)s)) order by queue",
         {"project": project},
         _rows,
     )
@@ -378,8 +378,8 @@ def queue_stats(*, project: str | None = None) -> Statement[list[Row]]:
 def worker_status(*, project: str | None = None) -> Statement[list[Row]]:
     """Return rows of view worker_status, the youngest first."""
     return Statement(
-        b"select * from pgflow.worker_status where project_id = coalesce(%(project)s, nullif(current_setting('pgflow.project', true), ''), 'default')"
-        b" order by started_at desc",
+        b"select * from pgflow.worker_status"
+        b" where project_id = (select pgflow.this_project(%(project)s)) order by started_at desc",
         {"project": project},
         _rows,
     )

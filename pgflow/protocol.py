@@ -186,7 +186,7 @@ def record_step(
     *,
     project: str | None = None,
 ) -> Statement[list[Outcome]]:
-    """Journal results of steps; returns a line, with the key in `code`, for those not simply done."""
+    """Journal results of steps; returns a line, the key in `code`, for those not simply done."""
     return Statement(
         b"select s.run_id::text, s.outcome, s.state, s.code, s.detail"
         b" from pgflow.record_step(%(run_ids)b::text[]::uuid[], %(lease_nos)s::integer[],"
@@ -230,7 +230,7 @@ def tick(*, project: str | None = None) -> Statement[Row]:
 
 
 def ping(payload: str) -> Statement[None]:
-    """Send this installation's listeners a hint that means nothing: the listener's proof of life."""
+    """Send all listeners a hint that means nothing: a listener's proof of life."""
     return Statement(
         b"select pg_notify('pgflow', %(payload)s)", {"payload": payload}, lambda _: None
     )

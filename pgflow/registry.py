@@ -77,7 +77,8 @@ def make_handler(
     inputs = parameters[1:] if takes_context else parameters
     if len(inputs) > 1:
         raise BadHandler(
-            f"handler {name} takes {len(inputs)} inputs; a handler takes (), (ctx), (input) or (ctx, input)"
+            f"handler {name} takes {len(inputs)} inputs;"
+            " a handler takes (), (ctx), (input) or (ctx, input)"
         )
     hint = hints.get(inputs[0].name, Any) if inputs else Any
     return Handler(

@@ -46,9 +46,9 @@ class _Held:
 
 
 class Worker:
-    """Executes the runs of some queues: those given, else those that the app's handlers name. `concurrency` bounds how many handlers run at once.
+    """Executes the runs of some queues: those given, else those that the app's handlers name.
 
-    `direct_dsn` is where to LISTEN if `dsn` leads through a pooler. `grace` is how many seconds
+    `concurrency` bounds how many handlers run at once. `direct_dsn` is where to LISTEN if `dsn` leads through a pooler. `grace` is how many seconds
     handlers may go on after stop(); what still runs then goes back without using an attempt.
     Example: `await Worker(app, dsn, queues=["mail"]).run()`.
     """
@@ -90,7 +90,7 @@ class Worker:
     async def run(self, *, install_signal_handlers: bool = False) -> None:
         """Work until stop(). The first SIGTERM or SIGINT calls it, the second ends the grace.
 
-        Raises ServerUnreachable if the server cannot be reached at the start; later it is waited for.
+        Raises ServerUnreachable if the server cannot be reached at the start, and only then.
         """
         structlog.contextvars.bind_contextvars(worker_id=self.worker_id)
         await (await connect(self._dsn)).close()
@@ -206,10 +206,10 @@ class Worker:
         """Journal a step's result; returns when it is committed."""
         await self._reporter.step(Step(lease, key, digest, value))
 
-    async def emit(self, lease: Lease, type: str, payload: object, key: str | None) -> Event:  # noqa: A002
-        """Append an event to a run's timeline."""
+    async def emit(self, lease: Lease, kind: str, payload: object, key: str | None) -> Event:
+        """Append an event of type `kind` to a run's timeline."""
         return await self._reports.run(
-            gateway.emit(lease.run_id, type, payload, idempotency_key=key, project=self._project)
+            gateway.emit(lease.run_id, kind, payload, idempotency_key=key, project=self._project)
         )
 
     async def in_thread(self, context: Context, call: Callable[[], T]) -> T:
@@ -271,7 +271,7 @@ class Worker:
         held.task.cancel()
 
     def _hear(self, payload: str) -> None:
-        """Take a hint: `work PROJECT QUEUE`, `beat PROJECT WORKER`, or nothing after a reconnect."""
+        """Take a hint: `work PROJECT QUEUE`, `beat PROJECT WORKER`, or nothing."""
         verb, _, rest = payload.partition(" ")
         _, _, name = rest.partition(" ")
         if verb == "work":

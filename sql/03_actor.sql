@@ -47,6 +47,21 @@ $$;
 comment on function pgflow._project is
     'The project meant: the argument, else the setting pgflow.project, else default. Raises PF502.';
 
+create or replace function pgflow.this_project(project text default null)
+returns text
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return pgflow._project(this_project.project);
+end
+$$;
+comment on function pgflow.this_project is
+    'The project that a call with this argument works in: the argument, else the setting pgflow.project, else default. '
+    'Raises PF502.';
+
 -- For views: computed once per statement, since it is called in a scalar subquery.
 create or replace function pgflow._my_projects()
 returns text[]

@@ -10,7 +10,7 @@ grant select on
     pgflow.event_type, pgflow.task_policy
 to pgflow_reader;
 grant execute on function
-    pgflow._my_projects, pgflow._sha256, pgflow.now, pgflow._test_now, pgflow.doctor
+    pgflow._my_projects, pgflow._sha256, pgflow.now, pgflow._test_now, pgflow.this_project, pgflow.doctor
 to pgflow_reader;
 
 grant execute on function
