@@ -63,7 +63,7 @@ class App(AsyncClient):
         retry: Retry | None = None,
         timeout: timedelta | None = None,
     ) -> Callable[[Callable[P, T]], Handler[P, T]]: ...
-    def handler(
+    def handler(  # type: ignore[misc] # mypy compares the parameter specs of the two overloads
         self,
         function: Callable[..., Any] | None = None,
         /,

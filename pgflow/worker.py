@@ -48,8 +48,9 @@ class _Held:
 class Worker:
     """Executes the runs of some queues: those given, else those that the app's handlers name.
 
-    `concurrency` bounds how many handlers run at once. `direct_dsn` is where to LISTEN if `dsn` leads through a pooler. `grace` is how many seconds
-    handlers may go on after stop(); what still runs then goes back without using an attempt.
+    `concurrency` bounds how many handlers run at once. `direct_dsn` is where to LISTEN if `dsn`
+    leads through a pooler. `grace` is how many seconds handlers may go on after stop(); what still
+    runs then goes back without using an attempt.
     Example: `await Worker(app, dsn, queues=["mail"]).run()`.
     """
 
