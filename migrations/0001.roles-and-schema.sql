@@ -1,5 +1,5 @@
--- Roles come first because every right in the schema hangs on them. They belong to the whole server,
--- so another database may have made them already, or may be making them at this moment.
+-- Roles come first because every right in the schema hangs on them. They belong to the whole
+-- server, so another database may have made them already, or may be making them at this moment.
 do $$
 declare
     v_role text;
@@ -16,13 +16,16 @@ begin
             null;  -- made by a migration of another database in the meantime, which is what we want
         end;
     end loop;
-    for v_role, v_member in values ('pgflow_reader', 'pgflow_client'), ('pgflow_reader', 'pgflow_approver'),
+    for v_role, v_member in values ('pgflow_reader', 'pgflow_client'),
+    ('pgflow_reader', 'pgflow_approver'),
         ('pgflow_client', 'pgflow_worker'), ('pgflow_worker', 'pgflow_admin'),
-        ('pgflow_approver', 'pgflow_admin'), ('pgflow_owner', current_user), ('pgflow_admin', current_user)
+        ('pgflow_approver', 'pgflow_admin'), ('pgflow_owner', current_user),
+        ('pgflow_admin', current_user)
     loop
         begin
             if v_member = current_user then
-                -- Being granted a role is not enough from 16 on: whoever migrates must be able to set it.
+                -- Being granted a role is not enough from 16 on: whoever migrates must be able to
+                -- set it.
                 perform set_config('role', v_role, true), set_config('role', 'none', true);
             elsif not exists (
                 select from pg_catalog.pg_auth_members m
@@ -41,4 +44,5 @@ end
 $$;
 
 create schema if not exists pgflow authorization pgflow_owner;
-comment on schema pgflow is 'Job queue and durable run engine: runs, leases, human tasks, timelines.';
+comment on schema pgflow is
+    'Job queue and durable run engine: runs, leases, human tasks, timelines.';

@@ -8,7 +8,8 @@ create table pgflow.state (
     description text not null,
     constraint state_pkey primary key (state)
 );
-comment on table pgflow.state is 'The states of a run. Live ones are in table run, the others in run_finished.';
+comment on table pgflow.state is
+    'The states of a run. Live ones are in table run, the others in run_finished.';
 
 insert into pgflow.state (state, is_live, description) values
     ('scheduled', true, 'Becomes pending at run_at: a later start, a backoff, a sleep.'),
@@ -60,7 +61,8 @@ create table pgflow.error_code (
 );
 comment on table pgflow.error_code is 'Why a run ended without completing: run.error_code.';
 comment on column pgflow.error_code.class is
-    'transient: a retry may help; human_required: a person decided or must; fatal: change something first.';
+    'transient: a retry may help; human_required: a person decided or must; fatal: change '
+    'something first.';
 
 insert into pgflow.error_code (error_code, class, description) values
     ('E-RUN-001', 'transient', 'The handler raised.'),
@@ -70,7 +72,8 @@ insert into pgflow.error_code (error_code, class, description) values
     ('E-RUN-005', 'fatal', 'The input does not fit the handler''s model.'),
     ('E-RUN-006', 'human_required', 'An approval was rejected.'),
     ('E-RUN-007', 'human_required', 'An approval expired undecided.'),
-    ('E-RUN-012', 'human_required', 'The handler''s code does not fit the run''s journal; the run is paused.'),
+    ('E-RUN-012', 'human_required',
+        'The handler''s code does not fit the run''s journal; the run is paused.'),
     ('E-RUN-017', 'fatal', 'The database could not store the result: too large, or not storable.');
 
 create table pgflow.refusal (
@@ -81,21 +84,24 @@ create table pgflow.refusal (
     constraint refusal_sqlstate_is_ours check (sqlstate ~ '^PF[1-5][0-9]{2}$')
 );
 comment on table pgflow.refusal is
-    'The SQLSTATEs of the engine: PF1xx bad request, PF2xx move refused, PF3xx lease lost, '
-    'PF4xx conflict, PF5xx not allowed. The Python package has one class for each.';
+    'The SQLSTATEs of the engine: PF1xx bad request, PF2xx move refused, PF3xx lease lost, PF4xx '
+    'conflict, PF5xx not allowed. The Python package has one class for each.';
 
 insert into pgflow.refusal (sqlstate, name, description) values
-    ('PF101', 'BadRequest', 'An argument is missing or out of its range; the column field names it.'),
+    ('PF101', 'BadRequest',
+        'An argument is missing or out of its range; the column field names it.'),
     ('PF102', 'UnknownRun', 'There is no run of that id in this project.'),
     ('PF103', 'UnknownTask', 'There is no task of that id in this project.'),
     ('PF104', 'UnknownQueue', 'There is no queue of that name in this project.'),
     ('PF201', 'IllegalMove', 'The state machine has no such move.'),
     ('PF202', 'AlreadyFinished', 'The run is finished; finished runs do not change.'),
-    ('PF203', 'RowIsProtected', 'Live runs leave their table only by ending; finished runs never change.'),
+    ('PF203', 'RowIsProtected',
+        'Live runs leave their table only by ending; finished runs never change.'),
     ('PF301', 'LeaseLost', 'The run is no longer leased under that lease number.'),
     ('PF302', 'UnknownWorker', 'No worker of that id is registered in this project.'),
     ('PF401', 'IdempotencyConflict', 'The idempotency key or run id was used for something else.'),
-    ('PF402', 'DecisionConflict', 'The task was decided otherwise before, or can no longer be decided.'),
+    ('PF402', 'DecisionConflict',
+        'The task was decided otherwise before, or can no longer be decided.'),
     ('PF501', 'NotAllowed', 'The actor may not do this.'),
     ('PF502', 'UnknownProject', 'There is no such project, or the actor is not a member.'),
     ('PF503', 'WrongIsolation', 'The verb needs the isolation level read committed.');

@@ -21,14 +21,16 @@ create table pgflow.project (
 );
 comment on table pgflow.project is 'Tenants. Every other key begins with project_id.';
 comment on column pgflow.project.members_only is
-    'False: every login with a pgflow role may use it, as the project default, which needs no set-up.';
+    'False: every login with a pgflow role may use it, as the project default, which needs no '
+    'set-up.';
 insert into pgflow.project (project_id, members_only) values ('default', false);
 
 create table pgflow.project_member (
     project_id text collate "C" not null,
     member name not null,
     constraint project_member_pkey primary key (project_id, member),
-    constraint project_member_project_fkey foreign key (project_id) references pgflow.project (project_id)
+    constraint project_member_project_fkey foreign key (project_id)
+        references pgflow.project (project_id)
 );
 comment on table pgflow.project_member is
     'Database roles that may use a project; logins that are members of such a role may as well.';
@@ -86,5 +88,5 @@ comment on table pgflow.handler is
     'What workers said about their handlers when they registered: the defaults of runs enqueued '
     'by any client, in any language.';
 comment on column pgflow.handler.retry_base is
-    'Delay before the second execution; the n-th retry waits base * factor^(n-1), at most retry_max, '
-    'each time varied by up to a half.';
+    'Delay before the second execution; the n-th retry waits base * factor^(n-1), at most '
+    'retry_max, each time varied by up to a half.';

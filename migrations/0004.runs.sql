@@ -57,7 +57,8 @@ create table pgflow.run (
         and (state = 'running') = (leased_at is not null)
         and (state = 'running') = (lease_event_no is not null)),
     constraint waiting_waits_for_something check (
-        state not in ('waiting_tool', 'waiting_approval', 'waiting_event') or waits_for is not null),
+        state not in ('waiting_tool', 'waiting_approval', 'waiting_event')
+            or waits_for is not null),
     constraint paused_has_a_reason check ((state = 'paused') = (pause_reason is not null)),
     constraint a_child_has_a_root check ((parent_run_id is null) = (root_run_id is null)),
     constraint handler_is_at_most_200_characters check (char_length(handler) between 1 and 200),
@@ -66,9 +67,12 @@ create table pgflow.run (
 comment on table pgflow.run is 'Live runs. A finished run is in run_finished; view runs is both.';
 comment on column pgflow.run.run_id is 'UUID version 7: begins with the time of its creation.';
 comment on column pgflow.run.root_run_id is 'The root of its tree of children; null for a root.';
-comment on column pgflow.run.lane is '0: woken, released, reaped, retried; claimed before 1: new work.';
-comment on column pgflow.run.seq is 'Its place among the ready runs, drawn each time it becomes pending.';
-comment on column pgflow.run.attempt is 'Executions that failed or were lost, held against max_attempts.';
+comment on column pgflow.run.lane is
+    '0: woken, released, reaped, retried; claimed before 1: new work.';
+comment on column pgflow.run.seq is
+    'Its place among the ready runs, drawn each time it becomes pending.';
+comment on column pgflow.run.attempt is
+    'Executions that failed or were lost, held against max_attempts.';
 comment on column pgflow.run.lease_no is
     'Grows at every lease. The fencing token: each write of a worker names it.';
 comment on column pgflow.run.lease_event_no is
@@ -76,10 +80,12 @@ comment on column pgflow.run.lease_event_no is
 comment on column pgflow.run.last_event_no is
     'The number of the last event; 1 is run.created, which view timeline derives.';
 comment on column pgflow.run.news is
-    'Grows with every journal entry that others wrote. park() only parks a worker that has seen them all.';
+    'Grows with every journal entry that others wrote. park() only parks a worker that has seen '
+    'them all.';
 comment on column pgflow.run.slotted is 'Its lease holds a row of table slot.';
 comment on column pgflow.run.has_tasks is 'Tasks were opened for it; its end closes them.';
-comment on column pgflow.run.waits_for is 'Journal keys, all of them or, with wait_any, one of them.';
+comment on column pgflow.run.waits_for is
+    'Journal keys, all of them or, with wait_any, one of them.';
 comment on column pgflow.run.timeout is 'Bound of one execution.';
 comment on column pgflow.run.deadline is 'Bound of the whole run, waits included.';
 
@@ -149,7 +155,8 @@ create table pgflow.run_finished (
 );
 comment on table pgflow.run_finished is 'Finished runs. Rows never change.';
 comment on column pgflow.run_finished.ended_from is 'The last live state.';
-comment on column pgflow.run_finished.worker_id is 'The worker that held it when it ended, if one did.';
+comment on column pgflow.run_finished.worker_id is
+    'The worker that held it when it ended, if one did.';
 comment on column pgflow.run_finished.last_event_no is
     'The number of the event of its end, which view timeline derives.';
 comment on column pgflow.run_finished.ended_by is 'Who cancelled it, where a person did.';
@@ -167,4 +174,5 @@ create table pgflow.run_key (
     constraint key_is_at_most_500_characters check (char_length(key) between 1 and 500)
 );
 comment on table pgflow.run_key is
-    'Idempotency keys. They hold after the run is finished. Keys that begin with pgflow: are the engine''s.';
+    'Idempotency keys. They hold after the run is finished. Keys that begin with pgflow: are the '
+    'engine''s.';

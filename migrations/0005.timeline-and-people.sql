@@ -1,4 +1,5 @@
--- What a run has lived through (event), what it has learned (journal), and whom it has asked (task).
+-- What a run has lived through (event), what it has learned (journal), and whom it has asked
+-- (task).
 set local role pgflow_owner;
 
 create table pgflow.event (
@@ -56,18 +57,22 @@ create table pgflow.journal (
         and (kind = 'step') = (news is null))
 );
 comment on table pgflow.journal is
-    'What a run has learned: one entry per key. A resumed handler reads it instead of working again.';
-comment on column pgflow.journal.news is 'run.news after this entry, where others than the run''s worker wrote it.';
+    'What a run has learned: one entry per key. A resumed handler reads it instead of working '
+    'again.';
+comment on column pgflow.journal.news is
+    'run.news after this entry, where others than the run''s worker wrote it.';
 comment on column pgflow.journal.event_no is
     'The number of the step.completed event, which view timeline derives.';
-comment on column pgflow.journal.digest is 'SHA-256 of the step''s inputs; a step asked with others is not the same step.';
+comment on column pgflow.journal.digest is
+    'SHA-256 of the step''s inputs; a step asked with others is not the same step.';
 
 create table pgflow.task_policy (
     policy text collate "C" not null,
     description text not null,
     constraint task_policy_pkey primary key (policy)
 );
-comment on table pgflow.task_policy is 'What happens to the run when a task''s due time passes undecided.';
+comment on table pgflow.task_policy is
+    'What happens to the run when a task''s due time passes undecided.';
 insert into pgflow.task_policy (policy, description) values
     ('cancel', 'The run ends cancelled with E-RUN-007.'),
     ('timeout', 'The run ends in state timeout with E-RUN-007.');
@@ -97,7 +102,8 @@ create table pgflow.task (
     constraint task_pkey primary key (project_id, task_id),
     constraint a_run_asks_once_per_key unique (project_id, run_id, key),
     constraint kind_is_known check (kind in ('approval')),
-    constraint state_is_known check (state in ('open', 'approved', 'rejected', 'expired', 'cancelled')),
+    constraint state_is_known check (state in ('open', 'approved', 'rejected', 'expired',
+        'cancelled')),
     constraint policy_fkey foreign key (policy) references pgflow.task_policy (policy),
     constraint on_reject_is_known check (on_reject in ('cancel', 'resume')),
     constraint decided_iff_a_person_decided check (
@@ -108,24 +114,30 @@ create table pgflow.task (
     constraint comment_is_at_most_10000_characters check (char_length(comment) <= 10000),
     constraint payload_is_at_most_1_mb check (pg_column_size(payload) <= 1048576)
 );
-comment on table pgflow.task is 'Work for a person. View inbox has the open tasks, task_history the others.';
+comment on table pgflow.task is
+    'Work for a person. View inbox has the open tasks, task_history the others.';
 comment on column pgflow.task.key is 'The journal key that the answer is written under.';
 comment on column pgflow.task.payload is 'What the person is shown.';
-comment on column pgflow.task.payload_sha256 is 'SHA-256 of what was shown: a decision binds to it.';
+comment on column pgflow.task.payload_sha256 is
+    'SHA-256 of what was shown: a decision binds to it.';
 comment on column pgflow.task.assignee is 'A database role or login; only it decides.';
 comment on column pgflow.task.assignee_role is
-    'If a database role of that name exists, only its members decide; else a label for the application.';
+    'If a database role of that name exists, only its members decide; else a label for the '
+    'application.';
 comment on column pgflow.task.on_reject is
     'cancel: a rejection ends the run; resume: the handler is told and goes on.';
-comment on column pgflow.task.decided_by is 'The actor: the role set with set role, else the login.';
+comment on column pgflow.task.decided_by is
+    'The actor: the role set with set role, else the login.';
 comment on column pgflow.task.decided_login is 'The login of the session in which it was decided.';
 
 create index task_is_open on pgflow.task (project_id, run_id) where state = 'open';
-create index task_is_due on pgflow.task (project_id, due_at) where state = 'open' and due_at is not null;
+create index task_is_due on pgflow.task (project_id, due_at) where state = 'open'
+    and due_at is not null;
 
 create type pgflow.decision_v1 as (
     task_id uuid, run_id uuid, action text, decided_by text, decided_at timestamptz, comment text,
     data jsonb, repeated boolean
 );
 comment on type pgflow.decision_v1 is
-    'What was decided about a task. repeated: it had been decided so before, and this is the first decision.';
+    'What was decided about a task. repeated: it had been decided so before, and this is the '
+    'first decision.';

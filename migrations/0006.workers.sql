@@ -1,5 +1,5 @@
--- Workers and what they hold. Beats are in a table of their own: it is the one row that changes all the
--- time, so it is narrow and only its key is indexed.
+-- Workers and what they hold. Beats are in a table of their own: it is the one row that changes all
+-- the time, so it is narrow and only its key is indexed.
 set local role pgflow_owner;
 
 create table pgflow.worker (
@@ -38,8 +38,8 @@ create table pgflow.idle_worker (
     constraint idle_worker_pkey primary key (project_id, queue, worker_id)
 );
 comment on table pgflow.idle_worker is
-    'Workers that wait for a hint. Only then does new work cost a NOTIFY, which takes a lock '
-    'on the whole instance at commit.';
+    'Workers that wait for a hint. Only then does new work cost a NOTIFY, which takes a lock on '
+    'the whole instance at commit.';
 
 create table pgflow.slot (
     project_id text collate "C" not null,
@@ -51,8 +51,9 @@ create table pgflow.slot (
     constraint slot_pkey primary key (project_id, queue, run_id, lease_no)
 );
 comment on table pgflow.slot is
-    'Leases of queues with max_concurrent. A slot outlives its lease when the run is cancelled or paused '
-    'under the worker: until the worker has said that the handler stopped, or is dead itself.';
+    'Leases of queues with max_concurrent. A slot outlives its lease when the run is cancelled or'
+    ' paused under the worker: until the worker has said that the handler stopped, or is dead '
+    'itself.';
 create index slot_is_held_by on pgflow.slot (project_id, worker_id);
 
 create table pgflow.tick (
@@ -61,20 +62,25 @@ create table pgflow.tick (
     constraint tick_pkey primary key (project_id),
     constraint tick_project_fkey foreign key (project_id) references pgflow.project (project_id)
 );
-comment on table pgflow.tick is 'When the duties of time (promote, reap, expire) were last seen to.';
+comment on table pgflow.tick is
+    'When the duties of time (promote, reap, expire) were last seen to.';
 insert into pgflow.tick (project_id, last_at) values ('default', '-infinity');
 
--- What worker verbs return. Fields are only ever added at the end; readers ignore what they don't know.
+-- What worker verbs return. Fields are only ever added at the end; readers ignore what they don't
+-- know.
 create type pgflow.acquired_v1 as (runs json, marks jsonb, look_again_in interval, reaped json);
 comment on type pgflow.acquired_v1 is
-    'runs: an array of leases; marks: opaque, to be given back at the next acquire; look_again_in: how long '
-    'to sleep if no hint arrives before; reaped: runs that this call took back from dead workers.';
+    'runs: an array of leases; marks: opaque, to be given back at the next acquire; '
+    'look_again_in: how long to sleep if no hint arrives before; reaped: runs that this call took'
+    ' back from dead workers.';
 create type pgflow.outcome_v1 as (run_id uuid, outcome text, state text, code text, detail text);
 comment on type pgflow.outcome_v1 is
-    'outcome: done, already (said before under this lease), lost (the lease is gone), refused (code and '
-    'detail say why). state: what the run is in now, where known.';
-create type pgflow.parked_v1 as (run_id uuid, outcome text, news integer, entries json, code text, detail text);
+    'outcome: done, already (said before under this lease), lost (the lease is gone), refused '
+    '(code and detail say why). state: what the run is in now, where known.';
+create type pgflow.parked_v1 as (run_id uuid, outcome text, news integer, entries json, code text,
+    detail text);
 comment on type pgflow.parked_v1 is
-    'outcome: done, news (there are entries that the worker has not seen: go on with them), lost, refused.';
+    'outcome: done, news (there are entries that the worker has not seen: go on with them), lost,'
+    ' refused.';
 create type pgflow.worker_settings_v1 as (beat_every interval);
 comment on type pgflow.worker_settings_v1 is 'beat_every: how often the worker must call beat.';

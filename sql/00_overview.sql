@@ -1,31 +1,32 @@
 -- pgflow's engine. Read the files in the order of their numbers; each is one concept.
 --
--- Nouns. A project is a tenant. A queue is an entry point. A run is one execution of a handler: while it
--- is live it is a row of table run, at its end it moves to run_finished. A lease is (run, lease_no,
--- worker). The journal is what a run has learned, the timeline what happened to it, a task what a person
--- is asked.
+-- Nouns. A project is a tenant. A queue is an entry point. A run is one execution of a handler:
+-- while it is live it is a row of table run, at its end it moves to run_finished. A lease is (run,
+-- lease_no, worker). The journal is what a run has learned, the timeline what happened to it, a
+-- task what a person is asked.
 --
 -- States. scheduled pending running waiting_tool waiting_approval waiting_event paused are live,
--- completed failed cancelled timeout are the ends. Table move has the legal moves; 02_guards refuses all
--- others to everybody.
+-- completed failed cancelled timeout are the ends. Table move has the legal moves; 02_guards
+-- refuses all others to everybody.
 --
--- Who may call what. 19_grants has the list: readers the views, clients what starts and steers runs,
--- approvers what decides tasks, workers the worker's verbs, admins all of it. Each public function takes
--- `project` last and begins with _project(), which refuses whoever is not a member. Private functions
--- begin with _ and take p_project first; nobody is granted them.
+-- Who may call what. 19_grants has the list: readers the views, clients what starts and steers
+-- runs, approvers what decides tasks, workers the worker's verbs, admins all of it. Each public
+-- function takes `project` last and begins with _project(), which refuses whoever is not a member.
+-- Private functions begin with _ and take p_project first; nobody is granted them.
 --
 -- Time is now(), the database's clock, read once per verb. Ownership is lease_no: it grows at every
 -- lease, each write of a worker names it, and a write that names an old one changes nothing.
 --
 -- Lock order: (1) roots of the trees touched, sorted; (2) runs, sorted by run_id; (3) tasks, by id;
--- (4) queues and slots, sorted; (5) inserts into journal, event. A verb that starts at a task reads it
--- unlocked, locks the run, then the task, and looks again. Claim and reap skip what is locked.
+-- (4) queues and slots, sorted; (5) inserts into journal, event. A verb that starts at a task reads
+-- it unlocked, locks the run, then the task, and looks again. Claim and reap skip what is locked.
 --
--- Refusals. Table refusal has the SQLSTATEs; each is raised with message, detail and hint by _refuse().
--- A refused argument is named in the error's column field.
+-- Refusals. Table refusal has the SQLSTATEs; each is raised with message, detail and hint by
+-- _refuse(). A refused argument is named in the error's column field.
 
 create or replace function pgflow._refuse(
-    p_sqlstate text, p_message text, p_detail text default '', p_hint text default '', p_field text default ''
+    p_sqlstate text, p_message text, p_detail text default '', p_hint text default '',
+    p_field text default ''
 )
 returns void
 language plpgsql
@@ -48,4 +49,5 @@ begin
         'Nothing was changed; call again with a value in range.', p_field);
 end
 $$;
-comment on function pgflow._refuse_value is 'Raises PF101: the field, what was expected, what was given.';
+comment on function pgflow._refuse_value is
+    'Raises PF101: the field, what was expected, what was given.';

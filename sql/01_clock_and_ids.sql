@@ -22,7 +22,8 @@ as $$
                 then clock_timestamp() else pgflow._test_now() end
 $$;
 comment on function pgflow.now is
-    'The engine''s clock: the database''s time, or pgflow.test_now where table installation allows it.';
+    'The engine''s clock: the database''s time, or pgflow.test_now where table installation '
+    'allows it.';
 
 -- Not uuidv7(): it exists from PostgreSQL 18 on. The first 48 bits are milliseconds since 1970.
 create or replace function pgflow._new_id()
@@ -33,7 +34,8 @@ as $$
     select encode(
         set_bit(set_bit(
             overlay(uuid_send(gen_random_uuid())
-                placing substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3)
+                placing substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint)
+                    from 3)
                 from 1 for 6),
             52, 1), 53, 1),
         'hex')::uuid
@@ -56,4 +58,5 @@ immutable
 as $$
     select sha256(convert_to(p_value::text, 'UTF8'))
 $$;
-comment on function pgflow._sha256 is 'SHA-256 over the database''s text of a jsonb, which is canonical.';
+comment on function pgflow._sha256 is
+    'SHA-256 over the database''s text of a jsonb, which is canonical.';

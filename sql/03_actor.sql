@@ -22,7 +22,8 @@ as $$
           and pg_has_role(pgflow._actor()::name, r.oid, 'usage')
     ) or pg_has_role(pgflow._actor()::name, 'pgflow_admin', 'usage')
 $$;
-comment on function pgflow._is_member is 'Whether the actor is a member of the project, or an admin.';
+comment on function pgflow._is_member is
+    'Whether the actor is a member of the project, or an admin.';
 
 -- An unknown project and one of others give the same refusal: nobody learns what exists.
 create or replace function pgflow._project(p_project text)
@@ -31,14 +32,15 @@ language plpgsql
 stable
 as $$
 declare
-    v_project text := coalesce(p_project, nullif(current_setting('pgflow.project', true), ''), 'default');
+    v_project text := coalesce(p_project, nullif(current_setting('pgflow.project', true), ''),
+        'default');
 begin
     perform from pgflow.project p
     where p.project_id = v_project and (not p.members_only or pgflow._is_member(v_project));
     if not found then
         perform pgflow._refuse('PF502', format('unknown project: %s', left(v_project, 63)),
             'There is no such project, or you are not a member of it.',
-            'An admin makes projects with pgflow.create_project and adds you with pgflow.add_member.',
+            'An admin makes projects (pgflow.create_project) and adds you (pgflow.add_member).',
             'project');
     end if;
     return v_project;
@@ -59,8 +61,8 @@ begin
 end
 $$;
 comment on function pgflow.this_project is
-    'The project that a call with this argument works in: the argument, else the setting pgflow.project, else default. '
-    'Raises PF502.';
+    'The project that a call with this argument works in: the argument, else the setting '
+    'pgflow.project, else default. Raises PF502.';
 
 -- For views: computed once per statement, since it is called in a scalar subquery.
 create or replace function pgflow._my_projects()
@@ -97,7 +99,8 @@ begin
 end
 $$;
 comment on function pgflow.create_project is
-    'Makes a project that only its members use; again is harmless. Example: select pgflow.create_project(''acme'', ''{alice}'').';
+    'Makes a project that only its members use; again is harmless. Example: select '
+    'pgflow.create_project(''acme'', ''{alice}'').';
 
 create or replace function pgflow.add_member(member text, project text default null)
 returns void

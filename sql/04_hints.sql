@@ -1,10 +1,12 @@
--- NOTIFY is a hint, never the truth: it takes a lock on the whole instance at commit (32 connections
--- enqueue 12,400 rows a second without, 4,700 with one each). So hint only where a worker is idle.
+-- NOTIFY is a hint, never the truth: it takes a lock on the whole instance at commit (32
+-- connections enqueue 12,400 rows a second without, 4,700 with one each). So hint only where a
+-- worker is idle.
 --
--- No hint is lost: a transaction that makes work has its transaction id before it reads idle_worker. A
--- worker that goes idle commits its row, notes pg_snapshot_xmax, looks again, and goes on polling until
--- every transaction below that mark has ended (acquire does all this). Whoever began later saw the row,
--- except under a snapshot taken before: above read committed the hint is always sent.
+-- No hint is lost: a transaction that makes work has its transaction id before it reads
+-- idle_worker. A worker that goes idle commits its row, notes pg_snapshot_xmax, looks again, and
+-- goes on polling until every transaction below that mark has ended (acquire does all this).
+-- Whoever began later saw the row, except under a snapshot taken before: above read committed the
+-- hint is always sent.
 
 create or replace function pgflow._hint_work(p_project text, p_queue text)
 returns void
@@ -18,7 +20,8 @@ begin
     end if;
 end
 $$;
-comment on function pgflow._hint_work is 'Wakes idle workers of a queue. Call it after the work is written.';
+comment on function pgflow._hint_work is
+    'Wakes idle workers of a queue. Call it after the work is written.';
 
 create or replace function pgflow._hint_worker(p_project text, p_worker text)
 returns void

@@ -19,7 +19,8 @@ begin
 end
 $$;
 comment on function pgflow._event is
-    'Appends an event of the engine to a run whose row the caller holds; p_ends_lease keeps the lease with it.';
+    'Appends an event of the engine to a run whose row the caller holds; p_ends_lease keeps the '
+    'lease with it.';
 
 create or replace function pgflow._emit(
     p_project text, p_run_id uuid, p_type text, p_payload jsonb, p_key text
@@ -48,7 +49,8 @@ begin
     update pgflow.run r set last_event_no = r.last_event_no + 1
     where r.project_id = p_project and r.run_id = p_run_id;
     insert into pgflow.event (project_id, run_id, event_no, type, key, attempt, at, by, payload)
-    values (p_project, p_run_id, v_run.last_event_no + 1, p_type, p_key, v_run.attempt, pgflow.now(),
+    values (p_project, p_run_id, v_run.last_event_no + 1, p_type, p_key, v_run.attempt,
+        pgflow.now(),
         pgflow._actor(), p_payload)
     returning * into v_event;
     return v_event;
@@ -70,12 +72,14 @@ begin
             'There is no run of that id in this project.',
             'View pgflow.runs lists the runs that you may see.', 'run_id');
     end if;
-    perform pgflow._refuse('PF202', format('run %s is already finished and cannot %s', p_run_id, p_what),
+    perform pgflow._refuse('PF202', format('run %s is already finished and cannot %s', p_run_id,
+        p_what),
         json_build_object('run_id', p_run_id, 'from_state', v_state, 'to_state', null)::text,
         'Use pgflow.retry(run_id) to do its work again.', 'run_id');
 end
 $$;
-comment on function pgflow._refuse_gone is 'Raises PF202 if the run is finished, PF102 if there is none.';
+comment on function pgflow._refuse_gone is
+    'Raises PF202 if the run is finished, PF102 if there is none.';
 
 create or replace function pgflow.emit(
     run_id uuid, type text, payload jsonb default null, idempotency_key text default null,
@@ -94,7 +98,8 @@ begin
     elsif exists (select from pgflow.event_type t where t.type = emit.type) then
         perform pgflow._refuse_value('type', 'none of the engine''s own event types', emit.type);
     elsif char_length(emit.idempotency_key) not between 1 and 500 then
-        perform pgflow._refuse_value('idempotency_key', '1 to 500 characters', emit.idempotency_key);
+        perform pgflow._refuse_value('idempotency_key', '1 to 500 characters',
+            emit.idempotency_key);
     elsif pg_column_size(emit.payload) > 1048576 then
         perform pgflow._refuse_value('payload', 'at most 1 MB',
             pg_column_size(emit.payload) || ' bytes');
@@ -103,5 +108,6 @@ begin
 end
 $$;
 comment on function pgflow.emit is
-    'Appends an event to a live run''s timeline and returns it; the same idempotency_key again returns the first. '
-    'Example: select pgflow.emit(''...'', ''progress'', ''{"pct": 80}''). Raises PF101, PF102, PF202.';
+    'Appends an event to a live run''s timeline and returns it; the same idempotency_key again '
+    'returns the first. Example: select pgflow.emit(''...'', ''progress'', ''{"pct": 80}''). '
+    'Raises PF101, PF102, PF202.';

@@ -1,9 +1,10 @@
--- Enqueue: nothing -> pending, or scheduled. Writes run, run_key where a key is given, queue on its first
--- use or first use of a priority. It runs in the caller's transaction.
+-- Enqueue: nothing -> pending, or scheduled. Writes run, run_key where a key is given, queue on its
+-- first use or first use of a priority. It runs in the caller's transaction.
 
 create or replace function pgflow._check_run(
     p_handler text, p_queue text, p_priority integer, p_max_attempts integer, p_timeout interval,
-    p_deadline timestamptz, p_idempotency_key text, p_correlation_id text, p_run_id uuid, p_tags text[]
+    p_deadline timestamptz, p_idempotency_key text, p_correlation_id text, p_run_id uuid,
+    p_tags text[]
 )
 returns void
 language plpgsql
@@ -21,14 +22,17 @@ begin
         perform pgflow._refuse_value('timeout', 'more than 0 and at most 30 days', p_timeout::text);
     elsif p_deadline <= pgflow.now() then
         perform pgflow._refuse_value('deadline', 'in the future', p_deadline::text);
-    elsif char_length(p_idempotency_key) not between 1 and 500 or p_idempotency_key like 'pgflow:%' then
-        perform pgflow._refuse_value('idempotency_key', '1 to 500 characters, not beginning with pgflow:',
+    elsif char_length(p_idempotency_key) not between 1 and 500
+        or p_idempotency_key like 'pgflow:%' then
+        perform pgflow._refuse_value('idempotency_key',
+            '1 to 500 characters, not beginning with pgflow:',
             p_idempotency_key);
     elsif char_length(p_correlation_id) not between 1 and 200 then
         perform pgflow._refuse_value('correlation_id', '1 to 200 characters', p_correlation_id);
     elsif cardinality(p_tags) > 50 or array_position(p_tags, null) is not null
        or exists (select from unnest(p_tags) as t (tag) where char_length(t.tag) > 100) then
-        perform pgflow._refuse_value('tags', 'at most 50 texts of at most 100 characters', p_tags::text);
+        perform pgflow._refuse_value('tags', 'at most 50 texts of at most 100 characters',
+            p_tags::text);
     elsif p_run_id is not null and (substr(p_run_id::text, 15, 1) <> '7'
        or pgflow._id_time(p_run_id) not between clock_timestamp() - interval '1 day'
                                             and clock_timestamp() + interval '5 minutes') then
@@ -46,10 +50,13 @@ as $$
 declare
     v_queue pgflow.queue;
 begin
-    select q.* into v_queue from pgflow.queue q where q.project_id = p_project and q.queue = p_queue;
+    select q.* into v_queue from pgflow.queue q
+    where q.project_id = p_project and q.queue = p_queue;
     if not found then
-        insert into pgflow.queue (project_id, queue) values (p_project, p_queue) on conflict do nothing;
-        select q.* into v_queue from pgflow.queue q where q.project_id = p_project and q.queue = p_queue;
+        insert into pgflow.queue (project_id, queue) values (p_project, p_queue)
+            on conflict do nothing;
+        select q.* into v_queue from pgflow.queue q
+        where q.project_id = p_project and q.queue = p_queue;
         if not found then  -- made by another transaction that this snapshot can't see
             v_queue.max_attempts := 3;
             v_queue.priorities := '{0}';
@@ -57,14 +64,16 @@ begin
     end if;
     if p_priority <> all (v_queue.priorities) then
         update pgflow.queue q
-        set priorities = array(select distinct u.p from unnest(q.priorities || p_priority::smallint) as u (p)
-                               order by u.p desc)
+        set priorities = array(
+            select distinct u.p from unnest(q.priorities || p_priority::smallint) as u (p)
+            order by u.p desc)
         where q.project_id = p_project and q.queue = p_queue and p_priority <> all (q.priorities);
     end if;
     return v_queue;
 end
 $$;
-comment on function pgflow._use_queue is 'The queue; makes it, and notes the priority, on first use.';
+comment on function pgflow._use_queue is
+    'The queue; makes it, and notes the priority, on first use.';
 
 create or replace function pgflow._enqueue(
     p_project text, p_handler text, p_inputs jsonb[], p_queue text, p_priority integer,
@@ -82,7 +91,8 @@ declare
     v_name text;
     v_scheduled boolean := coalesce(p_run_at > v_now, false);
 begin
-    -- Before seq is drawn: whoever sees no running transaction below a mark has seen all lower seqs.
+    -- Before seq is drawn: whoever sees no running transaction below a mark has seen all lower
+    -- seqs.
     perform pg_current_xact_id();
     select h.* into v_handler from pgflow.handler h
     where h.project_id = p_project and h.handler = p_handler;
@@ -96,18 +106,21 @@ begin
         case when v_scheduled then 'scheduled' else 'pending' end, p_priority,
         case when not v_scheduled then nextval('pgflow.run_seq') end,
         coalesce(p_max_attempts, v_handler.max_attempts, v_queue.max_attempts),
-        coalesce(p_timeout, v_handler.timeout, v_queue.timeout), p_deadline, p_run_at, v_now, v_actor,
-        p_correlation_id, case when p_idempotency_key not like 'pgflow:%' then p_idempotency_key end, p_tags,
+        coalesce(p_timeout, v_handler.timeout, v_queue.timeout), p_deadline, p_run_at, v_now,
+        v_actor,
+        p_correlation_id, case when p_idempotency_key not like 'pgflow:%'
+            then p_idempotency_key end, p_tags,
         p_retry_of, coalesce(i.input, '{}')
     from unnest(p_inputs) as i (input)
     returning run_id;
     perform pgflow._hint_work(p_project, v_name);
 end
 $$;
-comment on function pgflow._enqueue is 'Inserts one run per input and hints. The arguments are checked.';
+comment on function pgflow._enqueue is
+    'Inserts one run per input and hints. The arguments are checked.';
 
--- The key's row is inserted first and read in a second statement: whoever inserts it makes the run, all
--- others wait for that transaction and return its run.
+-- The key's row is inserted first and read in a second statement: whoever inserts it makes the run,
+-- all others wait for that transaction and return its run.
 create or replace function pgflow._enqueue_once(
     p_project text, p_key text, p_handler text, p_input jsonb, p_queue text, p_priority integer,
     p_run_at timestamptz, p_max_attempts integer, p_timeout interval, p_deadline timestamptz,
@@ -126,7 +139,8 @@ begin
     on conflict do nothing;
     if found then
         perform pgflow._enqueue(p_project, p_handler, array[p_input], p_queue, p_priority, p_run_at,
-            p_max_attempts, p_timeout, p_deadline, p_key, p_correlation_id, v_run_id, p_tags, p_retry_of);
+            p_max_attempts, p_timeout, p_deadline, p_key, p_correlation_id, v_run_id, p_tags,
+            p_retry_of);
         return v_run_id;
     end if;
     select k.* into v_first from pgflow.run_key k where k.project_id = p_project and k.key = p_key;
@@ -137,7 +151,8 @@ begin
     end if;
     if v_first.handler <> p_handler or v_first.input_sha256 <> v_sha256
        or (p_run_id is not null and v_first.run_id <> p_run_id) then
-        perform pgflow._refuse('PF401', format('idempotency key %s was used for another run', p_key),
+        perform pgflow._refuse('PF401', format('idempotency key %s was used for another run',
+            p_key),
             format('run %s of handler %s has it, with another handler, input or run id',
                 v_first.run_id, v_first.handler),
             'Use a new key for new work.', 'idempotency_key');
@@ -146,10 +161,12 @@ begin
 end
 $$;
 comment on function pgflow._enqueue_once is
-    'Enqueues under an idempotency key: the first call''s run is returned ever after. Raises PF401.';
+    'Enqueues under an idempotency key: the first call''s run is returned ever after. Raises '
+    'PF401.';
 
 -- A run id given again is the same run if handler and input are the same.
-create or replace function pgflow._same_run(p_project text, p_run_id uuid, p_handler text, p_input jsonb)
+create or replace function pgflow._same_run(p_project text, p_run_id uuid, p_handler text,
+    p_input jsonb)
 returns uuid
 language plpgsql
 as $$
@@ -176,11 +193,13 @@ begin
 end
 $$;
 comment on function pgflow._same_run is
-    'The run id if such a run is there with the same handler and input, null if none is. Raises PF401.';
+    'The run id if such a run is there with the same handler and input, null if none is. Raises '
+    'PF401.';
 
 create or replace function pgflow.enqueue(
     handler text, input jsonb default '{}', queue text default null, priority integer default 0,
-    run_at timestamptz default null, max_attempts integer default null, timeout interval default null,
+    run_at timestamptz default null, max_attempts integer default null,
+    timeout interval default null,
     deadline timestamptz default null, idempotency_key text default null,
     correlation_id text default null, run_id uuid default null, tags text[] default null,
     project text default null
@@ -194,31 +213,37 @@ declare
     v_project text := pgflow._project(enqueue.project);
     v_run_id uuid;
 begin
-    perform pgflow._check_run(enqueue.handler, enqueue.queue, enqueue.priority, enqueue.max_attempts,
+    perform pgflow._check_run(enqueue.handler, enqueue.queue, enqueue.priority,
+        enqueue.max_attempts,
         enqueue.timeout, enqueue.deadline, enqueue.idempotency_key, enqueue.correlation_id,
         enqueue.run_id, enqueue.tags);
     if enqueue.idempotency_key is not null then
-        return pgflow._enqueue_once(v_project, enqueue.idempotency_key, enqueue.handler, enqueue.input,
+        return pgflow._enqueue_once(v_project, enqueue.idempotency_key, enqueue.handler,
+            enqueue.input,
             enqueue.queue, enqueue.priority, enqueue.run_at, enqueue.max_attempts, enqueue.timeout,
             enqueue.deadline, enqueue.correlation_id, enqueue.run_id, enqueue.tags, null);
     end if;
     v_run_id := pgflow._same_run(v_project, enqueue.run_id, enqueue.handler, enqueue.input);
     if v_run_id is null then
-        select e.* into v_run_id from pgflow._enqueue(v_project, enqueue.handler, array[enqueue.input],
+        select e.* into v_run_id from pgflow._enqueue(v_project, enqueue.handler,
+            array[enqueue.input],
             enqueue.queue, enqueue.priority, enqueue.run_at, enqueue.max_attempts, enqueue.timeout,
-            enqueue.deadline, null, enqueue.correlation_id, enqueue.run_id, enqueue.tags, null) as e;
+            enqueue.deadline, null, enqueue.correlation_id, enqueue.run_id, enqueue.tags,
+            null) as e;
     end if;
     return v_run_id;
 end
 $$;
 comment on function pgflow.enqueue is
-    'Starts a run of a handler in the caller''s transaction and returns its id. What is not given comes from the '
-    'handler''s registration, then from the queue. The same idempotency_key returns the same run, live or finished. '
-    'Example: select pgflow.enqueue(''send_email'', ''{"to": "a@b.c"}'', queue => ''mail''). Raises PF101, PF401, PF502.';
+    'Starts a run of a handler in the caller''s transaction and returns its id. What is not given'
+    ' comes from the handler''s registration, then from the queue. The same idempotency_key '
+    'returns the same run, live or finished. Example: select pgflow.enqueue(''send_email'', '
+    '''{"to": "a@b.c"}'', queue => ''mail''). Raises PF101, PF401, PF502.';
 
 create or replace function pgflow.enqueue_many(
     handler text, inputs jsonb[], queue text default null, priority integer default 0,
-    run_at timestamptz default null, max_attempts integer default null, timeout interval default null,
+    run_at timestamptz default null, max_attempts integer default null,
+    timeout interval default null,
     deadline timestamptz default null, idempotency_keys text[] default null,
     correlation_id text default null, tags text[] default null, project text default null
 )
@@ -231,7 +256,8 @@ declare
     v_project text := pgflow._project(enqueue_many.project);
     v_key text;
     v_n integer;
-    v_run_ids uuid[] := array_fill(null::uuid, array[coalesce(cardinality(enqueue_many.inputs), 0)]);
+    v_run_ids uuid[] := array_fill(null::uuid,
+        array[coalesce(cardinality(enqueue_many.inputs), 0)]);
 begin
     if enqueue_many.inputs is null or cardinality(enqueue_many.inputs) > 100000 then
         perform pgflow._refuse_value('inputs', 'an array of at most 100000 inputs',
@@ -245,21 +271,25 @@ begin
         enqueue_many.max_attempts, enqueue_many.timeout, enqueue_many.deadline, null,
         enqueue_many.correlation_id, null, enqueue_many.tags);
     if enqueue_many.idempotency_keys is null then
-        return query select e.* from pgflow._enqueue(v_project, enqueue_many.handler, enqueue_many.inputs,
-            enqueue_many.queue, enqueue_many.priority, enqueue_many.run_at, enqueue_many.max_attempts,
+        return query select e.* from pgflow._enqueue(v_project, enqueue_many.handler,
+            enqueue_many.inputs,
+            enqueue_many.queue, enqueue_many.priority, enqueue_many.run_at,
+            enqueue_many.max_attempts,
             enqueue_many.timeout, enqueue_many.deadline, null, enqueue_many.correlation_id, null,
             enqueue_many.tags, null) as e;
         return;
     end if;
     foreach v_key in array enqueue_many.idempotency_keys loop
-        perform pgflow._check_run(enqueue_many.handler, null, 0, null, null, null, v_key, null, null, null);
+        perform pgflow._check_run(enqueue_many.handler, null, 0, null, null, null, v_key, null,
+            null, null);
     end loop;
     -- In the order of the keys, so that two batches with the same keys cannot deadlock.
     for v_n in select i.n from generate_subscripts(enqueue_many.inputs, 1) as i (n)
                order by enqueue_many.idempotency_keys[i.n] collate "C"
     loop
         v_run_ids[v_n] := pgflow._enqueue_once(v_project, enqueue_many.idempotency_keys[v_n],
-            enqueue_many.handler, enqueue_many.inputs[v_n], enqueue_many.queue, enqueue_many.priority,
+            enqueue_many.handler, enqueue_many.inputs[v_n], enqueue_many.queue,
+            enqueue_many.priority,
             enqueue_many.run_at, enqueue_many.max_attempts, enqueue_many.timeout,
             enqueue_many.deadline, enqueue_many.correlation_id, null, enqueue_many.tags, null);
     end loop;
@@ -267,5 +297,6 @@ begin
 end
 $$;
 comment on function pgflow.enqueue_many is
-    'Starts a run of a handler for each input, in one statement, and returns their ids in the inputs'' order. '
-    'Example: select pgflow.enqueue_many(''resize'', array[''{"n": 1}'', ''{"n": 2}'']::jsonb[]). Raises PF101, PF401, PF502.';
+    'Starts a run of a handler for each input, in one statement, and returns their ids in the '
+    'inputs'' order. Example: select pgflow.enqueue_many(''resize'', array[''{"n": 1}'', ''{"n": '
+    '2}'']::jsonb[]). Raises PF101, PF401, PF502.';

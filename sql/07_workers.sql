@@ -25,13 +25,14 @@ begin
         retry_base = excluded.retry_base, retry_factor = excluded.retry_factor,
         retry_max = excluded.retry_max, registered_at = excluded.registered_at
     where (h.queue, h.max_attempts, h.timeout, h.retry_base, h.retry_factor, h.retry_max)
-          is distinct from (excluded.queue, excluded.max_attempts, excluded.timeout, excluded.retry_base,
+          is distinct from (excluded.queue, excluded.max_attempts, excluded.timeout,
+              excluded.retry_base,
                             excluded.retry_factor, excluded.retry_max);
 exception
     when check_violation or not_null_violation or data_exception then
         perform pgflow._refuse_value('handlers',
-            'objects of handler, queue, max_attempts (1 to 1000) and, in seconds, timeout, retry_base, '
-            'retry_max (at most 30 days); retry_factor is 1 to 100', sqlerrm);
+            'objects of handler, queue, max_attempts (1 to 1000) and, in seconds, timeout, '
+            'retry_base, retry_max (at most 30 days); retry_factor is 1 to 100', sqlerrm);
 end
 $$;
 comment on function pgflow._register_handlers is
@@ -53,25 +54,31 @@ declare
     v_settings pgflow.worker_settings_v1;
     v_queue text;
 begin
-    if register_worker.worker_id is null or char_length(register_worker.worker_id) not between 1 and 200
+    if register_worker.worker_id is null
+        or char_length(register_worker.worker_id) not between 1 and 200
        or register_worker.worker_id ~ '\s' then
         perform pgflow._refuse_value('worker_id', '1 to 200 characters without spaces',
             register_worker.worker_id);
     elsif coalesce(cardinality(register_worker.queues), 0) = 0
        or array_position(register_worker.queues, null) is not null
-       or exists (select from unnest(register_worker.queues) as u (q) where char_length(u.q) not between 1 and 100) then
+       or exists (select from unnest(register_worker.queues) as u (q)
+           where char_length(u.q) not between 1 and 100) then
         perform pgflow._refuse_value('queues', 'one or more names of 1 to 100 characters',
             register_worker.queues::text);
-    elsif register_worker.concurrency is null or register_worker.concurrency not between 1 and 10000 then
-        perform pgflow._refuse_value('concurrency', '1 to 10000', register_worker.concurrency::text);
+    elsif register_worker.concurrency is null
+        or register_worker.concurrency not between 1 and 10000 then
+        perform pgflow._refuse_value('concurrency', '1 to 10000',
+            register_worker.concurrency::text);
     end if;
-    foreach v_queue in array array(select u.q from unnest(register_worker.queues) as u (q) order by 1) loop
+    foreach v_queue in array array(select u.q from unnest(register_worker.queues) as u (q)
+        order by 1) loop
         perform pgflow._use_queue(v_project, v_queue, 0);
     end loop;
     perform pgflow._register_handlers(v_project, register_worker.handlers);
     insert into pgflow.worker as w (project_id, worker_id, queues, concurrency, host, pid, version,
         registered_by, started_at)
-    values (v_project, register_worker.worker_id, register_worker.queues, register_worker.concurrency,
+    values (v_project, register_worker.worker_id, register_worker.queues,
+        register_worker.concurrency,
         register_worker.host, register_worker.pid, register_worker.version, pgflow._actor(), v_now)
     on conflict on constraint worker_pkey do update
     set queues = excluded.queues, concurrency = excluded.concurrency, stopped_at = null;
@@ -85,12 +92,13 @@ begin
 end
 $$;
 comment on function pgflow.register_worker is
-    'Makes a worker known with its queues and handlers (an array of objects: handler, queue, max_attempts and, in '
-    'seconds, timeout, retry_base, retry_max); again is harmless. Returns how often it must beat. '
-    'Example: select * from pgflow.register_worker(''host:1'', ''{default}'', 10). Raises PF101, PF502.';
+    'Makes a worker known with its queues and handlers (an array of objects: handler, queue, '
+    'max_attempts and, in seconds, timeout, retry_base, retry_max); again is harmless. Returns '
+    'how often it must beat. Example: select * from pgflow.register_worker(''host:1'', '
+    '''{default}'', 10). Raises PF101, PF502.';
 
--- The worker names what it holds. What it names and has not is lost; what it has and does not name was
--- leased in a reply that never reached it, and goes back.
+-- The worker names what it holds. What it names and has not is lost; what it has and does not name
+-- was leased in a reply that never reached it, and goes back.
 create or replace function pgflow._beat(
     p_project text, p_worker text, p_run_ids uuid[], p_lease_nos integer[]
 )
@@ -108,7 +116,8 @@ begin
             'No worker of that id is registered in this project.', 'Call register_worker first.',
             'worker_id');
     end if;
-    -- The sign of a handler that stopped: its slot, kept when its run was taken away, is free again.
+    -- The sign of a handler that stopped: its slot, kept when its run was taken away, is free
+    -- again.
     delete from pgflow.slot s
     where s.project_id = p_project and s.worker_id = p_worker
       and s.taken_at < v_now - interval '5 seconds'
@@ -125,7 +134,8 @@ begin
                           where n.run_id = r.run_id and n.lease_no = r.lease_no)
         order by r.run_id
         for update skip locked);
-    perform pgflow._give_back(r, v_now, 'run.released', '{"reason": "not held by its worker"}', false)
+    perform pgflow._give_back(r, v_now, 'run.released', '{"reason": "not held by its worker"}',
+        false)
     from pgflow.run r
     where r.project_id = p_project and r.run_id = any (v_unnamed);
     return query
@@ -153,9 +163,9 @@ begin
 end
 $$;
 comment on function pgflow.beat is
-    'Keeps all leases of a worker, which names those it holds; returns a line for each that it has lost (cancelled, '
-    'paused, reaped: interrupt the handler). A lease that it doesn''t name within 5 s goes back to the queue. '
-    'Raises PF302, PF502.';
+    'Keeps all leases of a worker, which names those it holds; returns a line for each that it '
+    'has lost (cancelled, paused, reaped: interrupt the handler). A lease that it doesn''t name '
+    'within 5 s goes back to the queue. Raises PF302, PF502.';
 
 create or replace function pgflow.stop_worker(worker_id text, project text default null)
 returns integer
@@ -172,13 +182,15 @@ begin
     where i.project_id = v_project and i.worker_id = stop_worker.worker_id;
     v_held := array(
         select r.run_id from pgflow.run r
-        where r.project_id = v_project and r.worker_id = stop_worker.worker_id and r.state = 'running'
+        where r.project_id = v_project and r.worker_id = stop_worker.worker_id
+            and r.state = 'running'
         order by r.run_id
         for update);
     perform pgflow._give_back(r, v_now, 'run.released', '{"reason": "shutdown"}', false)
     from pgflow.run r
     where r.project_id = v_project and r.run_id = any (v_held);
-    delete from pgflow.slot s where s.project_id = v_project and s.worker_id = stop_worker.worker_id;
+    delete from pgflow.slot s where s.project_id = v_project
+        and s.worker_id = stop_worker.worker_id;
     delete from pgflow.worker_beat b
     where b.project_id = v_project and b.worker_id = stop_worker.worker_id;
     update pgflow.worker w set stopped_at = v_now
@@ -187,5 +199,5 @@ begin
 end
 $$;
 comment on function pgflow.stop_worker is
-    'Says goodbye: what the worker still holds goes back without using an attempt. Returns how many runs that '
-    'were; again is harmless. Raises PF502.';
+    'Says goodbye: what the worker still holds goes back without using an attempt. Returns how '
+    'many runs that were; again is harmless. Raises PF502.';

@@ -1,19 +1,21 @@
 -- Acquire: pending -> running. Locks the ready runs it takes, skipping what others have locked.
 --
--- The index run_is_ready is read in groups (priority, lane), each from a mark on: the last seq that this
--- worker took. Without the mark a claim walks over the dead entries of everything claimed before, which
--- vacuum can't remove while any snapshot is older (34,900 claims a second fell to 10,600 within 200,000
--- runs; with the mark they stayed at 42,000).
+-- The index run_is_ready is read in groups (priority, lane), each from a mark on: the last seq that
+-- this worker took. Without the mark a claim walks over the dead entries of everything claimed
+-- before, which vacuum can't remove while any snapshot is older (34,900 claims a second fell to
+-- 10,600 within 200,000 runs; with the mark they stayed at 42,000).
 --
--- A mark may pass by a straggler: a run with a lower seq whose transaction commits later. So once a second
--- a group is read from its low mark, below which nothing can appear any more: the engine notes the last
--- seq drawn and pg_snapshot_xmax, and when pg_snapshot_xmin has passed that, all lower seqs are committed
--- or gone (whoever makes a run ready takes its transaction id before it draws seq). A claim that is rolled
--- back leaves its runs below the marks, so once a minute everything is read from the start.
+-- A mark may pass by a straggler: a run with a lower seq whose transaction commits later. So once a
+-- second a group is read from its low mark, below which nothing can appear any more: the engine
+-- notes the last seq drawn and pg_snapshot_xmax, and when pg_snapshot_xmin has passed that, all
+-- lower seqs are committed or gone (whoever makes a run ready takes its transaction id before it
+-- draws seq). A claim that is rolled back leaves its runs below the marks, so once a minute
+-- everything is read from the start.
 --
 -- marks, a jsonb that the worker carries from call to call:
 --   groups   "queue priority lane" -> [last seq taken, low mark]
---   noted    {seq, xmax} of the last note, looked_at and started_at: epochs of the last look from the low
+--   noted    {seq, xmax} of the last note, looked_at and started_at: epochs of the last look from
+--            the low
 --            marks and from the start
 --   idle     absent while there is work; else {since, flagged, xmax, wait}
 
@@ -24,7 +26,8 @@ as $$
 begin
     if current_setting('transaction_isolation') <> 'read committed' then
         perform pgflow._refuse('PF503',
-            format('queue %s has a limit and needs the isolation level read committed', p_queue.queue),
+            format('queue %s has a limit and needs the isolation level read committed',
+                p_queue.queue),
             'Under an older snapshot the slots that others took cannot be counted.',
             'begin isolation level read committed', 'queue');
     end if;
@@ -33,11 +36,13 @@ begin
     where q.project_id = p_project and q.queue = p_queue.queue
     for no key update;
     return p_queue.max_concurrent - (
-        select count(*) from pgflow.slot s where s.project_id = p_project and s.queue = p_queue.queue);
+        select count(*) from pgflow.slot s where s.project_id = p_project
+            and s.queue = p_queue.queue);
 end
 $$;
 comment on function pgflow._free_slots is
-    'How many runs of a limited queue may be leased; locks the queue until the transaction ends. Raises PF503.';
+    'How many runs of a limited queue may be leased; locks the queue until the transaction ends. '
+    'Raises PF503.';
 
 create or replace function pgflow._lease(
     p_project text, p_worker text, p_tids tid[], p_limited text[], p_now timestamptz
@@ -76,7 +81,8 @@ begin
     return v_runs;
 end
 $$;
-comment on function pgflow._lease is 'Leases locked pending rows to a worker; returns them as a json array.';
+comment on function pgflow._lease is
+    'Leases locked pending rows to a worker; returns them as a json array.';
 
 create or replace function pgflow._journal(p_project text, p_run_id uuid, p_after_news integer)
 returns json
@@ -92,7 +98,8 @@ $$;
 comment on function pgflow._journal is
     'A run''s journal as a json array, or only what others wrote after p_after_news.';
 
--- Takes from one queue, group after group, as many ready runs as there is room for, and moves the marks.
+-- Takes from one queue, group after group, as many ready runs as there is room for, and moves the
+-- marks.
 create or replace function pgflow._take(
     p_project text, p_queue pgflow.queue, p_limit integer, p_look boolean, p_settled bigint,
     inout p_marks jsonb, inout p_bytes bigint, out tids tid[]
@@ -133,14 +140,15 @@ begin
             where t.total - t.size < p_bytes;
             tids := tids || v_tids;
             p_bytes := p_bytes - v_size;
-            -- Below p_settled nothing can appear any more; this look saw it all if it was not filled
-            -- before it came past.
+            -- Below p_settled nothing can appear any more; this look saw it all if it was not
+            -- filled before it came past.
             if p_look and p_settled > v_low
                and (cardinality(tids) < p_limit and p_bytes > 0 or v_mark > p_settled) then
                 v_low := p_settled;
             end if;
             v_mark := greatest(v_mark, (p_marks -> 'groups' -> v_group ->> 0)::bigint, v_low);
-            p_marks := jsonb_set(p_marks, array['groups', v_group], jsonb_build_array(v_mark, v_low));
+            p_marks := jsonb_set(p_marks, array['groups', v_group],
+                jsonb_build_array(v_mark, v_low));
             if cardinality(tids) >= p_limit or p_bytes <= 0 then
                 return;
             end if;
@@ -249,10 +257,11 @@ begin
     end if;
 end
 $$;
-comment on function pgflow._keep_beating is 'Beats if the last beat is older than 5 s. Raises PF302.';
+comment on function pgflow._keep_beating is
+    'Beats if the last beat is older than 5 s. Raises PF302.';
 
--- An idle worker says so in idle_worker once it has been idle for 50 ms; 04_hints says why this loses no
--- hint. wait is the seconds until it looks again by itself.
+-- An idle worker says so in idle_worker once it has been idle for 50 ms; 04_hints says why this
+-- loses no hint. wait is the seconds until it looks again by itself.
 create or replace function pgflow._idle(
     p_project text, p_worker text, p_queues text[], p_marks jsonb, p_clock double precision,
     p_listening boolean
@@ -281,7 +290,8 @@ begin
         end if;
     elsif not v_idle ? 'xmax' then
         -- The first look after the flag was committed.
-        v_idle := v_idle || jsonb_build_object('xmax', pg_snapshot_xmax(pg_current_snapshot())::text);
+        v_idle := v_idle || jsonb_build_object('xmax',
+            pg_snapshot_xmax(pg_current_snapshot())::text);
         v_wait := 0.02;
     elsif pg_snapshot_xmin(pg_current_snapshot()) < (v_idle ->> 'xmax')::xid8 then
         v_wait := least(v_wait * 2, 0.25);
@@ -310,7 +320,8 @@ begin
     return p_marks - 'idle';
 end
 $$;
-comment on function pgflow._busy is 'Takes note that a look found work; ends the hints if it goes on.';
+comment on function pgflow._busy is
+    'Takes note that a look found work; ends the hints if it goes on.';
 
 create or replace function pgflow.acquire(
     worker_id text, queues text[], max_runs integer, marks jsonb default null,
@@ -330,12 +341,14 @@ begin
         perform pgflow._refuse_value('marks', 'what the last acquire returned, or null',
             acquire.marks::text);
     end if;
-    return pgflow._acquire(v_project, acquire.worker_id, acquire.queues, acquire.max_runs, acquire.marks,
+    return pgflow._acquire(v_project, acquire.worker_id, acquire.queues, acquire.max_runs,
+        acquire.marks,
         coalesce(acquire.listening, true));
 end
 $$;
 comment on function pgflow.acquire is
-    'Leases up to max_runs ready runs of the queues to a worker, at most 8 MB of input, and sees to what is due. Give '
-    'marks back at the next call; without work, sleep for look_again_in or until a hint on channel pgflow (which is sent only to '
-    'workers that say they are listening). '
-    'Example: select * from pgflow.acquire(''host:1'', ''{default}'', 10). Raises PF101, PF302, PF502, PF503.';
+    'Leases up to max_runs ready runs of the queues to a worker, at most 8 MB of input, and sees '
+    'to what is due. Give marks back at the next call; without work, sleep for look_again_in or '
+    'until a hint on channel pgflow (which is sent only to workers that say they are listening). '
+    'Example: select * from pgflow.acquire(''host:1'', ''{default}'', 10). Raises PF101, PF302, '
+    'PF502, PF503.';

@@ -1,13 +1,13 @@
 -- The one way out of table run: a live run -> run_finished, in one statement.
 --
--- p_lease_nos fences: only runs that are running under these leases end. Without it, whatever state they
--- are in, and the caller holds their rows. A worker's own verb has stopped the handler, so the slot is
--- free; else the slot stays until the worker has said so.
+-- p_lease_nos fences: only runs that are running under these leases end. Without it, whatever state
+-- they are in, and the caller holds their rows. A worker's own verb has stopped the handler, so the
+-- slot is free; else the slot stays until the worker has said so.
 --
--- The runs are found by primary key: left to itself the planner may take another index ("few rows are
--- running"), join the other way round, or scan a table that was small when the plan was made, and then
--- walks over every dead entry. So the state and the lease stand where neither an index nor a join can
--- use them: as a hashed subplan behind an `or`.
+-- The runs are found by primary key: left to itself the planner may take another index ("few rows
+-- are running"), join the other way round, or scan a table that was small when the plan was made,
+-- and then walks over every dead entry. So the state and the lease stand where neither an index nor
+-- a join can use them: as a hashed subplan behind an `or`.
 create or replace function pgflow._end(
     p_project text, p_run_ids uuid[], p_lease_nos integer[], p_state text,
     p_outputs text[] default null, p_costs numeric[] default null, p_steps integer[] default null,
@@ -30,22 +30,26 @@ begin
         where r.project_id = p_project and r.run_id = any (p_run_ids)
           and (p_lease_nos is null
                or r.state = 'running'
-                  and (r.run_id, r.lease_no) in (select l.* from unnest(p_run_ids, p_lease_nos) as l))
+                  and (r.run_id, r.lease_no) in (select l.*
+                      from unnest(p_run_ids, p_lease_nos) as l))
         returning r.*
     ),
     finished as (
-        insert into pgflow.run_finished (project_id, run_id, parent_run_id, root_run_id, retry_of, kind,
+        insert into pgflow.run_finished (project_id, run_id, parent_run_id, root_run_id, retry_of,
+            kind,
             handler, queue, state, ended_from, priority, depth, attempt, max_attempts, lease_no,
             lease_event_no, last_event_no, step_count, worker_id, created_at, run_at, deadline,
             first_started_at, leased_at, finished_at, timeout, created_by, ended_by, correlation_id,
             idempotency_key, error_code, error_detail, cost_usd, tags, input, output, last_error)
         select g.project_id, g.run_id, g.parent_run_id, g.root_run_id, g.retry_of, g.kind,
             g.handler, g.queue, p_state, g.state, g.priority, g.depth,
-            g.attempt + (p_state = 'failed' and g.state = 'running')::integer, g.max_attempts, g.lease_no,
+            g.attempt + (p_state = 'failed' and g.state = 'running')::integer, g.max_attempts,
+            g.lease_no,
             g.lease_event_no, g.last_event_no + 1, g.step_count + coalesce(w.steps, 0), g.worker_id,
             g.created_at, g.run_at, g.deadline, g.first_started_at, g.leased_at, v_now, g.timeout,
             g.created_by, p_by, g.correlation_id, g.idempotency_key, p_code, left(p_detail, 8000),
-            case when w.cost is null then g.cost_usd else coalesce(g.cost_usd, 0) + w.cost end, g.tags,
+            case when w.cost is null then g.cost_usd else coalesce(g.cost_usd, 0) + w.cost end,
+            g.tags,
             g.input, case when p_state = 'completed' then coalesce(w.output, 'null')::jsonb end,
             coalesce(p_error, g.last_error)
         from gone g
@@ -66,7 +70,8 @@ begin
     return coalesce(v_ended, '{}');
 end
 $$;
-comment on function pgflow._end is 'Ends live runs: moves them to run_finished. Returns those that it ended.';
+comment on function pgflow._end is
+    'Ends live runs: moves them to run_finished. Returns those that it ended.';
 
 create or replace function pgflow._end_from_outside(
     p_run pgflow.run, p_state text, p_code text, p_detail text, p_by text default null
@@ -75,7 +80,8 @@ returns void
 language plpgsql
 as $$
 begin
-    perform pgflow._end(p_run.project_id, array[p_run.run_id], null, p_state, null, null, null, p_code,
+    perform pgflow._end(p_run.project_id, array[p_run.run_id], null, p_state, null, null, null,
+        p_code,
         p_detail, null, p_by);
     if p_run.state = 'running' then
         perform pgflow._hint_worker(p_run.project_id, p_run.worker_id);
@@ -85,8 +91,8 @@ $$;
 comment on function pgflow._end_from_outside is
     'Ends a run that the caller holds, whatever its state; its worker is told to stop the handler.';
 
--- What became of a lease that is gone: `already` if this very verb ended it (the reply was lost and the
--- worker says it again), else `lost`.
+-- What became of a lease that is gone: `already` if this very verb ended it (the reply was lost and
+-- the worker says it again), else `lost`.
 create or replace function pgflow._after_lease(
     p_project text, p_run_id uuid, p_lease_no integer, p_ends text[]
 )
@@ -122,10 +128,11 @@ begin
 end
 $$;
 comment on function pgflow._after_lease is
-    'The outcome line of a verb whose lease is gone; p_ends are the states and event types it would have made.';
+    'The outcome line of a verb whose lease is gone; p_ends are the states and event types it '
+    'would have made.';
 
--- If one row is bad (a \u0000 in a string, an output over its limit) the halves are tried again, until the
--- one that is left fails alone.
+-- If one row is bad (a \u0000 in a string, an output over its limit) the halves are tried again,
+-- until the one that is left fails alone.
 create or replace function pgflow._complete(
     p_project text, p_run_ids uuid[], p_lease_nos integer[], p_outputs text[], p_costs numeric[],
     p_steps integer[]
@@ -140,7 +147,8 @@ declare
     v_error text;
 begin
     begin
-        v_ended := pgflow._end(p_project, p_run_ids, p_lease_nos, 'completed', p_outputs, p_costs, p_steps);
+        v_ended := pgflow._end(p_project, p_run_ids, p_lease_nos, 'completed', p_outputs, p_costs,
+            p_steps);
     exception
         when data_exception or integrity_constraint_violation or program_limit_exceeded then
             v_error := sqlerrm;
@@ -149,24 +157,29 @@ begin
         if cardinality(v_ended) < v_many then
             return query
             select a.* from unnest(p_run_ids, p_lease_nos) as g (run_id, lease_no)
-            cross join lateral pgflow._after_lease(p_project, g.run_id, g.lease_no, '{completed}') as a
+            cross join lateral pgflow._after_lease(p_project, g.run_id, g.lease_no,
+                '{completed}') as a
             where g.run_id <> all (v_ended);
         end if;
     elsif v_many = 1 then
-        perform pgflow._end(p_project, p_run_ids, p_lease_nos, 'failed', null, null, p_steps, 'E-RUN-017',
+        perform pgflow._end(p_project, p_run_ids, p_lease_nos, 'failed', null, null, p_steps,
+            'E-RUN-017',
             v_error, jsonb_build_object('type', 'OutputRefused', 'message', v_error));
         return query select p_run_ids[1], 'refused', 'failed', 'E-RUN-017', v_error;
     else
-        return query select * from pgflow._complete(p_project, p_run_ids[:v_half], p_lease_nos[:v_half],
+        return query select * from pgflow._complete(p_project, p_run_ids[:v_half],
+            p_lease_nos[:v_half],
             p_outputs[:v_half], p_costs[:v_half], p_steps[:v_half]);
         return query select * from pgflow._complete(p_project, p_run_ids[v_half + 1:],
-            p_lease_nos[v_half + 1:], p_outputs[v_half + 1:], p_costs[v_half + 1:], p_steps[v_half + 1:]);
+            p_lease_nos[v_half + 1:], p_outputs[v_half + 1:], p_costs[v_half + 1:],
+            p_steps[v_half + 1:]);
     end if;
 end
 $$;
 comment on function pgflow._complete is 'running -> completed for many runs; see complete.';
 
-create or replace function pgflow._check_batch(p_run_ids uuid[], p_lease_nos integer[], p_lengths integer[])
+create or replace function pgflow._check_batch(p_run_ids uuid[], p_lease_nos integer[],
+    p_lengths integer[])
 returns void
 language plpgsql
 as $$
@@ -180,7 +193,8 @@ begin
         perform pgflow._refuse_value('lease_nos', 'one lease number for each run id',
             cardinality(p_lease_nos) || ' numbers');
     elsif exists (select from unnest(p_lengths) as u (n) where u.n <> cardinality(p_run_ids)) then
-        perform pgflow._refuse_value('arrays', 'of the length of run_ids, or null', p_lengths::text);
+        perform pgflow._refuse_value('arrays', 'of the length of run_ids, or null',
+            p_lengths::text);
     end if;
 end
 $$;
@@ -198,13 +212,15 @@ as $$
 declare
     v_project text := pgflow._project(complete.project);
 begin
-    perform pgflow._check_batch(complete.run_ids, complete.lease_nos, array[cardinality(complete.outputs),
+    perform pgflow._check_batch(complete.run_ids, complete.lease_nos,
+        array[cardinality(complete.outputs),
         cardinality(complete.costs_usd), cardinality(complete.steps)]);
     return query select c.* from pgflow._complete(v_project, complete.run_ids, complete.lease_nos,
         complete.outputs, complete.costs_usd, complete.steps) as c;
 end
 $$;
 comment on function pgflow.complete is
-    'Ends runs with their outputs (json texts). Returns a line only for those that were not simply done: already, lost, '
-    'or refused where the output could not be stored, which fails that run with E-RUN-017. '
-    'Example: select * from pgflow.complete(''{...}'', ''{1}'', array[''{"ok": true}'']). Raises PF101, PF502.';
+    'Ends runs with their outputs (json texts). Returns a line only for those that were not '
+    'simply done: already, lost, or refused where the output could not be stored, which fails '
+    'that run with E-RUN-017. Example: select * from pgflow.complete(''{...}'', ''{1}'', '
+    'array[''{"ok": true}'']). Raises PF101, PF502.';

@@ -1,4 +1,5 @@
--- The other ends of a lease: release, fail. Each locks one run after the other, in the order of their ids.
+-- The other ends of a lease: release, fail. Each locks one run after the other, in the order of
+-- their ids.
 
 create or replace function pgflow._held(p_project text, p_run_id uuid, p_lease_no integer)
 returns pgflow.run
@@ -14,7 +15,8 @@ begin
     return v_run;
 end
 $$;
-comment on function pgflow._held is 'Locks the run if it is running under that lease; else a row of nulls.';
+comment on function pgflow._held is
+    'Locks the run if it is running under that lease; else a row of nulls.';
 
 create or replace function pgflow._free_slot(p_run pgflow.run)
 returns void
@@ -45,11 +47,14 @@ begin
     perform pgflow._event(p_run, p_run.last_event_no + 1, p_type, p_now, p_payload, true);
     update pgflow.run r
     set state = case when v_scheduled then 'scheduled' else 'pending' end,
-        lane = 0, seq = v_seq, run_at = case when v_scheduled then p_now + p_delay else r.run_at end,
+        lane = 0, seq = v_seq, run_at = case when v_scheduled
+            then p_now + p_delay else r.run_at end,
         worker_id = null, leased_at = null, lease_event_no = null, slotted = false,
         last_event_no = r.last_event_no + 1, attempt = r.attempt + p_counts::integer,
-        last_error = coalesce(p_error, r.last_error), step_count = r.step_count + coalesce(p_steps, 0),
-        cost_usd = case when p_cost is null then r.cost_usd else coalesce(r.cost_usd, 0) + p_cost end
+        last_error = coalesce(p_error, r.last_error),
+        step_count = r.step_count + coalesce(p_steps, 0),
+        cost_usd = case when p_cost is null then r.cost_usd else coalesce(r.cost_usd,
+            0) + p_cost end
     where r.project_id = p_run.project_id and r.run_id = p_run.run_id;
     perform pgflow._free_slot(p_run);
     perform pgflow._hint_work(p_run.project_id, p_run.queue);
@@ -57,7 +62,8 @@ begin
 end
 $$;
 comment on function pgflow._give_back is
-    'Takes a locked run''s lease away with an event, counting an attempt or not, for now or after a delay.';
+    'Takes a locked run''s lease away with an event, counting an attempt or not, for now or after'
+    ' a delay.';
 
 create or replace function pgflow.release(
     run_ids uuid[], lease_nos integer[], reason text default 'shutdown',
@@ -83,7 +89,8 @@ begin
     loop
         v_run := pgflow._held(v_project, v_given.run_id, v_given.lease_no);
         if v_run.run_id is null then
-            return query select a.* from pgflow._after_lease(v_project, v_given.run_id, v_given.lease_no,
+            return query select a.* from pgflow._after_lease(v_project, v_given.run_id,
+                v_given.lease_no,
                 '{run.released}') as a;
             continue;
         end if;
@@ -94,10 +101,11 @@ begin
 end
 $$;
 comment on function pgflow.release is
-    'Gives runs back to their queue without using an attempt. Returns a line for each: done, already or lost. '
-    'Raises PF101, PF502.';
+    'Gives runs back to their queue without using an attempt. Returns a line for each: done, '
+    'already or lost. Raises PF101, PF502.';
 
--- Exponential backoff. The jitter takes off up to a half, so that runs that failed together come apart.
+-- Exponential backoff. The jitter takes off up to a half, so that runs that failed together come
+-- apart.
 create or replace function pgflow._backoff(p_project text, p_handler text, p_attempt integer)
 returns interval
 language plpgsql
@@ -115,7 +123,8 @@ begin
     return make_interval(secs => v_seconds * (1 - random() / 2));
 end
 $$;
-comment on function pgflow._backoff is 'The delay before the next execution, after p_attempt failed ones before.';
+comment on function pgflow._backoff is
+    'The delay before the next execution, after p_attempt failed ones before.';
 
 create or replace function pgflow._bounded_error(p_error text)
 returns jsonb
@@ -136,7 +145,8 @@ exception
             'message', 'the error itself could not be stored: ' || sqlerrm);
 end
 $$;
-comment on function pgflow._bounded_error is 'An error (json: type, message, traceback) within 64 kB.';
+comment on function pgflow._bounded_error is
+    'An error (json: type, message, traceback) within 64 kB.';
 
 create or replace function pgflow._fail(
     p_run pgflow.run, p_code text, p_detail text, p_error jsonb, p_retry boolean, p_cost numeric,
@@ -149,7 +159,8 @@ declare
     v_now timestamptz := pgflow.now();
     v_delay interval;
 begin
-    if p_code = 'E-RUN-012' then  -- the code doesn't fit the run: a deploy can mend that, an end can't
+    -- the code doesn't fit the run: a deploy can mend that, an end can't
+    if p_code = 'E-RUN-012' then
         perform pgflow._free_slot(p_run);
         return pgflow._pause(p_run, p_code || ': ' || p_detail);
     end if;
@@ -157,17 +168,19 @@ begin
         v_delay := pgflow._backoff(p_run.project_id, p_run.handler, p_run.attempt);
         return pgflow._give_back(p_run, v_now, 'run.retried',
             jsonb_build_object('attempt', p_run.attempt + 1, 'max_attempts', p_run.max_attempts,
-                'error_code', p_code, 'error_detail', left(p_detail, 8000), 'run_at', v_now + v_delay),
+                'error_code', p_code, 'error_detail', left(p_detail, 8000), 'run_at',
+                v_now + v_delay),
             true, v_delay, p_error, p_cost, p_steps);
     end if;
-    perform pgflow._end(p_run.project_id, array[p_run.run_id], array[p_run.lease_no], 'failed', null,
+    perform pgflow._end(p_run.project_id, array[p_run.run_id], array[p_run.lease_no], 'failed',
+        null,
         array[p_cost], array[p_steps], p_code, p_detail, p_error);
     return 'failed';
 end
 $$;
 comment on function pgflow._fail is
-    'Ends a failed execution of a held run: scheduled again with a backoff while attempts are left, else failed; '
-    'paused for E-RUN-012.';
+    'Ends a failed execution of a held run: scheduled again with a backoff while attempts are '
+    'left, else failed; paused for E-RUN-012.';
 
 create or replace function pgflow.fail(
     run_ids uuid[], lease_nos integer[], error_codes text[], error_details text[],
@@ -201,7 +214,8 @@ begin
     loop
         v_run := pgflow._held(v_project, v_given.run_id, v_given.lease_no);
         if v_run.run_id is null then
-            return query select a.* from pgflow._after_lease(v_project, v_given.run_id, v_given.lease_no,
+            return query select a.* from pgflow._after_lease(v_project, v_given.run_id,
+                v_given.lease_no,
                 '{failed,run.retried,run.paused}') as a;
             continue;
         end if;
@@ -212,6 +226,7 @@ begin
 end
 $$;
 comment on function pgflow.fail is
-    'Ends executions that failed. While attempts are left and retries says so (default), the run is scheduled again after '
-    'the handler''s backoff; else it is failed; with E-RUN-012 it is paused. errors are json texts of type, message and traceback. Returns a line for '
-    'each with the state it is in now. Raises PF101, PF502.';
+    'Ends executions that failed. While attempts are left and retries says so (default), the run '
+    'is scheduled again after the handler''s backoff; else it is failed; with E-RUN-012 it is '
+    'paused. errors are json texts of type, message and traceback. Returns a line for each with '
+    'the state it is in now. Raises PF101, PF502.';

@@ -21,7 +21,8 @@ begin
             from unnest(p_run_ids, p_lease_nos, p_keys, p_digests, p_values)
                  as g (run_id, lease_no, key, digest, value)
             where not exists (select from pgflow.journal j
-                              where j.project_id = p_project and j.run_id = g.run_id and j.key = g.key)
+                              where j.project_id = p_project and j.run_id = g.run_id
+                                  and j.key = g.key)
         ),
         held as (
             update pgflow.run r
@@ -32,7 +33,8 @@ begin
             returning r.run_id, r.lease_no, r.last_event_no - g.many as event_no
         ),
         recorded as (
-            insert into pgflow.journal (project_id, run_id, key, kind, lease_no, event_no, at, digest,
+            insert into pgflow.journal (project_id, run_id, key, kind, lease_no, event_no, at,
+                digest,
                 value)
             select p_project, g.run_id, g.key, 'step', g.lease_no, h.event_no + g.nth, pgflow.now(),
                 decode(g.digest, 'hex'), coalesce(g.value, 'null')::jsonb
@@ -58,7 +60,8 @@ begin
                                 and r.state = 'running' and r.lease_no = g.lease_no
                                 and j.lease_no = g.lease_no);
         end if;
-    elsif v_many = 1 and v_sqlstate = '23505' then  -- the same call, sent twice, ran at the same time
+    -- the same call, sent twice, ran at the same time
+    elsif v_many = 1 and v_sqlstate = '23505' then
         return query select p_run_ids[1], 'already', null::text, p_keys[1], null::text;
     elsif v_many = 1 then
         return query select p_run_ids[1], 'refused', null::text, p_keys[1], v_error;
@@ -71,7 +74,8 @@ begin
     end if;
 end
 $$;
-comment on function pgflow._record_step is 'Writes the results of steps of many runs; see record_step.';
+comment on function pgflow._record_step is
+    'Writes the results of steps of many runs; see record_step.';
 
 create or replace function pgflow.record_step(
     run_ids uuid[], lease_nos integer[], keys text[], digests text[], "values" text[],
@@ -93,9 +97,9 @@ begin
 end
 $$;
 comment on function pgflow.record_step is
-    'Journals results of steps (json texts) under their keys, with the hex SHA-256 of each step''s inputs; several runs '
-    'and several steps of one run at once. Returns a line, with the key in code, for those not simply done: already, '
-    'lost, refused. Raises PF101, PF502.';
+    'Journals results of steps (json texts) under their keys, with the hex SHA-256 of each '
+    'step''s inputs; several runs and several steps of one run at once. Returns a line, with the '
+    'key in code, for those not simply done: already, lost, refused. Raises PF101, PF502.';
 
 create or replace function pgflow._is_satisfied(
     p_project text, p_run_id uuid, p_waits_for text[], p_wait_any boolean
@@ -111,11 +115,13 @@ begin
     return v_come >= case when p_wait_any then 1 else cardinality(p_waits_for) end;
 end
 $$;
-comment on function pgflow._is_satisfied is 'Whether all, or any, of what a run waits for is in its journal.';
+comment on function pgflow._is_satisfied is
+    'Whether all, or any, of what a run waits for is in its journal.';
 
--- waiting_* -> pending when the wait is satisfied. Whatever the state, news grows, so that a worker about
--- to park finds out: no wake-up is lost. The caller holds the row, in a statement before this one: the
--- look at the journal then sees what the last holder wrote, and an older snapshot fails on the lock.
+-- waiting_* -> pending when the wait is satisfied. Whatever the state, news grows, so that a worker
+-- about to park finds out: no wake-up is lost. The caller holds the row, in a statement before this
+-- one: the look at the journal then sees what the last holder wrote, and an older snapshot fails on
+-- the lock.
 create or replace function pgflow._resolve(
     p_run pgflow.run, p_now timestamptz, p_key text, p_kind text, p_value jsonb, p_type text,
     p_payload jsonb, p_wakes boolean
@@ -148,5 +154,5 @@ begin
 end
 $$;
 comment on function pgflow._resolve is
-    'Writes what a run waited for into its journal and, if asked to, wakes it if that was the last thing. '
-    'The caller holds the run.';
+    'Writes what a run waited for into its journal and, if asked to, wakes it if that was the '
+    'last thing. The caller holds the run.';

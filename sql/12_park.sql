@@ -1,5 +1,5 @@
--- Park: running -> waiting_*. The worker names the news it has seen; if there are others the run stays
--- its own and it gets them. A wait is one row: no worker, no connection, no memory.
+-- Park: running -> waiting_*. The worker names the news it has seen; if there are others the run
+-- stays its own and it gets them. A wait is one row: no worker, no connection, no memory.
 
 create or replace function pgflow._check_wait(p_wait jsonb)
 returns void
@@ -40,7 +40,8 @@ begin
     insert into pgflow.task (project_id, task_id, run_id, key, kind, title, payload, payload_sha256,
         assignee, assignee_role, requested_by, created_at, due_at, policy, on_reject)
     values (p_run.project_id, v_task_id, p_run.run_id, p_wait ->> 'key', p_wait ->> 'kind',
-        p_wait ->> 'title', p_wait -> 'payload', pgflow._sha256(coalesce(p_wait -> 'payload', 'null')),
+        p_wait ->> 'title', p_wait -> 'payload',
+        pgflow._sha256(coalesce(p_wait -> 'payload', 'null')),
         p_wait ->> 'assignee', p_wait ->> 'assignee_role', p_run.created_by, p_now, v_due_at,
         coalesce(p_wait ->> 'policy', 'cancel'), coalesce(p_wait ->> 'on_reject', 'cancel'))
     on conflict on constraint a_run_asks_once_per_key do nothing;
@@ -49,12 +50,14 @@ begin
     end if;
     perform pgflow._event(p_run, p_event_no, 'task.requested', p_now,
         jsonb_strip_nulls(jsonb_build_object('task_id', v_task_id, 'key', p_wait ->> 'key',
-            'kind', p_wait ->> 'kind', 'title', p_wait ->> 'title', 'assignee', p_wait ->> 'assignee',
+            'kind', p_wait ->> 'kind', 'title', p_wait ->> 'title', 'assignee',
+            p_wait ->> 'assignee',
             'assignee_role', p_wait ->> 'assignee_role', 'due_at', v_due_at)));
     return true;
 end
 $$;
-comment on function pgflow._request_task is 'Opens the task of a wait, if it isn''t there; false if it is.';
+comment on function pgflow._request_task is
+    'Opens the task of a wait, if it isn''t there; false if it is.';
 
 create or replace function pgflow._park_one(p_project text, p_park jsonb)
 returns pgflow.parked_v1
@@ -93,7 +96,8 @@ begin
             v_event_no := v_event_no + 1;
         end if;
     end loop;
-    if pgflow._is_satisfied(p_project, v_run.run_id, v_keys, coalesce((p_park ->> 'wait_any')::boolean, false)) then
+    if pgflow._is_satisfied(p_project, v_run.run_id, v_keys,
+        coalesce((p_park ->> 'wait_any')::boolean, false)) then
         perform pgflow._refuse_value('waits', 'not in the run''s journal already', v_keys::text);
     end if;
     perform pgflow._event(v_run, v_event_no + 1, 'run.waiting', v_now,
@@ -137,6 +141,7 @@ begin
 end
 $$;
 comment on function pgflow.park is
-    'Lets runs wait without a worker. Each element: run_id, lease_no, news (as seen), waits (kind approval, key, title, '
-    'payload, assignee, assignee_role, due_in in seconds, policy, on_reject), wait_any, cost_usd, steps. Returns a line '
-    'for each: done; news with the entries not seen yet, and the run goes on; already; lost; refused. Raises PF101, PF502.';
+    'Lets runs wait without a worker. Each element: run_id, lease_no, news (as seen), waits (kind'
+    ' approval, key, title, payload, assignee, assignee_role, due_in in seconds, policy, '
+    'on_reject), wait_any, cost_usd, steps. Returns a line for each: done; news with the entries '
+    'not seen yet, and the run goes on; already; lost; refused. Raises PF101, PF502.';

@@ -1,7 +1,7 @@
 -- What a person decides. It runs in any SQL client; the run goes on within milliseconds.
 
--- A role that exists in the server is a promise that only its members decide. Another name is a label
--- that the application understands.
+-- A role that exists in the server is a promise that only its members decide. Another name is a
+-- label that the application understands.
 create or replace function pgflow._may_decide(p_task pgflow.task)
 returns boolean
 language plpgsql
@@ -18,11 +18,13 @@ begin
         or exists (select from pg_catalog.pg_roles r
                    where r.rolname = p_task.assignee_role and pg_has_role(v_actor, r.oid, 'usage'))
         or (p_task.assignee is null
-            and not exists (select from pg_catalog.pg_roles r where r.rolname = p_task.assignee_role));
+            and not exists (select from pg_catalog.pg_roles r
+                where r.rolname = p_task.assignee_role));
 end
 $$;
 comment on function pgflow._may_decide is
-    'Whether the actor may decide the task: its assignee, a member of its role, an admin; anybody if it names nobody.';
+    'Whether the actor may decide the task: its assignee, a member of its role, an admin; anybody'
+    ' if it names nobody.';
 
 create or replace function pgflow._decision(p_task pgflow.task, p_repeated boolean)
 returns pgflow.decision_v1
@@ -32,7 +34,8 @@ as $$
     select p_task.task_id, p_task.run_id, p_task.state, p_task.decided_by, p_task.decided_at,
         p_task.comment, p_task.data, p_repeated
 $$;
-comment on function pgflow._decision is 'A decided task as the decision that approve and reject return.';
+comment on function pgflow._decision is
+    'A decided task as the decision that approve and reject return.';
 
 create or replace function pgflow._refuse_decided(p_task pgflow.task, p_state text)
 returns void
@@ -42,7 +45,8 @@ begin
     if p_task.state = 'cancelled' then
         perform pgflow._refuse_gone(p_task.project_id, p_task.run_id, 'be decided on');
     elsif p_task.state in ('open', 'expired') then
-        perform pgflow._refuse('PF402', format('task %s expired at %s', p_task.task_id, p_task.due_at),
+        perform pgflow._refuse('PF402', format('task %s expired at %s', p_task.task_id,
+            p_task.due_at),
             'It can no longer be decided.', 'Retry the run to have it ask again.', 'task_id');
     else
         perform pgflow._refuse('PF402',
@@ -52,7 +56,8 @@ begin
     end if;
 end
 $$;
-comment on function pgflow._refuse_decided is 'Raises PF402, or PF202, for a task that cannot be decided so.';
+comment on function pgflow._refuse_decided is
+    'Raises PF402, or PF202, for a task that cannot be decided so.';
 
 create or replace function pgflow._decide(
     p_project text, p_task_id uuid, p_state text, p_comment text, p_data jsonb
@@ -66,13 +71,15 @@ declare
     v_task pgflow.task;
     v_ends boolean;
 begin
-    select t.* into v_task from pgflow.task t where t.project_id = p_project and t.task_id = p_task_id;
+    select t.* into v_task from pgflow.task t where t.project_id = p_project
+        and t.task_id = p_task_id;
     if not found then
         perform pgflow._refuse('PF103', format('unknown task: %s', p_task_id),
             'There is no task of that id in this project.',
             'View pgflow.inbox lists the open tasks that you may see.', 'task_id');
     elsif not pgflow._may_decide(v_task) then
-        perform pgflow._refuse('PF501', format('%s may not decide task %s', pgflow._actor(), p_task_id),
+        perform pgflow._refuse('PF501', format('%s may not decide task %s', pgflow._actor(),
+            p_task_id),
             format('assignee: %s, role: %s', coalesce(v_task.assignee, '-'),
                 coalesce(v_task.assignee_role, '-')),
             'Ask its assignee, or somebody who has the role.', 'task_id');
@@ -89,7 +96,8 @@ begin
         perform pgflow._refuse_decided(v_task, p_state);
     end if;
     update pgflow.task t
-    set state = p_state, decided_at = v_now, decided_by = pgflow._actor(), decided_login = session_user,
+    set state = p_state, decided_at = v_now, decided_by = pgflow._actor(),
+    decided_login = session_user,
         comment = p_comment, data = p_data
     where t.project_id = p_project and t.task_id = p_task_id
     returning t.* into v_task;
@@ -105,13 +113,15 @@ begin
         not v_ends);
     if v_ends then
         perform pgflow._end_from_outside(v_run, 'cancelled', 'E-RUN-006',
-            format('%s rejected: %s', v_task.title, coalesce(p_comment, 'no comment')), v_task.decided_by);
+            format('%s rejected: %s', v_task.title, coalesce(p_comment, 'no comment')),
+            v_task.decided_by);
     end if;
     return pgflow._decision(v_task, false);
 end
 $$;
 comment on function pgflow._decide is
-    'Decides an open task: wakes the run, or ends it where a rejection does. Locks the run, then the task.';
+    'Decides an open task: wakes the run, or ends it where a rejection does. Locks the run, then '
+    'the task.';
 
 create or replace function pgflow.approve(
     task_id uuid, comment text default null, decision jsonb default null, project text default null
@@ -126,13 +136,15 @@ begin
         perform pgflow._refuse_value('comment', 'at most 10000 characters',
             char_length(approve.comment) || ' characters');
     end if;
-    return pgflow._decide(pgflow._project(approve.project), approve.task_id, 'approved', approve.comment,
+    return pgflow._decide(pgflow._project(approve.project), approve.task_id, 'approved',
+        approve.comment,
         approve.decision);
 end
 $$;
 comment on function pgflow.approve is
-    'Approves a task and wakes its run; decision is any value for the handler. Again is a no-op that returns the first '
-    'decision. Example: select pgflow.approve(''...'', ''fine''). Raises PF101, PF103, PF202, PF402, PF501, PF502.';
+    'Approves a task and wakes its run; decision is any value for the handler. Again is a no-op '
+    'that returns the first decision. Example: select pgflow.approve(''...'', ''fine''). Raises '
+    'PF101, PF103, PF202, PF402, PF501, PF502.';
 
 create or replace function pgflow.reject(
     task_id uuid, comment text default null, project text default null
@@ -147,10 +159,12 @@ begin
         perform pgflow._refuse_value('comment', 'at most 10000 characters',
             char_length(reject.comment) || ' characters');
     end if;
-    return pgflow._decide(pgflow._project(reject.project), reject.task_id, 'rejected', reject.comment, null);
+    return pgflow._decide(pgflow._project(reject.project), reject.task_id, 'rejected',
+        reject.comment, null);
 end
 $$;
 comment on function pgflow.reject is
-    'Rejects a task: its run ends cancelled with E-RUN-006, or goes on and is told where the request said so. Again is a '
-    'no-op that returns the first decision. Example: select pgflow.reject(''...'', ''links are broken''). '
-    'Raises PF101, PF103, PF202, PF402, PF501, PF502.';
+    'Rejects a task: its run ends cancelled with E-RUN-006, or goes on and is told where the '
+    'request said so. Again is a no-op that returns the first decision. Example: select '
+    'pgflow.reject(''...'', ''links are broken''). Raises PF101, PF103, PF202, PF402, PF501, '
+    'PF502.';

@@ -32,7 +32,8 @@ end
 $$;
 comment on function pgflow._finished_state is 'The state of a finished run. Raises PF102.';
 
-create or replace function pgflow.cancel(run_id uuid, reason text default null, project text default null)
+create or replace function pgflow.cancel(run_id uuid, reason text default null,
+    project text default null)
 returns text
 language plpgsql
 security definer
@@ -51,8 +52,9 @@ begin
 end
 $$;
 comment on function pgflow.cancel is
-    'Ends a live run as cancelled, at once; a running handler is interrupted. On a finished run a no-op. Returns the state '
-    'that the run is in. Example: select pgflow.cancel(''...'', ''not needed''). Raises PF102, PF502.';
+    'Ends a live run as cancelled, at once; a running handler is interrupted. On a finished run a'
+    ' no-op. Returns the state that the run is in. Example: select pgflow.cancel(''...'', ''not '
+    'needed''). Raises PF102, PF502.';
 
 -- any live state -> paused. The caller holds the row. What arrives meanwhile is kept for resume.
 create or replace function pgflow._pause(p_run pgflow.run, p_reason text)
@@ -61,18 +63,22 @@ language plpgsql
 as $$
 begin
     perform pgflow._event(p_run, p_run.last_event_no + 1, 'run.paused', pgflow.now(),
-        jsonb_build_object('from', p_run.state, 'reason', left(p_reason, 1000)), p_run.state = 'running');
+        jsonb_build_object('from', p_run.state, 'reason', left(p_reason, 1000)),
+        p_run.state = 'running');
     update pgflow.run r
     set state = 'paused', pause_reason = left(coalesce(p_reason, 'operator'), 1000),
-        last_event_no = r.last_event_no + 1, worker_id = null, leased_at = null, lease_event_no = null,
+        last_event_no = r.last_event_no + 1, worker_id = null, leased_at = null,
+        lease_event_no = null,
         slotted = false
     where r.project_id = p_run.project_id and r.run_id = p_run.run_id;
     return 'paused';
 end
 $$;
-comment on function pgflow._pause is 'Pauses a live run that the caller holds. Its slot, if any, is left to the caller.';
+comment on function pgflow._pause is
+    'Pauses a live run that the caller holds. Its slot, if any, is left to the caller.';
 
-create or replace function pgflow.pause(run_id uuid, reason text default null, project text default null)
+create or replace function pgflow.pause(run_id uuid, reason text default null,
+    project text default null)
 returns text
 language plpgsql
 security definer
@@ -96,8 +102,9 @@ begin
 end
 $$;
 comment on function pgflow.pause is
-    'Pauses a live run; a running handler is interrupted without using an attempt. Again is a no-op. What arrives '
-    'meanwhile is kept for resume. Returns the state. Raises PF102, PF202, PF502.';
+    'Pauses a live run; a running handler is interrupted without using an attempt. Again is a '
+    'no-op. What arrives meanwhile is kept for resume. Returns the state. Raises PF102, PF202, '
+    'PF502.';
 
 create or replace function pgflow.resume(
     run_id uuid, command jsonb default '{"continue": true}', project text default null
@@ -141,8 +148,8 @@ begin
 end
 $$;
 comment on function pgflow.resume is
-    'Lets a paused run go on: to pending, or back to what it waits for if that has not come. On a run that is not paused a '
-    'no-op. Returns the state. Raises PF101, PF102, PF202, PF502.';
+    'Lets a paused run go on: to pending, or back to what it waits for if that has not come. On a'
+    ' run that is not paused a no-op. Returns the state. Raises PF101, PF102, PF202, PF502.';
 
 create or replace function pgflow.retry(run_id uuid, project text default null)
 returns uuid
@@ -163,22 +170,27 @@ begin
         if not found then
             perform pgflow._refuse_gone(v_project, retry.run_id, '');
         end if;
-        perform pgflow._refuse('PF201', format('run %s is %s and cannot be retried', retry.run_id, v_state),
-            json_build_object('run_id', retry.run_id, 'from_state', v_state, 'to_state', null)::text,
+        perform pgflow._refuse('PF201', format('run %s is %s and cannot be retried', retry.run_id,
+            v_state),
+            json_build_object('run_id', retry.run_id, 'from_state', v_state, 'to_state',
+                null)::text,
             'Only finished runs can; cancel it first.', 'run_id');
     end if;
-    return pgflow._enqueue_once(v_project, 'pgflow:retry:' || retry.run_id, v_old.handler, v_old.input,
+    return pgflow._enqueue_once(v_project, 'pgflow:retry:' || retry.run_id, v_old.handler,
+        v_old.input,
         v_old.queue, v_old.priority, null, v_old.max_attempts, v_old.timeout, null,
         coalesce(v_old.correlation_id, v_old.run_id::text), null, v_old.tags, v_old.run_id);
 end
 $$;
 comment on function pgflow.retry is
-    'Does a finished run''s work again, as a new run with retry_of set; its idempotency key and deadline are not '
-    'inherited. The same run again returns the same new run. Raises PF102, PF201, PF502.';
+    'Does a finished run''s work again, as a new run with retry_of set; its idempotency key and '
+    'deadline are not inherited. The same run again returns the same new run. Raises PF102, '
+    'PF201, PF502.';
 
 create or replace function pgflow.define_queue(
     queue text, max_concurrent integer default null, max_attempts integer default 3,
-    timeout interval default null, lease_ttl interval default '60 seconds', project text default null
+    timeout interval default null, lease_ttl interval default '60 seconds',
+    project text default null
 )
 returns pgflow.queue
 language plpgsql
@@ -199,10 +211,13 @@ begin
     elsif define_queue.timeout <= '0' or define_queue.timeout > '30 days' then
         perform pgflow._refuse_value('timeout', 'more than 0 and at most 30 days, or null for none',
             define_queue.timeout::text);
-    elsif define_queue.lease_ttl is null or define_queue.lease_ttl not between '1 second' and '1 day' then
-        perform pgflow._refuse_value('lease_ttl', '1 second to 1 day', define_queue.lease_ttl::text);
+    elsif define_queue.lease_ttl is null
+        or define_queue.lease_ttl not between '1 second' and '1 day' then
+        perform pgflow._refuse_value('lease_ttl', '1 second to 1 day',
+            define_queue.lease_ttl::text);
     end if;
-    insert into pgflow.queue as q (project_id, queue, max_concurrent, max_attempts, timeout, lease_ttl)
+    insert into pgflow.queue as q (project_id, queue, max_concurrent, max_attempts, timeout,
+        lease_ttl)
     values (v_project, define_queue.queue, define_queue.max_concurrent, define_queue.max_attempts,
         define_queue.timeout, define_queue.lease_ttl)
     on conflict on constraint queue_pkey do update
@@ -214,15 +229,17 @@ begin
 end
 $$;
 comment on function pgflow.define_queue is
-    'Sets all settings of a queue, those not given to their defaults. max_concurrent bounds its leased runs over all '
-    'hosts. Example: select pgflow.define_queue(''mail'', max_concurrent => 5). Raises PF101, PF502.';
+    'Sets all settings of a queue, those not given to their defaults. max_concurrent bounds its '
+    'leased runs over all hosts. Example: select pgflow.define_queue(''mail'', max_concurrent => '
+    '5). Raises PF101, PF502.';
 
 create or replace function pgflow._known_queue(p_project text, p_queue text)
 returns void
 language plpgsql
 as $$
 begin
-    if not exists (select from pgflow.queue q where q.project_id = p_project and q.queue = p_queue) then
+    if not exists (select from pgflow.queue q where q.project_id = p_project
+        and q.queue = p_queue) then
         perform pgflow._refuse('PF104', format('unknown queue: %s', left(p_queue, 100)),
             'There is no queue of that name in this project.',
             'View pgflow.queue_stats lists the queues.', 'queue');
@@ -251,7 +268,8 @@ begin
 end
 $$;
 comment on function pgflow.pause_queue is
-    'Stops the claiming of a queue; it goes on accepting runs, and running ones finish. Returns since when. Raises PF104, PF502.';
+    'Stops the claiming of a queue; it goes on accepting runs, and running ones finish. Returns '
+    'since when. Raises PF104, PF502.';
 
 create or replace function pgflow.resume_queue(queue text, project text default null)
 returns boolean

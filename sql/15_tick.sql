@@ -1,5 +1,6 @@
--- The duties of time: promote what is scheduled, reap what is leased to dead workers, expire deadlines.
--- Any worker sees to them, from acquire. Each duty skips locked rows and does a bounded batch.
+-- The duties of time: promote what is scheduled, reap what is leased to dead workers, expire
+-- deadlines. Any worker sees to them, from acquire. Each duty skips locked rows and does a bounded
+-- batch.
 
 create or replace function pgflow._next_due(p_project text, p_after timestamptz)
 returns timestamptz
@@ -14,7 +15,8 @@ as $$
         (select min(t.due_at) from pgflow.task t
          where t.project_id = p_project and t.state = 'open' and t.due_at > p_after))
 $$;
-comment on function pgflow._next_due is 'The first time after p_after at which something is due; null if none.';
+comment on function pgflow._next_due is
+    'The first time after p_after at which something is due; null if none.';
 
 create or replace function pgflow._promote(p_project text, p_now timestamptz)
 returns integer
@@ -43,10 +45,11 @@ begin
     return cardinality(v_run_ids);
 end
 $$;
-comment on function pgflow._promote is 'scheduled -> pending for runs whose time has come; returns how many.';
+comment on function pgflow._promote is
+    'scheduled -> pending for runs whose time has come; returns how many.';
 
--- From dead workers to their runs. The beat is locked, so that a worker which beats at this moment waits
--- and then learns what it has lost.
+-- From dead workers to their runs. The beat is locked, so that a worker which beats at this moment
+-- waits and then learns what it has lost.
 create or replace function pgflow._reap(p_project text, p_now timestamptz)
 returns json[]
 language plpgsql
@@ -69,14 +72,16 @@ begin
         where i.project_id = p_project and i.worker_id = v_dead.worker_id;
         delete from pgflow.slot s using pgflow.queue q
         where s.project_id = p_project and s.worker_id = v_dead.worker_id
-          and q.project_id = p_project and q.queue = s.queue and v_dead.beat_at < p_now - q.lease_ttl
+          and q.project_id = p_project and q.queue = s.queue
+              and v_dead.beat_at < p_now - q.lease_ttl
           and not exists (select from pgflow.run r
                           where r.project_id = p_project and r.run_id = s.run_id
                             and r.lease_no = s.lease_no and r.state = 'running');
         for v_run in
             select r.* from pgflow.run r
             join pgflow.queue q on q.project_id = p_project and q.queue = r.queue
-            where r.project_id = p_project and r.worker_id = v_dead.worker_id and r.state = 'running'
+            where r.project_id = p_project and r.worker_id = v_dead.worker_id
+                and r.state = 'running'
               and v_dead.beat_at < p_now - q.lease_ttl
             order by r.run_id
             limit 500
@@ -98,7 +103,8 @@ begin
 end
 $$;
 comment on function pgflow._reap is
-    'Takes back the runs of workers that have not beaten for their queue''s lease_ttl; returns a line for each.';
+    'Takes back the runs of workers that have not beaten for their queue''s lease_ttl; returns a '
+    'line for each.';
 
 create or replace function pgflow._fail_lost(p_run pgflow.run, p_now timestamptz)
 returns text
@@ -110,14 +116,17 @@ begin
             jsonb_build_object('reason', 'lease expired', 'worker', p_run.worker_id,
                 'attempt', p_run.attempt + 1, 'max_attempts', p_run.max_attempts), true);
     end if;
-    perform pgflow._end(p_run.project_id, array[p_run.run_id], array[p_run.lease_no], 'failed', null, null,
-        null, 'E-RUN-002', format('lease %s of worker %s expired in attempt %s of %s', p_run.lease_no,
+    perform pgflow._end(p_run.project_id, array[p_run.run_id], array[p_run.lease_no], 'failed',
+        null, null,
+        null, 'E-RUN-002', format('lease %s of worker %s expired in attempt %s of %s',
+            p_run.lease_no,
             p_run.worker_id, p_run.attempt + 1, p_run.max_attempts));
     return 'failed';
 end
 $$;
 comment on function pgflow._fail_lost is
-    'running -> pending for a run whose lease expired, or failed with E-RUN-002 if its attempts are used up.';
+    'running -> pending for a run whose lease expired, or failed with E-RUN-002 if its attempts '
+    'are used up.';
 
 create or replace function pgflow._expire(p_project text, p_now timestamptz)
 returns integer
@@ -150,7 +159,8 @@ begin
     return v_expired;
 end
 $$;
-comment on function pgflow._expire is 'Ends runs whose deadline, or whose task''s due time, has passed; returns how many.';
+comment on function pgflow._expire is
+    'Ends runs whose deadline, or whose task''s due time, has passed; returns how many.';
 
 create or replace function pgflow._expire_task(p_task pgflow.task, p_now timestamptz)
 returns integer
@@ -181,7 +191,8 @@ begin
 end
 $$;
 comment on function pgflow._expire_task is
-    'Expires an open task and ends its run as the policy says; 0 if the run is paused, locked or gone.';
+    'Expires an open task and ends its run as the policy says; 0 if the run is paused, locked or '
+    'gone.';
 
 -- The lock is held for this transaction only; whoever doesn't get it has nothing to do.
 create or replace function pgflow._tick(
@@ -201,7 +212,8 @@ begin
     where t.project_id = p_project and t.last_at < p_now - interval '1 second';
 end
 $$;
-comment on function pgflow._tick is 'Sees to all duties of time; all nulls if somebody else is at it.';
+comment on function pgflow._tick is
+    'Sees to all duties of time; all nulls if somebody else is at it.';
 
 create or replace function pgflow._tick_if_due(p_project text, p_now timestamptz)
 returns json
@@ -214,14 +226,15 @@ begin
             select least(interval '10 seconds', min(q.lease_ttl) / 4) from pgflow.queue q
             where q.project_id = p_project)
        or pgflow._next_due(p_project, v_last_at) <= p_now then
-        return (select nullif(array_to_json(t.reaped)::text, '[]')::json from pgflow._tick(p_project, p_now) as t);
+        return (select nullif(array_to_json(t.reaped)::text, '[]')::json
+            from pgflow._tick(p_project, p_now) as t);
     end if;
     return null;
 end
 $$;
 comment on function pgflow._tick_if_due is
-    'Ticks if something is due since the last tick, or if that is 10 s (or a quarter of the shortest lease_ttl) ago; returns '
-    'what it reaped.';
+    'Ticks if something is due since the last tick, or if that is 10 s (or a quarter of the '
+    'shortest lease_ttl) ago; returns what it reaped.';
 
 create or replace function pgflow._count_reaped(p_reaped json[], p_state text)
 returns integer
@@ -229,9 +242,11 @@ language sql
 immutable
 as $$
     select case when p_reaped is not null then
-        (select count(*)::integer from unnest(p_reaped) as r (line) where r.line ->> 'state' = p_state) end
+        (select count(*)::integer from unnest(p_reaped) as r (line)
+            where r.line ->> 'state' = p_state) end
 $$;
-comment on function pgflow._count_reaped is 'How many of the reaped runs are in a state; null for null.';
+comment on function pgflow._count_reaped is
+    'How many of the reaped runs are in a state; null for null.';
 
 create or replace function pgflow.tick(project text default null)
 returns table (promoted integer, requeued integer, failed integer, expired integer)
@@ -241,14 +256,16 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     return query
-    select t.promoted, pgflow._count_reaped(t.reaped, 'pending'), pgflow._count_reaped(t.reaped, 'failed'),
+    select t.promoted, pgflow._count_reaped(t.reaped, 'pending'),
+    pgflow._count_reaped(t.reaped, 'failed'),
         t.expired
     from pgflow._tick(pgflow._project(tick.project), pgflow.now()) as t;
 end
 $$;
 comment on function pgflow.tick is
-    'Promotes scheduled runs, reaps dead workers'' runs, expires deadlines, and returns how many of each; nulls if somebody '
-    'else is doing it. Workers do it in acquire; this is for tests, cron and operators. Raises PF502.';
+    'Promotes scheduled runs, reaps dead workers'' runs, expires deadlines, and returns how many '
+    'of each; nulls if somebody else is doing it. Workers do it in acquire; this is for tests, '
+    'cron and operators. Raises PF502.';
 
 create or replace function pgflow.reap(project text default null)
 returns table (requeued integer, failed integer)
@@ -263,4 +280,5 @@ begin
 end
 $$;
 comment on function pgflow.reap is
-    'Takes back the runs of dead workers and returns how many were requeued and how many failed (E-RUN-002). Raises PF502.';
+    'Takes back the runs of dead workers and returns how many were requeued and how many failed '
+    '(E-RUN-002). Raises PF502.';

@@ -1,38 +1,46 @@
--- What people select from. Views belong to the tables' owner, so each filters by the actor's projects
--- itself and is a security barrier.
+-- What people select from. Views belong to the tables' owner, so each filters by the actor's
+-- projects itself and is a security barrier.
 
 create or replace view pgflow.runs with (security_barrier) as
 select r.project_id, r.run_id, r.handler, r.queue, r.state, r.priority, r.attempt as attempt_count,
     r.max_attempts, r.lease_no, r.worker_id, null::text as last_worker_id,
     b.beat_at + q.lease_ttl as lease_until, b.beat_at as heartbeat_at, r.pause_reason, r.waits_for,
-    r.created_at, r.run_at, r.first_started_at, r.leased_at as started_at, null::timestamptz as finished_at,
-    r.timeout, r.deadline, null::text as error_code, null::text as error_detail, r.last_error, r.input,
+    r.created_at, r.run_at, r.first_started_at, r.leased_at as started_at,
+    null::timestamptz as finished_at,
+    r.timeout, r.deadline, null::text as error_code, null::text as error_detail, r.last_error,
+    r.input,
     encode(pgflow._sha256(r.input), 'hex') as input_sha256, null::jsonb as output,
     null::text as output_sha256, r.cost_usd, r.step_count, r.tags, r.idempotency_key,
     coalesce(r.correlation_id, r.run_id::text) as correlation_id, r.retry_of, r.parent_run_id,
     coalesce(r.root_run_id, r.run_id) as root_run_id, r.kind, r.created_by, null::text as ended_by
 from pgflow.run r
-left join pgflow.queue q on q.project_id = r.project_id and q.queue = r.queue and r.state = 'running'
+left join pgflow.queue q on q.project_id = r.project_id and q.queue = r.queue
+    and r.state = 'running'
 left join pgflow.worker_beat b on b.project_id = r.project_id and b.worker_id = r.worker_id
 where r.project_id = any ((select pgflow._my_projects())::text[])
 union all
 select f.project_id, f.run_id, f.handler, f.queue, f.state, f.priority, f.attempt, f.max_attempts,
-    f.lease_no, null, f.worker_id, null, null, null, null, f.created_at, f.run_at, f.first_started_at,
-    f.leased_at, f.finished_at, f.timeout, f.deadline, f.error_code, f.error_detail, f.last_error, f.input,
-    encode(pgflow._sha256(f.input), 'hex'), f.output, encode(pgflow._sha256(f.output), 'hex'), f.cost_usd,
+    f.lease_no, null, f.worker_id, null, null, null, null, f.created_at, f.run_at,
+    f.first_started_at,
+    f.leased_at, f.finished_at, f.timeout, f.deadline, f.error_code, f.error_detail, f.last_error,
+    f.input,
+    encode(pgflow._sha256(f.input), 'hex'), f.output, encode(pgflow._sha256(f.output), 'hex'),
+    f.cost_usd,
     f.step_count, f.tags, f.idempotency_key, coalesce(f.correlation_id, f.run_id::text), f.retry_of,
     f.parent_run_id, coalesce(f.root_run_id, f.run_id), f.kind, f.created_by, f.ended_by
 from pgflow.run_finished f
 where f.project_id = any ((select pgflow._my_projects())::text[]);
-comment on view pgflow.runs is 'Live and finished runs. lease_until and heartbeat_at are those of the worker.';
+comment on view pgflow.runs is
+    'Live and finished runs. lease_until and heartbeat_at are those of the worker.';
 
--- A run's creation, its leases and its end are columns of its row, or of the event that ended the lease;
--- a step's line is its journal entry. No fact is stored twice.
+-- A run's creation, its leases and its end are columns of its row, or of the event that ended the
+-- lease; a step's line is its journal entry. No fact is stored twice.
 create or replace view pgflow.timeline with (security_barrier) as
 with every_run as (
     select r.project_id, r.run_id, r.created_at, r.created_by, r.attempt, r.worker_id, r.leased_at,
         r.lease_no, r.lease_event_no, null::integer as end_event_no, null::text as end_type,
-        null::timestamptz as finished_at, null::text as ended_by, null::jsonb as end_payload, r.handler,
+        null::timestamptz as finished_at, null::text as ended_by, null::jsonb as end_payload,
+        r.handler,
         r.correlation_id
     from pgflow.run r
     union all
@@ -43,7 +51,8 @@ with every_run as (
             'error_detail', f.error_detail)), f.handler, f.correlation_id
     from pgflow.run_finished f
 )
-select t.project_id, t.run_id, t.event_no, t.type, t.at, t.by, t.worker_id, t.lease_no, t.attempt, t.step,
+select t.project_id, t.run_id, t.event_no, t.type, t.at, t.by, t.worker_id, t.lease_no, t.attempt,
+t.step,
     t.payload, t.key, coalesce(t.correlation_id, t.run_id::text) as correlation_id
 from (
     select a.project_id, a.run_id, 1 as event_no, 'run.created' as type, a.created_at as at,
@@ -52,24 +61,29 @@ from (
         a.correlation_id
     from every_run a
     union all
-    select a.project_id, a.run_id, a.lease_event_no, 'run.started', a.leased_at, 'pgflow', a.worker_id,
+    select a.project_id, a.run_id, a.lease_event_no, 'run.started', a.leased_at, 'pgflow',
+    a.worker_id,
         a.lease_no, a.attempt, null, null, null, a.correlation_id
     from every_run a where a.lease_event_no is not null
     union all
     select a.project_id, a.run_id, a.end_event_no, a.end_type, a.finished_at,
-        coalesce(a.ended_by, 'pgflow'), a.worker_id, case when a.worker_id is not null then a.lease_no end,
+        coalesce(a.ended_by, 'pgflow'), a.worker_id, case when a.worker_id is not null
+            then a.lease_no end,
         a.attempt, null, a.end_payload, null, a.correlation_id
     from every_run a where a.end_event_no is not null
     union all
-    select e.project_id, e.run_id, e.lease_event_no, 'run.started', e.leased_at, 'pgflow', e.worker_id,
+    select e.project_id, e.run_id, e.lease_event_no, 'run.started', e.leased_at, 'pgflow',
+    e.worker_id,
         e.lease_no, e.attempt, null, null, null, null
     from pgflow.event e where e.lease_event_no is not null
     union all
-    select e.project_id, e.run_id, e.event_no, e.type, e.at, e.by, e.worker_id, e.lease_no, e.attempt,
+    select e.project_id, e.run_id, e.event_no, e.type, e.at, e.by, e.worker_id, e.lease_no,
+    e.attempt,
         e.step, e.payload, e.key, null
     from pgflow.event e
     union all
-    select j.project_id, j.run_id, j.event_no, 'step.completed', j.at, 'pgflow', null, j.lease_no, 0,
+    select j.project_id, j.run_id, j.event_no, 'step.completed', j.at, 'pgflow', null, j.lease_no,
+    0,
         j.key, null, null, null
     from pgflow.journal j where j.event_no is not null
 ) t
@@ -78,25 +92,30 @@ comment on view pgflow.timeline is
     'All that happened to each run, numbered by event_no. Select by run_id, order by event_no.';
 
 create or replace view pgflow.inbox with (security_barrier) as
-select t.project_id as project, t.task_id, t.run_id, r.handler, t.key as step, t.kind, t.title, t.payload,
+select t.project_id as project, t.task_id, t.run_id, r.handler, t.key as step, t.kind, t.title,
+t.payload,
     t.assignee, t.assignee_role, t.requested_by, t.created_at, t.due_at, t.policy, t.state
 from pgflow.task t
 join pgflow.run r using (project_id, run_id)
 where t.state = 'open' and t.project_id = any ((select pgflow._my_projects())::text[]);
-comment on view pgflow.inbox is 'The open tasks. Decide with pgflow.approve(task_id, comment) or pgflow.reject.';
+comment on view pgflow.inbox is
+    'The open tasks. Decide with pgflow.approve(task_id, comment) or pgflow.reject.';
 
 create or replace view pgflow.task_history with (security_barrier) as
 select t.project_id as project, t.task_id, t.run_id, t.key as step, t.kind, t.title, t.payload,
     encode(t.payload_sha256, 'hex') as payload_sha256, t.assignee, t.assignee_role, t.requested_by,
-    t.created_at, t.due_at, t.policy, t.state, t.decided_at, t.decided_by, t.decided_login, t.comment, t.data
+    t.created_at, t.due_at, t.policy, t.state, t.decided_at, t.decided_by, t.decided_login,
+    t.comment, t.data
 from pgflow.task t
 where t.state <> 'open' and t.project_id = any ((select pgflow._my_projects())::text[]);
-comment on view pgflow.task_history is 'Tasks that were decided, expired, or closed with their run.';
+comment on view pgflow.task_history is
+    'Tasks that were decided, expired, or closed with their run.';
 
 create or replace view pgflow.queue_stats with (security_barrier) as
 select q.project_id, q.queue, q.paused_at, q.max_concurrent, q.lease_ttl, q.max_attempts, q.timeout,
     coalesce(s.scheduled, 0) as scheduled, coalesce(s.pending, 0) as pending,
-    coalesce(s.running, 0) as running, coalesce(s.waiting, 0) as waiting, coalesce(s.paused, 0) as paused,
+    coalesce(s.running, 0) as running, coalesce(s.waiting, 0) as waiting,
+    coalesce(s.paused, 0) as paused,
     q.max_concurrent - (select count(*) from pgflow.slot o
                         where o.project_id = q.project_id and o.queue = q.queue) as available_slots,
     s.oldest_pending_at,
@@ -117,7 +136,8 @@ left join (
     group by r.project_id, r.queue
 ) s on s.project_id = q.project_id and s.queue = q.queue
 where q.project_id = any ((select pgflow._my_projects())::text[]);
-comment on view pgflow.queue_stats is 'Each queue with its settings, its live runs by state and its live workers.';
+comment on view pgflow.queue_stats is
+    'Each queue with its settings, its live runs by state and its live workers.';
 
 create or replace view pgflow.worker_status with (security_barrier) as
 select w.project_id, w.worker_id,
@@ -128,9 +148,11 @@ select w.project_id, w.worker_id,
          else 'dead' end as status,
     w.queues, w.concurrency,
     (select count(*) from pgflow.run r
-     where r.project_id = w.project_id and r.worker_id = w.worker_id and r.state = 'running') as running,
+     where r.project_id = w.project_id and r.worker_id = w.worker_id
+         and r.state = 'running') as running,
     b.beat_at, w.started_at, w.stopped_at, w.host, w.pid, w.version
 from pgflow.worker w
 left join pgflow.worker_beat b using (project_id, worker_id)
 where w.project_id = any ((select pgflow._my_projects())::text[]);
-comment on view pgflow.worker_status is 'Workers: alive, stopped, or dead (no beat for the shortest lease_ttl of its queues).';
+comment on view pgflow.worker_status is
+    'Workers: alive, stopped, or dead (no beat for the shortest lease_ttl of its queues).';

@@ -10,17 +10,20 @@ declare
 begin
     return query
     select case when count(*) = 0 then 'warn' else 'ok' end, 'workers',
-        format('%s alive', count(*)), case when count(*) = 0 then 'Start one: pgflow worker --app module:app' end
+        format('%s alive', count(*)), case when count(*) = 0
+            then 'Start one: pgflow worker --app module:app' end
     from pgflow.worker_beat b
     where b.project_id = v_project and b.beat_at > v_now - interval '60 seconds';
     return query
     select 'fail', 'queue without worker',
-        format('queue %s has %s ready runs since %s and no live worker', s.queue, s.pending, s.oldest_pending_at),
+        format('queue %s has %s ready runs since %s and no live worker', s.queue, s.pending,
+            s.oldest_pending_at),
         'Start a worker with --queues ' || s.queue
     from pgflow.queue_stats s
     where s.project_id = v_project and s.pending > 0 and s.workers = 0;
     return query
-    select 'warn', 'paused queue', format('queue %s is paused since %s by %s', q.queue, q.paused_at, q.paused_by),
+    select 'warn', 'paused queue', format('queue %s is paused since %s by %s', q.queue, q.paused_at,
+        q.paused_by),
         'pgflow resume --queue ' || q.queue
     from pgflow.queue q
     where q.project_id = v_project and q.paused_at is not null;
@@ -33,12 +36,14 @@ begin
     return query
     select case when t.last_at < v_now - interval '1 minute' then 'fail' else 'ok' end, 'tick',
         format('duties of time were last seen to at %s', t.last_at),
-        case when t.last_at < v_now - interval '1 minute' then 'Workers do this; none may be running.' end
+        case when t.last_at < v_now - interval '1 minute'
+            then 'Workers do this; none may be running.' end
     from pgflow.tick t
     where t.project_id = v_project;
     return query
     select 'warn', 'held snapshot',
-        format('pid %s (%s) has held a snapshot since %s', a.pid, coalesce(a.usename, '?'), a.xact_start),
+        format('pid %s (%s) has held a snapshot since %s', a.pid, coalesce(a.usename, '?'),
+            a.xact_start),
         'Vacuum cannot remove what was deleted since; end that transaction.'
     from pg_catalog.pg_stat_activity a
     where a.backend_xmin is not null and a.xact_start < clock_timestamp() - interval '10 minutes'
@@ -48,9 +53,11 @@ begin
         format('%s runs of handler %s failed in the last day', count(*), f.handler),
         'Deploy a worker that has this handler, then pgflow retry RUN.'
     from pgflow.run_finished f
-    where f.project_id = v_project and f.error_code = 'E-RUN-004' and f.finished_at > v_now - interval '1 day'
+    where f.project_id = v_project and f.error_code = 'E-RUN-004'
+        and f.finished_at > v_now - interval '1 day'
     group by f.handler;
 end
 $$;
 comment on function pgflow.doctor is
-    'Looks for what is odd in a project: level (ok, warn, fail), check, detail, hint. Example: select * from pgflow.doctor(). Raises PF502.';
+    'Looks for what is odd in a project: level (ok, warn, fail), check, detail, hint. Example: '
+    'select * from pgflow.doctor(). Raises PF502.';

@@ -1,5 +1,5 @@
--- Who may call what. What is not listed here nobody may: private functions run as the owner, inside the
--- public ones.
+-- Who may call what. What is not listed here nobody may: private functions run as the owner, inside
+-- the public ones.
 revoke all on all functions in schema pgflow from public;
 revoke all on all tables in schema pgflow from public;
 
@@ -10,7 +10,8 @@ grant select on
     pgflow.event_type, pgflow.task_policy
 to pgflow_reader;
 grant execute on function
-    pgflow._my_projects, pgflow._sha256, pgflow.now, pgflow._test_now, pgflow.this_project, pgflow.doctor
+    pgflow._my_projects, pgflow._sha256, pgflow.now, pgflow._test_now, pgflow.this_project,
+    pgflow.doctor
 to pgflow_reader;
 
 grant execute on function
