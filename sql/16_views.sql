@@ -36,7 +36,7 @@ comment on view pgflow.runs is
 -- A run's creation, its leases and its end are columns of its row, or of the event that ended the
 -- lease; a step's line is its journal entry. No fact is stored twice.
 create or replace view pgflow.timeline with (security_barrier) as
-with every_run as (
+with every_run as not materialized (
     select r.project_id, r.run_id, r.created_at, r.created_by, r.attempt, r.worker_id, r.leased_at,
         r.lease_no, r.lease_event_no, null::integer as end_event_no, null::text as end_type,
         null::timestamptz as finished_at, null::text as ended_by, null::jsonb as end_payload,
