@@ -140,11 +140,11 @@ begin
             where t.total - t.size < p_bytes;
             tids := tids || v_tids;
             p_bytes := p_bytes - v_size;
-            -- Below p_settled nothing can appear any more; this look saw it all if it was not
-            -- filled before it came past.
-            if p_look and p_settled > v_low
-               and (cardinality(tids) < p_limit and p_bytes > 0 or v_mark > p_settled) then
-                v_low := p_settled;
+            -- Up to p_settled nothing can appear any more, and this look saw all of it, or as far as
+            -- it came before it was filled.
+            if p_look and p_settled > v_low then
+                v_low := case when cardinality(tids) < p_limit and p_bytes > 0 then p_settled
+                              else greatest(v_low, least(p_settled, v_mark)) end;
             end if;
             v_mark := greatest(v_mark, (p_marks -> 'groups' -> v_group ->> 0)::bigint, v_low);
             p_marks := jsonb_set(p_marks, array['groups', v_group],
