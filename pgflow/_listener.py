@@ -47,7 +47,8 @@ class Listener:
             try:
                 await self._listen()
             except (psycopg.Error, OSError) as error:
-                _log.warning("listener_lost", error=str(error).strip())
+                if not self._told_deaf:
+                    _log.warning("listener_lost", error=str(error).strip())
             self.proven = False
             delay = 0.1 if time.monotonic() - began > PING_EVERY else min(delay * 2, PING_EVERY)
             await asyncio.sleep(delay)
@@ -55,29 +56,32 @@ class Listener:
     async def _listen(self) -> None:
         async with await connect(self._dsn) as conn:
             await conn.execute("listen pgflow")
-            async with asyncio.TaskGroup() as group:
-                proof = group.create_task(self._prove(conn))
+            proof = asyncio.create_task(self._prove(conn))
+            try:
                 async for notify in conn.notifies():
                     if notify.payload == self._payload:
                         self._heard.set()
                     else:
                         self._hear(notify.payload)
+            finally:
                 proof.cancel()
+                await asyncio.gather(proof, return_exceptions=True)
 
     async def _prove(self, conn: psycopg.AsyncConnection[tuple[object, ...]]) -> None:
-        while True:
-            self._heard.clear()
-            await self._ping(self._payload)
-            try:
+        """Send hints to itself; the first that isn't heard closes the connection."""
+        try:
+            while True:
+                self._heard.clear()
+                await self._ping(self._payload)
                 async with asyncio.timeout(_ANSWER_WITHIN):
                     await self._heard.wait()
-            except TimeoutError:
-                if not self._told_deaf:
-                    self._told_deaf = True
-                    _log.warning("listener_deaf", effect="polling; give a direct DSN for hints")
-                await conn.close()  # ends notifies(), and with it this attempt
-                return
-            if not self.proven:
-                self.proven, self._told_deaf = True, False
-                self._hear("")
-            await asyncio.sleep(PING_EVERY)
+                if not self.proven:
+                    self.proven, self._told_deaf = True, False
+                    self._hear("")
+                await asyncio.sleep(PING_EVERY)
+        except TimeoutError:
+            if not self._told_deaf:
+                self._told_deaf = True
+                _log.warning("listener_deaf", effect="polling; give a direct DSN for hints")
+        finally:
+            await conn.close()  # ends notifies(), and with it this attempt

@@ -40,7 +40,7 @@ class Entry(_FromJson):
 
 
 @dataclass(slots=True)
-class Lease(_FromJson):
+class Lease:
     """A run that this worker holds. `lease_no` is the fencing token; `timeout` is in seconds."""
 
     run_id: str
@@ -57,6 +57,26 @@ class Lease(_FromJson):
     tags: list[str] | None = None
     priority: int = 0
     journal: list[dict[str, Any]] | None = None
+
+    @classmethod
+    def from_json(cls, run: dict[str, Any]) -> Self:
+        """Make one from what acquire returns. Field by field: this is done for every run."""
+        return cls(
+            run["run_id"],
+            run["lease_no"],
+            run["handler"],
+            run["queue"],
+            run["input"],
+            run["news"],
+            run["attempt"],
+            run["max_attempts"],
+            run["timeout"],
+            run["deadline"],
+            run["correlation_id"],
+            run["tags"],
+            run["priority"],
+            run["journal"],
+        )
 
 
 @dataclass(slots=True, frozen=True)
