@@ -1,0 +1,970 @@
+CREATE TABLE pgflow.task (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    task_id uuid NOT NULL,
+    run_id uuid NOT NULL,
+    key text NOT NULL COLLATE pg_catalog."C",
+    kind text NOT NULL COLLATE pg_catalog."C",
+    state text DEFAULT 'open'::text NOT NULL COLLATE pg_catalog."C",
+    title text NOT NULL,
+    payload jsonb,
+    payload_sha256 bytea NOT NULL,
+    assignee text,
+    assignee_role text,
+    requested_by text NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    due_at timestamp with time zone,
+    policy text DEFAULT 'cancel'::text NOT NULL COLLATE pg_catalog."C",
+    on_reject text DEFAULT 'cancel'::text NOT NULL COLLATE pg_catalog."C",
+    decided_at timestamp with time zone,
+    decided_by text,
+    decided_login text,
+    comment text,
+    data jsonb,
+    CONSTRAINT comment_is_at_most_10000_characters CHECK ((char_length(comment) <= 10000)),
+    CONSTRAINT decided_iff_a_person_decided CHECK ((((state = ANY (ARRAY['approved'::text, 'rejected'::text])) = (decided_at IS NOT NULL)) AND ((decided_at IS NULL) = (decided_by IS NULL)) AND ((decided_at IS NULL) = (decided_login IS NULL)))),
+    CONSTRAINT kind_is_known CHECK ((kind = 'approval'::text)),
+    CONSTRAINT on_reject_is_known CHECK ((on_reject = ANY (ARRAY['cancel'::text, 'resume'::text]))),
+    CONSTRAINT payload_is_at_most_1_mb CHECK ((pg_column_size(payload) <= 1048576)),
+    CONSTRAINT state_is_known CHECK ((state = ANY (ARRAY['open'::text, 'approved'::text, 'rejected'::text, 'expired'::text, 'cancelled'::text]))),
+    CONSTRAINT title_is_at_most_500_characters CHECK (((char_length(title) >= 1) AND (char_length(title) <= 500)))
+);
+
+COMMENT ON TABLE pgflow.task IS 'Work for a person. View inbox has the open tasks, task_history the others.';
+
+COMMENT ON COLUMN pgflow.task.key IS 'The journal key that the answer is written under.';
+
+COMMENT ON COLUMN pgflow.task.payload IS 'What the person is shown.';
+
+COMMENT ON COLUMN pgflow.task.payload_sha256 IS 'SHA-256 of what was shown: a decision binds to it.';
+
+COMMENT ON COLUMN pgflow.task.assignee IS 'A database role or login; only it decides.';
+
+COMMENT ON COLUMN pgflow.task.assignee_role IS 'If a database role of that name exists, only its members decide; else a label for the application.';
+
+COMMENT ON COLUMN pgflow.task.on_reject IS 'cancel: a rejection ends the run; resume: the handler is told and goes on.';
+
+COMMENT ON COLUMN pgflow.task.decided_by IS 'The actor: the role set with set role, else the login.';
+
+COMMENT ON COLUMN pgflow.task.decided_login IS 'The login of the session in which it was decided.';
+
+CREATE TABLE pgflow.event (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    run_id uuid NOT NULL,
+    event_no integer NOT NULL,
+    type text NOT NULL COLLATE pg_catalog."C",
+    key text COLLATE pg_catalog."C",
+    step text COLLATE pg_catalog."C",
+    attempt integer NOT NULL,
+    at timestamp with time zone NOT NULL,
+    by text NOT NULL,
+    lease_no integer,
+    lease_event_no integer,
+    worker_id text COLLATE pg_catalog."C",
+    leased_at timestamp with time zone,
+    payload jsonb,
+    CONSTRAINT an_ended_lease_is_whole CHECK ((((lease_event_no IS NULL) = (worker_id IS NULL)) AND ((lease_event_no IS NULL) = (leased_at IS NULL)) AND ((lease_event_no IS NULL) = (lease_no IS NULL)))),
+    CONSTRAINT key_is_at_most_500_characters CHECK (((char_length(key) >= 1) AND (char_length(key) <= 500))),
+    CONSTRAINT payload_is_at_most_1_mb CHECK ((pg_column_size(payload) <= 1048576)),
+    CONSTRAINT type_is_at_most_100_characters CHECK (((char_length(type) >= 1) AND (char_length(type) <= 100)))
+);
+
+COMMENT ON TABLE pgflow.event IS 'What a run''s own row can''t say. View timeline adds the creation, the leases and the end.';
+
+COMMENT ON COLUMN pgflow.event.key IS 'Idempotency key, unique within the run.';
+
+COMMENT ON COLUMN pgflow.event.by IS 'The actor; a worker''s events name its database role.';
+
+COMMENT ON COLUMN pgflow.event.lease_event_no IS 'Set where the event ended a lease: the number of that lease''s run.started event.';
+
+CREATE TABLE pgflow.run (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    run_id uuid NOT NULL,
+    parent_run_id uuid,
+    root_run_id uuid,
+    retry_of uuid,
+    kind text DEFAULT 'handler'::text NOT NULL COLLATE pg_catalog."C",
+    handler text NOT NULL COLLATE pg_catalog."C",
+    queue text NOT NULL COLLATE pg_catalog."C",
+    state text NOT NULL COLLATE pg_catalog."C",
+    priority smallint DEFAULT 0 NOT NULL,
+    lane smallint DEFAULT 1 NOT NULL,
+    depth smallint DEFAULT 0 NOT NULL,
+    wait_any boolean DEFAULT false NOT NULL,
+    slotted boolean DEFAULT false NOT NULL,
+    has_tasks boolean DEFAULT false NOT NULL,
+    seq bigint,
+    attempt integer DEFAULT 0 NOT NULL,
+    max_attempts integer NOT NULL,
+    lease_no integer DEFAULT 0 NOT NULL,
+    lease_event_no integer,
+    last_event_no integer DEFAULT 1 NOT NULL,
+    news integer DEFAULT 0 NOT NULL,
+    step_count integer DEFAULT 0 NOT NULL,
+    worker_id text COLLATE pg_catalog."C",
+    created_at timestamp with time zone NOT NULL,
+    run_at timestamp with time zone,
+    deadline timestamp with time zone,
+    first_started_at timestamp with time zone,
+    leased_at timestamp with time zone,
+    timeout interval,
+    created_by text NOT NULL,
+    correlation_id text COLLATE pg_catalog."C",
+    idempotency_key text COLLATE pg_catalog."C",
+    pause_reason text,
+    cost_usd numeric,
+    tags text[],
+    waits_for text[] COLLATE pg_catalog."C",
+    input jsonb NOT NULL,
+    last_error jsonb,
+    CONSTRAINT a_child_has_a_root CHECK (((parent_run_id IS NULL) = (root_run_id IS NULL))),
+    CONSTRAINT handler_is_at_most_200_characters CHECK (((char_length(handler) >= 1) AND (char_length(handler) <= 200))),
+    CONSTRAINT input_is_at_most_8_mb CHECK ((pg_column_size(input) <= 8388608)),
+    CONSTRAINT kind_is_known CHECK ((kind = 'handler'::text)),
+    CONSTRAINT paused_has_a_reason CHECK (((state = 'paused'::text) = (pause_reason IS NOT NULL))),
+    CONSTRAINT pending_has_a_place CHECK (((state <> 'pending'::text) OR (seq IS NOT NULL))),
+    CONSTRAINT priority_is_minus_9_to_9 CHECK (((priority >= '-9'::integer) AND (priority <= 9))),
+    CONSTRAINT running_has_a_lease CHECK ((((state = 'running'::text) = (worker_id IS NOT NULL)) AND ((state = 'running'::text) = (leased_at IS NOT NULL)) AND ((state = 'running'::text) = (lease_event_no IS NOT NULL)))),
+    CONSTRAINT scheduled_has_a_time CHECK (((state <> 'scheduled'::text) OR (run_at IS NOT NULL))),
+    CONSTRAINT state_is_live CHECK ((state = ANY (ARRAY['scheduled'::text, 'pending'::text, 'running'::text, 'waiting_tool'::text, 'waiting_approval'::text, 'waiting_event'::text, 'paused'::text]))),
+    CONSTRAINT waiting_waits_for_something CHECK (((state <> ALL (ARRAY['waiting_tool'::text, 'waiting_approval'::text, 'waiting_event'::text])) OR (waits_for IS NOT NULL)))
+);
+
+COMMENT ON TABLE pgflow.run IS 'Live runs. A finished run is in run_finished; view runs is both.';
+
+COMMENT ON COLUMN pgflow.run.run_id IS 'UUID version 7: begins with the time of its creation.';
+
+COMMENT ON COLUMN pgflow.run.root_run_id IS 'The root of its tree of children; null for a root.';
+
+COMMENT ON COLUMN pgflow.run.lane IS '0: woken, released, reaped, retried; claimed before 1: new work.';
+
+COMMENT ON COLUMN pgflow.run.slotted IS 'Its lease holds a row of table slot.';
+
+COMMENT ON COLUMN pgflow.run.has_tasks IS 'Tasks were opened for it; its end closes them.';
+
+COMMENT ON COLUMN pgflow.run.seq IS 'Its place among the ready runs, drawn each time it becomes pending.';
+
+COMMENT ON COLUMN pgflow.run.attempt IS 'Executions that failed or were lost, held against max_attempts.';
+
+COMMENT ON COLUMN pgflow.run.lease_no IS 'Grows at every lease. The fencing token: each write of a worker names it.';
+
+COMMENT ON COLUMN pgflow.run.lease_event_no IS 'The number of the run.started event of the present lease, which view timeline derives.';
+
+COMMENT ON COLUMN pgflow.run.last_event_no IS 'The number of the last event; 1 is run.created, which view timeline derives.';
+
+COMMENT ON COLUMN pgflow.run.news IS 'Grows with every journal entry that others wrote. park() only parks a worker that has seen them all.';
+
+COMMENT ON COLUMN pgflow.run.deadline IS 'Bound of the whole run, waits included.';
+
+COMMENT ON COLUMN pgflow.run.timeout IS 'Bound of one execution.';
+
+COMMENT ON COLUMN pgflow.run.waits_for IS 'Journal keys, all of them or, with wait_any, one of them.';
+
+CREATE TABLE pgflow.queue (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    queue text NOT NULL COLLATE pg_catalog."C",
+    max_concurrent integer,
+    max_attempts integer DEFAULT 3 NOT NULL,
+    timeout interval,
+    lease_ttl interval DEFAULT '00:01:00'::interval NOT NULL,
+    paused_at timestamp with time zone,
+    paused_by text,
+    priorities smallint[] DEFAULT '{0}'::smallint[] NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT lease_ttl_is_1_second_to_1_day CHECK (((lease_ttl >= '00:00:01'::interval) AND (lease_ttl <= '1 day'::interval))),
+    CONSTRAINT max_attempts_is_1_to_1000 CHECK (((max_attempts >= 1) AND (max_attempts <= 1000))),
+    CONSTRAINT max_concurrent_is_positive CHECK ((max_concurrent > 0)),
+    CONSTRAINT paused_by_iff_paused CHECK (((paused_at IS NULL) = (paused_by IS NULL))),
+    CONSTRAINT queue_is_at_most_100_characters CHECK (((char_length(queue) >= 1) AND (char_length(queue) <= 100))),
+    CONSTRAINT timeout_is_at_most_30_days CHECK (((timeout > '00:00:00'::interval) AND (timeout <= '30 days'::interval)))
+);
+
+COMMENT ON TABLE pgflow.queue IS 'Entry points of runs. A queue is made when it is first used.';
+
+COMMENT ON COLUMN pgflow.queue.max_concurrent IS 'At most so many of its runs are leased at once, over all hosts. Null: no limit.';
+
+COMMENT ON COLUMN pgflow.queue.timeout IS 'Default bound of one execution. Null: none.';
+
+COMMENT ON COLUMN pgflow.queue.lease_ttl IS 'A lease expires when its worker has not beaten for so long.';
+
+COMMENT ON COLUMN pgflow.queue.priorities IS 'Every priority that a run of this queue ever had, highest first: a claim looks nowhere else.';
+
+CREATE TABLE pgflow.error_code (
+    error_code text NOT NULL COLLATE pg_catalog."C",
+    class text NOT NULL,
+    description text NOT NULL,
+    CONSTRAINT error_code_class_is_known CHECK ((class = ANY (ARRAY['transient'::text, 'human_required'::text, 'fatal'::text])))
+);
+
+COMMENT ON TABLE pgflow.error_code IS 'Why a run ended without completing: run.error_code.';
+
+COMMENT ON COLUMN pgflow.error_code.class IS 'transient: a retry may help; human_required: a person decided or must; fatal: change something first.';
+
+CREATE TABLE pgflow.event_type (
+    type text NOT NULL COLLATE pg_catalog."C",
+    description text NOT NULL
+);
+
+COMMENT ON TABLE pgflow.event_type IS 'The engine''s own event types. emit() refuses them, so that a timeline cannot be forged.';
+
+CREATE TABLE pgflow.handler (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    handler text NOT NULL COLLATE pg_catalog."C",
+    queue text NOT NULL COLLATE pg_catalog."C",
+    max_attempts integer,
+    timeout interval,
+    retry_base interval DEFAULT '00:00:01'::interval NOT NULL,
+    retry_factor double precision DEFAULT 2 NOT NULL,
+    retry_max interval DEFAULT '01:00:00'::interval NOT NULL,
+    registered_at timestamp with time zone NOT NULL,
+    CONSTRAINT handler_is_at_most_200_characters CHECK (((char_length(handler) >= 1) AND (char_length(handler) <= 200))),
+    CONSTRAINT max_attempts_is_1_to_1000 CHECK (((max_attempts >= 1) AND (max_attempts <= 1000))),
+    CONSTRAINT retry_base_is_at_most_30_days CHECK (((retry_base >= '00:00:00'::interval) AND (retry_base <= '30 days'::interval))),
+    CONSTRAINT retry_factor_is_1_to_100 CHECK (((retry_factor >= (1)::double precision) AND (retry_factor <= (100)::double precision))),
+    CONSTRAINT retry_max_is_at_most_30_days CHECK (((retry_max >= '00:00:00'::interval) AND (retry_max <= '30 days'::interval))),
+    CONSTRAINT timeout_is_at_most_30_days CHECK (((timeout > '00:00:00'::interval) AND (timeout <= '30 days'::interval)))
+);
+
+COMMENT ON TABLE pgflow.handler IS 'What workers said about their handlers when they registered: the defaults of runs enqueued by any client, in any language.';
+
+COMMENT ON COLUMN pgflow.handler.retry_base IS 'Delay before the second execution; the n-th retry waits base * factor^(n-1), at most retry_max, each time varied by up to a half.';
+
+CREATE TABLE pgflow.idle_worker (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    queue text NOT NULL COLLATE pg_catalog."C",
+    worker_id text NOT NULL COLLATE pg_catalog."C"
+);
+
+COMMENT ON TABLE pgflow.idle_worker IS 'Workers that wait for a hint. Only then does new work cost a NOTIFY, which takes a lock on the whole instance at commit.';
+
+CREATE VIEW pgflow.inbox WITH (security_barrier='true') AS
+ SELECT t.project_id AS project,
+    t.task_id,
+    t.run_id,
+    r.handler,
+    t.key AS step,
+    t.kind,
+    t.title,
+    t.payload,
+    t.assignee,
+    t.assignee_role,
+    t.requested_by,
+    t.created_at,
+    t.due_at,
+    t.policy,
+    t.state
+   FROM (pgflow.task t
+     JOIN pgflow.run r USING (project_id, run_id))
+  WHERE ((t.state = 'open'::text) AND (t.project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[])));
+
+COMMENT ON VIEW pgflow.inbox IS 'The open tasks. Decide with pgflow.approve(task_id, comment) or pgflow.reject.';
+
+CREATE TABLE pgflow.installation (
+    one boolean DEFAULT true NOT NULL,
+    test_clock boolean DEFAULT false NOT NULL,
+    CONSTRAINT there_is_one_installation CHECK (one)
+);
+
+COMMENT ON TABLE pgflow.installation IS 'Settings of the whole installation; one row.';
+
+COMMENT ON COLUMN pgflow.installation.test_clock IS 'True lets a session set pgflow.test_now; for tests only.';
+
+CREATE TABLE pgflow.journal (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    run_id uuid NOT NULL,
+    key text NOT NULL COLLATE pg_catalog."C",
+    kind text NOT NULL COLLATE pg_catalog."C",
+    news integer,
+    lease_no integer,
+    event_no integer,
+    at timestamp with time zone NOT NULL,
+    digest bytea,
+    value jsonb,
+    CONSTRAINT a_step_has_a_lease_and_news_have_none CHECK ((((kind = 'step'::text) = (lease_no IS NOT NULL)) AND ((kind = 'step'::text) = (event_no IS NOT NULL)) AND ((kind = 'step'::text) = (news IS NULL)))),
+    CONSTRAINT key_is_at_most_500_characters CHECK (((char_length(key) >= 1) AND (char_length(key) <= 500))),
+    CONSTRAINT kind_is_known CHECK ((kind = ANY (ARRAY['step'::text, 'approval'::text]))),
+    CONSTRAINT value_is_at_most_8_mb CHECK ((pg_column_size(value) <= 8388608))
+);
+
+COMMENT ON TABLE pgflow.journal IS 'What a run has learned: one entry per key. A resumed handler reads it instead of working again.';
+
+COMMENT ON COLUMN pgflow.journal.news IS 'run.news after this entry, where others than the run''s worker wrote it.';
+
+COMMENT ON COLUMN pgflow.journal.event_no IS 'The number of the step.completed event, which view timeline derives.';
+
+COMMENT ON COLUMN pgflow.journal.digest IS 'SHA-256 of the step''s inputs; a step asked with others is not the same step.';
+
+CREATE TABLE pgflow.move (
+    kind text NOT NULL COLLATE pg_catalog."C",
+    from_state text COLLATE pg_catalog."C",
+    to_state text NOT NULL COLLATE pg_catalog."C",
+    CONSTRAINT move_kind_is_known CHECK ((kind = 'handler'::text))
+);
+
+COMMENT ON TABLE pgflow.move IS 'The legal moves of the state machine. Nothing else is possible, whoever tries it.';
+
+COMMENT ON COLUMN pgflow.move.from_state IS 'Null: the state may be a run''s first.';
+
+CREATE TABLE pgflow.project (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    members_only boolean DEFAULT true NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT project_id_is_a_plain_name CHECK ((project_id ~ '^[A-Za-z0-9_.-]{1,63}$'::text))
+);
+
+COMMENT ON TABLE pgflow.project IS 'Tenants. Every other key begins with project_id.';
+
+COMMENT ON COLUMN pgflow.project.members_only IS 'False: every login with a pgflow role may use it, as the project default, which needs no set-up.';
+
+CREATE TABLE pgflow.project_member (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    member name NOT NULL
+);
+
+COMMENT ON TABLE pgflow.project_member IS 'Database roles that may use a project; logins that are members of such a role may as well.';
+
+CREATE TABLE pgflow.slot (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    queue text NOT NULL COLLATE pg_catalog."C",
+    run_id uuid NOT NULL,
+    lease_no integer NOT NULL,
+    worker_id text NOT NULL COLLATE pg_catalog."C",
+    taken_at timestamp with time zone NOT NULL
+);
+
+COMMENT ON TABLE pgflow.slot IS 'Leases of queues with max_concurrent. A slot outlives its lease when the run is cancelled or paused under the worker: until the worker has said that the handler stopped, or is dead itself.';
+
+CREATE TABLE pgflow.worker (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    worker_id text NOT NULL COLLATE pg_catalog."C",
+    queues text[] NOT NULL COLLATE pg_catalog."C",
+    concurrency integer NOT NULL,
+    host text,
+    pid integer,
+    version text,
+    registered_by text NOT NULL,
+    started_at timestamp with time zone NOT NULL,
+    stopped_at timestamp with time zone,
+    CONSTRAINT a_worker_has_queues CHECK ((cardinality(queues) > 0)),
+    CONSTRAINT concurrency_is_1_to_10000 CHECK (((concurrency >= 1) AND (concurrency <= 10000))),
+    CONSTRAINT worker_id_is_at_most_200_characters CHECK (((char_length(worker_id) >= 1) AND (char_length(worker_id) <= 200)))
+);
+
+COMMENT ON TABLE pgflow.worker IS 'Worker processes, by an id such as host:hex.';
+
+CREATE TABLE pgflow.worker_beat (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    worker_id text NOT NULL COLLATE pg_catalog."C",
+    beat_at timestamp with time zone NOT NULL
+)
+WITH (fillfactor='50');
+
+COMMENT ON TABLE pgflow.worker_beat IS 'When each worker was last heard of. All its leases expire together, when this is older than the queue''s lease_ttl.';
+
+CREATE VIEW pgflow.queue_stats WITH (security_barrier='true') AS
+ SELECT q.project_id,
+    q.queue,
+    q.paused_at,
+    q.max_concurrent,
+    q.lease_ttl,
+    q.max_attempts,
+    q.timeout,
+    COALESCE(s.scheduled, (0)::bigint) AS scheduled,
+    COALESCE(s.pending, (0)::bigint) AS pending,
+    COALESCE(s.running, (0)::bigint) AS running,
+    COALESCE(s.waiting, (0)::bigint) AS waiting,
+    COALESCE(s.paused, (0)::bigint) AS paused,
+    (q.max_concurrent - ( SELECT count(*) AS count
+           FROM pgflow.slot o
+          WHERE ((o.project_id = q.project_id) AND (o.queue = q.queue)))) AS available_slots,
+    s.oldest_pending_at,
+    ( SELECT count(*) AS count
+           FROM (pgflow.worker_beat b
+             JOIN pgflow.worker w USING (project_id, worker_id))
+          WHERE ((b.project_id = q.project_id) AND (q.queue = ANY (w.queues)) AND (b.beat_at > (pgflow.now() - q.lease_ttl)))) AS workers
+   FROM (pgflow.queue q
+     LEFT JOIN ( SELECT r.project_id,
+            r.queue,
+            count(*) FILTER (WHERE (r.state = 'scheduled'::text)) AS scheduled,
+            count(*) FILTER (WHERE (r.state = 'pending'::text)) AS pending,
+            count(*) FILTER (WHERE (r.state = 'running'::text)) AS running,
+            count(*) FILTER (WHERE (r.state ~~ 'waiting%'::text)) AS waiting,
+            count(*) FILTER (WHERE (r.state = 'paused'::text)) AS paused,
+            min(r.created_at) FILTER (WHERE (r.state = 'pending'::text)) AS oldest_pending_at
+           FROM pgflow.run r
+          GROUP BY r.project_id, r.queue) s ON (((s.project_id = q.project_id) AND (s.queue = q.queue))))
+  WHERE (q.project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[]));
+
+COMMENT ON VIEW pgflow.queue_stats IS 'Each queue with its settings, its live runs by state and its live workers.';
+
+CREATE TABLE pgflow.refusal (
+    sqlstate text NOT NULL COLLATE pg_catalog."C",
+    name text NOT NULL,
+    description text NOT NULL,
+    CONSTRAINT refusal_sqlstate_is_ours CHECK ((sqlstate ~ '^PF[1-5][0-9]{2}$'::text))
+);
+
+COMMENT ON TABLE pgflow.refusal IS 'The SQLSTATEs of the engine: PF1xx bad request, PF2xx move refused, PF3xx lease lost, PF4xx conflict, PF5xx not allowed. The Python package has one class for each.';
+
+CREATE TABLE pgflow.run_finished (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    run_id uuid NOT NULL,
+    parent_run_id uuid,
+    root_run_id uuid,
+    retry_of uuid,
+    kind text NOT NULL COLLATE pg_catalog."C",
+    handler text NOT NULL COLLATE pg_catalog."C",
+    queue text NOT NULL COLLATE pg_catalog."C",
+    state text NOT NULL COLLATE pg_catalog."C",
+    ended_from text NOT NULL COLLATE pg_catalog."C",
+    priority smallint NOT NULL,
+    depth smallint NOT NULL,
+    attempt integer NOT NULL,
+    max_attempts integer NOT NULL,
+    lease_no integer NOT NULL,
+    lease_event_no integer,
+    last_event_no integer NOT NULL,
+    step_count integer NOT NULL,
+    worker_id text COLLATE pg_catalog."C",
+    created_at timestamp with time zone NOT NULL,
+    run_at timestamp with time zone,
+    deadline timestamp with time zone,
+    first_started_at timestamp with time zone,
+    leased_at timestamp with time zone,
+    finished_at timestamp with time zone NOT NULL,
+    timeout interval,
+    created_by text NOT NULL,
+    ended_by text,
+    correlation_id text COLLATE pg_catalog."C",
+    idempotency_key text COLLATE pg_catalog."C",
+    error_code text COLLATE pg_catalog."C",
+    error_detail text,
+    cost_usd numeric,
+    tags text[],
+    input jsonb NOT NULL,
+    output jsonb,
+    last_error jsonb,
+    CONSTRAINT a_lease_is_whole CHECK ((((lease_event_no IS NULL) = (worker_id IS NULL)) AND ((lease_event_no IS NULL) = (leased_at IS NULL)))),
+    CONSTRAINT completed_has_no_error CHECK (((state <> 'completed'::text) OR (error_code IS NULL))),
+    CONSTRAINT ended_by_a_legal_move CHECK (((kind = 'handler'::text) AND
+CASE ended_from
+    WHEN 'scheduled'::text THEN (state = ANY (ARRAY['cancelled'::text, 'timeout'::text]))
+    WHEN 'pending'::text THEN (state = ANY (ARRAY['cancelled'::text, 'timeout'::text, 'failed'::text]))
+    WHEN 'running'::text THEN (state = ANY (ARRAY['completed'::text, 'failed'::text, 'cancelled'::text, 'timeout'::text]))
+    WHEN 'waiting_tool'::text THEN (state = ANY (ARRAY['failed'::text, 'cancelled'::text, 'timeout'::text]))
+    WHEN 'waiting_approval'::text THEN (state = ANY (ARRAY['failed'::text, 'cancelled'::text, 'timeout'::text]))
+    WHEN 'waiting_event'::text THEN (state = ANY (ARRAY['failed'::text, 'cancelled'::text, 'timeout'::text]))
+    WHEN 'paused'::text THEN (state = ANY (ARRAY['cancelled'::text, 'timeout'::text]))
+    ELSE false
+END)),
+    CONSTRAINT failed_has_a_code CHECK (((state <> 'failed'::text) OR (error_code IS NOT NULL))),
+    CONSTRAINT output_iff_completed CHECK (((state = 'completed'::text) = (output IS NOT NULL))),
+    CONSTRAINT output_is_at_most_8_mb CHECK ((pg_column_size(output) <= 8388608))
+);
+
+COMMENT ON TABLE pgflow.run_finished IS 'Finished runs. Rows never change.';
+
+COMMENT ON COLUMN pgflow.run_finished.ended_from IS 'The last live state.';
+
+COMMENT ON COLUMN pgflow.run_finished.last_event_no IS 'The number of the event of its end, which view timeline derives.';
+
+COMMENT ON COLUMN pgflow.run_finished.worker_id IS 'The worker that held it when it ended, if one did.';
+
+COMMENT ON COLUMN pgflow.run_finished.ended_by IS 'Who cancelled it, where a person did.';
+
+CREATE TABLE pgflow.run_key (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    key text NOT NULL COLLATE pg_catalog."C",
+    run_id uuid NOT NULL,
+    handler text NOT NULL COLLATE pg_catalog."C",
+    input_sha256 bytea NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT key_is_at_most_500_characters CHECK (((char_length(key) >= 1) AND (char_length(key) <= 500)))
+);
+
+COMMENT ON TABLE pgflow.run_key IS 'Idempotency keys. They hold after the run is finished. Keys that begin with pgflow: are the engine''s.';
+
+CREATE SEQUENCE pgflow.run_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
+
+COMMENT ON SEQUENCE pgflow.run_seq IS 'The order in which runs became ready.';
+
+CREATE VIEW pgflow.runs WITH (security_barrier='true') AS
+ SELECT r.project_id,
+    r.run_id,
+    r.handler,
+    r.queue,
+    r.state,
+    r.priority,
+    r.attempt AS attempt_count,
+    r.max_attempts,
+    r.lease_no,
+    r.worker_id,
+    NULL::text AS last_worker_id,
+    (b.beat_at + q.lease_ttl) AS lease_until,
+    b.beat_at AS heartbeat_at,
+    r.pause_reason,
+    r.waits_for,
+    r.created_at,
+    r.run_at,
+    r.first_started_at,
+    r.leased_at AS started_at,
+    NULL::timestamp with time zone AS finished_at,
+    r.timeout,
+    r.deadline,
+    NULL::text AS error_code,
+    NULL::text AS error_detail,
+    r.last_error,
+    r.input,
+    encode(pgflow._sha256(r.input), 'hex'::text) AS input_sha256,
+    NULL::jsonb AS output,
+    NULL::text AS output_sha256,
+    r.cost_usd,
+    r.step_count,
+    r.tags,
+    r.idempotency_key,
+    COALESCE(r.correlation_id, (r.run_id)::text) AS correlation_id,
+    r.retry_of,
+    r.parent_run_id,
+    COALESCE(r.root_run_id, r.run_id) AS root_run_id,
+    r.kind,
+    r.created_by,
+    NULL::text AS ended_by
+   FROM ((pgflow.run r
+     LEFT JOIN pgflow.queue q ON (((q.project_id = r.project_id) AND (q.queue = r.queue) AND (r.state = 'running'::text))))
+     LEFT JOIN pgflow.worker_beat b ON (((b.project_id = r.project_id) AND (b.worker_id = r.worker_id))))
+  WHERE (r.project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[]))
+UNION ALL
+ SELECT f.project_id,
+    f.run_id,
+    f.handler,
+    f.queue,
+    f.state,
+    f.priority,
+    f.attempt AS attempt_count,
+    f.max_attempts,
+    f.lease_no,
+    NULL::text AS worker_id,
+    f.worker_id AS last_worker_id,
+    NULL::timestamp with time zone AS lease_until,
+    NULL::timestamp with time zone AS heartbeat_at,
+    NULL::text AS pause_reason,
+    NULL::text[] AS waits_for,
+    f.created_at,
+    f.run_at,
+    f.first_started_at,
+    f.leased_at AS started_at,
+    f.finished_at,
+    f.timeout,
+    f.deadline,
+    f.error_code,
+    f.error_detail,
+    f.last_error,
+    f.input,
+    encode(pgflow._sha256(f.input), 'hex'::text) AS input_sha256,
+    f.output,
+    encode(pgflow._sha256(f.output), 'hex'::text) AS output_sha256,
+    f.cost_usd,
+    f.step_count,
+    f.tags,
+    f.idempotency_key,
+    COALESCE(f.correlation_id, (f.run_id)::text) AS correlation_id,
+    f.retry_of,
+    f.parent_run_id,
+    COALESCE(f.root_run_id, f.run_id) AS root_run_id,
+    f.kind,
+    f.created_by,
+    f.ended_by
+   FROM pgflow.run_finished f
+  WHERE (f.project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[]));
+
+COMMENT ON VIEW pgflow.runs IS 'Live and finished runs. lease_until and heartbeat_at are those of the worker.';
+
+CREATE TABLE pgflow.state (
+    state text NOT NULL COLLATE pg_catalog."C",
+    is_live boolean NOT NULL,
+    description text NOT NULL
+);
+
+COMMENT ON TABLE pgflow.state IS 'The states of a run. Live ones are in table run, the others in run_finished.';
+
+CREATE VIEW pgflow.task_history WITH (security_barrier='true') AS
+ SELECT project_id AS project,
+    task_id,
+    run_id,
+    key AS step,
+    kind,
+    title,
+    payload,
+    encode(payload_sha256, 'hex'::text) AS payload_sha256,
+    assignee,
+    assignee_role,
+    requested_by,
+    created_at,
+    due_at,
+    policy,
+    state,
+    decided_at,
+    decided_by,
+    decided_login,
+    comment,
+    data
+   FROM pgflow.task t
+  WHERE ((state <> 'open'::text) AND (project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[])));
+
+COMMENT ON VIEW pgflow.task_history IS 'Tasks that were decided, expired, or closed with their run.';
+
+CREATE TABLE pgflow.task_policy (
+    policy text NOT NULL COLLATE pg_catalog."C",
+    description text NOT NULL
+);
+
+COMMENT ON TABLE pgflow.task_policy IS 'What happens to the run when a task''s due time passes undecided.';
+
+CREATE TABLE pgflow.tick (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    last_at timestamp with time zone NOT NULL
+);
+
+COMMENT ON TABLE pgflow.tick IS 'When the duties of time (promote, reap, expire) were last seen to.';
+
+CREATE VIEW pgflow.timeline WITH (security_barrier='true') AS
+ WITH every_run AS NOT MATERIALIZED (
+         SELECT r.project_id,
+            r.run_id,
+            r.created_at,
+            r.created_by,
+            r.attempt,
+            r.worker_id,
+            r.leased_at,
+            r.lease_no,
+            r.lease_event_no,
+            NULL::integer AS end_event_no,
+            NULL::text AS end_type,
+            NULL::timestamp with time zone AS finished_at,
+            NULL::text AS ended_by,
+            NULL::jsonb AS end_payload,
+            r.handler,
+            r.correlation_id
+           FROM pgflow.run r
+        UNION ALL
+         SELECT f.project_id,
+            f.run_id,
+            f.created_at,
+            f.created_by,
+            f.attempt,
+            f.worker_id,
+            f.leased_at,
+            f.lease_no,
+            f.lease_event_no,
+            f.last_event_no,
+                CASE f.state
+                    WHEN 'timeout'::text THEN 'run.timed_out'::text
+                    ELSE ('run.'::text || f.state)
+                END AS "case",
+            f.finished_at,
+            f.ended_by,
+            jsonb_strip_nulls(jsonb_build_object('error_code', f.error_code, 'error_detail', f.error_detail)) AS jsonb_strip_nulls,
+            f.handler,
+            f.correlation_id
+           FROM pgflow.run_finished f
+        )
+ SELECT project_id,
+    run_id,
+    event_no,
+    type,
+    at,
+    by,
+    worker_id,
+    lease_no,
+    attempt,
+    step,
+    payload,
+    key,
+    COALESCE(correlation_id, (run_id)::text) AS correlation_id
+   FROM ( SELECT a.project_id,
+            a.run_id,
+            1 AS event_no,
+            'run.created'::text AS type,
+            a.created_at AS at,
+            a.created_by AS by,
+            NULL::text AS worker_id,
+            NULL::integer AS lease_no,
+            0 AS attempt,
+            NULL::text AS step,
+            jsonb_build_object('handler', a.handler) AS payload,
+            NULL::text AS key,
+            a.correlation_id
+           FROM every_run a
+        UNION ALL
+         SELECT a.project_id,
+            a.run_id,
+            a.lease_event_no,
+            'run.started'::text,
+            a.leased_at,
+            'pgflow'::text,
+            a.worker_id,
+            a.lease_no,
+            a.attempt,
+            NULL::text,
+            NULL::jsonb,
+            NULL::text,
+            a.correlation_id
+           FROM every_run a
+          WHERE (a.lease_event_no IS NOT NULL)
+        UNION ALL
+         SELECT a.project_id,
+            a.run_id,
+            a.end_event_no,
+            a.end_type,
+            a.finished_at,
+            COALESCE(a.ended_by, 'pgflow'::text) AS "coalesce",
+            a.worker_id,
+                CASE
+                    WHEN (a.worker_id IS NOT NULL) THEN a.lease_no
+                    ELSE NULL::integer
+                END AS "case",
+            a.attempt,
+            NULL::text,
+            a.end_payload,
+            NULL::text,
+            a.correlation_id
+           FROM every_run a
+          WHERE (a.end_event_no IS NOT NULL)
+        UNION ALL
+         SELECT e.project_id,
+            e.run_id,
+            e.lease_event_no,
+            'run.started'::text,
+            e.leased_at,
+            'pgflow'::text,
+            e.worker_id,
+            e.lease_no,
+            e.attempt,
+            NULL::text,
+            NULL::jsonb,
+            NULL::text,
+            NULL::text
+           FROM pgflow.event e
+          WHERE (e.lease_event_no IS NOT NULL)
+        UNION ALL
+         SELECT e.project_id,
+            e.run_id,
+            e.event_no,
+            e.type,
+            e.at,
+            e.by,
+            e.worker_id,
+            e.lease_no,
+            e.attempt,
+            e.step,
+            e.payload,
+            e.key,
+            NULL::text
+           FROM pgflow.event e
+        UNION ALL
+         SELECT j.project_id,
+            j.run_id,
+            j.event_no,
+            'step.completed'::text,
+            j.at,
+            'pgflow'::text,
+            NULL::text,
+            j.lease_no,
+            0,
+            j.key,
+            NULL::jsonb,
+            NULL::text,
+            NULL::text
+           FROM pgflow.journal j
+          WHERE (j.event_no IS NOT NULL)) t
+  WHERE (project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[]));
+
+COMMENT ON VIEW pgflow.timeline IS 'All that happened to each run, numbered by event_no. Select by run_id, order by event_no.';
+
+CREATE VIEW pgflow.worker_status WITH (security_barrier='true') AS
+ SELECT w.project_id,
+    w.worker_id,
+        CASE
+            WHEN (w.stopped_at IS NOT NULL) THEN 'stopped'::text
+            WHEN (b.beat_at > (pgflow.now() - ( SELECT min(q.lease_ttl) AS min
+               FROM pgflow.queue q
+              WHERE ((q.project_id = w.project_id) AND (q.queue = ANY (w.queues)))))) THEN 'alive'::text
+            ELSE 'dead'::text
+        END AS status,
+    w.queues,
+    w.concurrency,
+    ( SELECT count(*) AS count
+           FROM pgflow.run r
+          WHERE ((r.project_id = w.project_id) AND (r.worker_id = w.worker_id) AND (r.state = 'running'::text))) AS running,
+    b.beat_at,
+    w.started_at,
+    w.stopped_at,
+    w.host,
+    w.pid,
+    w.version
+   FROM (pgflow.worker w
+     LEFT JOIN pgflow.worker_beat b USING (project_id, worker_id))
+  WHERE (w.project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[]));
+
+COMMENT ON VIEW pgflow.worker_status IS 'Workers: alive, stopped, or dead (no beat for the shortest lease_ttl of its queues).';
+
+ALTER TABLE ONLY pgflow.task
+    ADD CONSTRAINT a_run_asks_once_per_key UNIQUE (project_id, run_id, key);
+
+ALTER TABLE ONLY pgflow.error_code
+    ADD CONSTRAINT error_code_pkey PRIMARY KEY (error_code);
+
+ALTER TABLE ONLY pgflow.event
+    ADD CONSTRAINT event_pkey PRIMARY KEY (project_id, run_id, event_no);
+
+ALTER TABLE ONLY pgflow.event_type
+    ADD CONSTRAINT event_type_pkey PRIMARY KEY (type);
+
+ALTER TABLE ONLY pgflow.handler
+    ADD CONSTRAINT handler_pkey PRIMARY KEY (project_id, handler);
+
+ALTER TABLE ONLY pgflow.idle_worker
+    ADD CONSTRAINT idle_worker_pkey PRIMARY KEY (project_id, queue, worker_id);
+
+ALTER TABLE ONLY pgflow.installation
+    ADD CONSTRAINT installation_pkey PRIMARY KEY (one);
+
+ALTER TABLE ONLY pgflow.journal
+    ADD CONSTRAINT journal_pkey PRIMARY KEY (project_id, run_id, key);
+
+ALTER TABLE ONLY pgflow.move
+    ADD CONSTRAINT move_is_known UNIQUE NULLS NOT DISTINCT (kind, from_state, to_state);
+
+ALTER TABLE ONLY pgflow.project_member
+    ADD CONSTRAINT project_member_pkey PRIMARY KEY (project_id, member);
+
+ALTER TABLE ONLY pgflow.project
+    ADD CONSTRAINT project_pkey PRIMARY KEY (project_id);
+
+ALTER TABLE ONLY pgflow.queue
+    ADD CONSTRAINT queue_pkey PRIMARY KEY (project_id, queue);
+
+ALTER TABLE ONLY pgflow.refusal
+    ADD CONSTRAINT refusal_pkey PRIMARY KEY (sqlstate);
+
+ALTER TABLE ONLY pgflow.run_finished
+    ADD CONSTRAINT run_finished_pkey PRIMARY KEY (project_id, run_id);
+
+ALTER TABLE ONLY pgflow.run_key
+    ADD CONSTRAINT run_key_pkey PRIMARY KEY (project_id, key);
+
+ALTER TABLE ONLY pgflow.run
+    ADD CONSTRAINT run_pkey PRIMARY KEY (project_id, run_id);
+
+ALTER TABLE ONLY pgflow.slot
+    ADD CONSTRAINT slot_pkey PRIMARY KEY (project_id, queue, run_id, lease_no);
+
+ALTER TABLE ONLY pgflow.state
+    ADD CONSTRAINT state_pkey PRIMARY KEY (state);
+
+ALTER TABLE ONLY pgflow.task
+    ADD CONSTRAINT task_pkey PRIMARY KEY (project_id, task_id);
+
+ALTER TABLE ONLY pgflow.task_policy
+    ADD CONSTRAINT task_policy_pkey PRIMARY KEY (policy);
+
+ALTER TABLE ONLY pgflow.tick
+    ADD CONSTRAINT tick_pkey PRIMARY KEY (project_id);
+
+ALTER TABLE ONLY pgflow.worker_beat
+    ADD CONSTRAINT worker_beat_pkey PRIMARY KEY (project_id, worker_id);
+
+ALTER TABLE ONLY pgflow.worker
+    ADD CONSTRAINT worker_pkey PRIMARY KEY (project_id, worker_id);
+
+CREATE UNIQUE INDEX event_key_is_unique_in_its_run ON pgflow.event USING btree (project_id, run_id, key) WHERE (key IS NOT NULL);
+
+CREATE INDEX run_finished_by_time ON pgflow.run_finished USING btree (project_id, queue, finished_at);
+
+CREATE INDEX run_has_a_deadline ON pgflow.run USING btree (project_id, deadline) WHERE (deadline IS NOT NULL);
+
+CREATE INDEX run_is_leased ON pgflow.run USING btree (project_id, worker_id, run_id) WHERE (state = 'running'::text);
+
+CREATE INDEX run_is_ready ON pgflow.run USING btree (project_id, queue, priority, lane, seq) WHERE (state = 'pending'::text);
+
+CREATE INDEX run_is_scheduled ON pgflow.run USING btree (project_id, run_at) WHERE (state = 'scheduled'::text);
+
+CREATE INDEX slot_is_held_by ON pgflow.slot USING btree (project_id, worker_id);
+
+CREATE INDEX task_is_due ON pgflow.task USING btree (project_id, due_at) WHERE ((state = 'open'::text) AND (due_at IS NOT NULL));
+
+CREATE INDEX task_is_open ON pgflow.task USING btree (project_id, run_id) WHERE (state = 'open'::text);
+
+CREATE TRIGGER run_begins_in_a_first_state BEFORE INSERT ON pgflow.run FOR EACH ROW WHEN ((NOT ((new.kind = 'handler'::text) AND (new.state = ANY (ARRAY['scheduled'::text, 'pending'::text]))))) EXECUTE FUNCTION pgflow._refuse_move();
+
+CREATE TRIGGER run_finished_is_never_truncated BEFORE TRUNCATE ON pgflow.run_finished FOR EACH STATEMENT EXECUTE FUNCTION pgflow._refuse_truncate();
+
+CREATE TRIGGER run_finished_never_changes BEFORE UPDATE ON pgflow.run_finished FOR EACH ROW EXECUTE FUNCTION pgflow._refuse_change();
+
+CREATE TRIGGER run_is_never_truncated BEFORE TRUNCATE ON pgflow.run FOR EACH STATEMENT EXECUTE FUNCTION pgflow._refuse_truncate();
+
+CREATE TRIGGER run_leaves_only_by_ending BEFORE DELETE ON pgflow.run FOR EACH ROW WHEN ((COALESCE(current_setting('pgflow.ending'::text, true), ''::text) <> 'on'::text)) EXECUTE FUNCTION pgflow._refuse_change();
+
+CREATE TRIGGER run_moves_are_legal BEFORE UPDATE ON pgflow.run FOR EACH ROW WHEN (((old.state <> new.state) AND (NOT ((new.kind = 'handler'::text) AND (old.kind = 'handler'::text) AND
+        CASE old.state
+            WHEN 'scheduled'::text THEN (new.state = ANY (ARRAY['pending'::text, 'paused'::text]))
+            WHEN 'pending'::text THEN (new.state = ANY (ARRAY['running'::text, 'paused'::text]))
+            WHEN 'running'::text THEN (new.state = ANY (ARRAY['waiting_tool'::text, 'waiting_approval'::text, 'waiting_event'::text, 'pending'::text, 'scheduled'::text, 'paused'::text]))
+            WHEN 'waiting_tool'::text THEN (new.state = ANY (ARRAY['pending'::text, 'paused'::text]))
+            WHEN 'waiting_approval'::text THEN (new.state = ANY (ARRAY['pending'::text, 'paused'::text]))
+            WHEN 'waiting_event'::text THEN (new.state = ANY (ARRAY['pending'::text, 'paused'::text]))
+            WHEN 'paused'::text THEN (new.state = ANY (ARRAY['scheduled'::text, 'pending'::text, 'waiting_tool'::text, 'waiting_approval'::text, 'waiting_event'::text]))
+            ELSE false
+        END)))) EXECUTE FUNCTION pgflow._refuse_move();
+
+ALTER TABLE ONLY pgflow.handler
+    ADD CONSTRAINT handler_project_fkey FOREIGN KEY (project_id) REFERENCES pgflow.project(project_id);
+
+ALTER TABLE ONLY pgflow.move
+    ADD CONSTRAINT move_from_state_fkey FOREIGN KEY (from_state) REFERENCES pgflow.state(state);
+
+ALTER TABLE ONLY pgflow.move
+    ADD CONSTRAINT move_to_state_fkey FOREIGN KEY (to_state) REFERENCES pgflow.state(state);
+
+ALTER TABLE ONLY pgflow.task
+    ADD CONSTRAINT policy_fkey FOREIGN KEY (policy) REFERENCES pgflow.task_policy(policy);
+
+ALTER TABLE ONLY pgflow.project_member
+    ADD CONSTRAINT project_member_project_fkey FOREIGN KEY (project_id) REFERENCES pgflow.project(project_id);
+
+ALTER TABLE ONLY pgflow.queue
+    ADD CONSTRAINT queue_project_fkey FOREIGN KEY (project_id) REFERENCES pgflow.project(project_id);
+
+ALTER TABLE ONLY pgflow.tick
+    ADD CONSTRAINT tick_project_fkey FOREIGN KEY (project_id) REFERENCES pgflow.project(project_id);
+
+ALTER TABLE ONLY pgflow.worker
+    ADD CONSTRAINT worker_project_fkey FOREIGN KEY (project_id) REFERENCES pgflow.project(project_id);
+
+GRANT SELECT ON TABLE pgflow.error_code TO pgflow_reader;
+
+GRANT SELECT ON TABLE pgflow.event_type TO pgflow_reader;
+
+GRANT SELECT ON TABLE pgflow.inbox TO pgflow_reader;
+
+GRANT SELECT ON TABLE pgflow.move TO pgflow_reader;
+
+GRANT SELECT ON TABLE pgflow.queue_stats TO pgflow_reader;
+
+GRANT SELECT ON TABLE pgflow.refusal TO pgflow_reader;
+
+GRANT SELECT ON TABLE pgflow.runs TO pgflow_reader;
+
+GRANT SELECT ON TABLE pgflow.state TO pgflow_reader;
+
+GRANT SELECT ON TABLE pgflow.task_history TO pgflow_reader;
+
+GRANT SELECT ON TABLE pgflow.task_policy TO pgflow_reader;
+
+GRANT SELECT ON TABLE pgflow.timeline TO pgflow_reader;
+
+GRANT SELECT ON TABLE pgflow.worker_status TO pgflow_reader;
