@@ -1,13 +1,7 @@
-"""The command pgflow."""
+"""The command pgflow: it parses, calls and prints; what happens the database decides."""
 
 from __future__ import annotations
 
-import click
+from .group import main
 
-from pgflow import __version__
-
-
-@click.group()
-@click.version_option(__version__, prog_name="pgflow")
-def main() -> None:
-    """Job queue and durable run engine that lives in PostgreSQL."""
+__all__ = ["main"]

@@ -97,6 +97,18 @@ comment on function pgflow.register_worker is
     'how often it must beat. Example: select * from pgflow.register_worker(''host:1'', '
     '''{default}'', 10). Raises PF101, PF502.';
 
+create or replace function pgflow._refuse_worker(p_worker text)
+returns void
+language plpgsql
+as $$
+begin
+    perform pgflow._refuse('PF302', format('unknown worker: %s', left(p_worker, 200)),
+        'No worker of that id is registered in this project.', 'Call register_worker first.',
+        'worker_id');
+end
+$$;
+comment on function pgflow._refuse_worker is 'Raises PF302.';
+
 -- The worker names what it holds. What it names and has not is lost; what it has and does not name
 -- was leased in a reply that never reached it, and goes back.
 create or replace function pgflow._beat(
@@ -112,9 +124,7 @@ begin
     update pgflow.worker_beat b set beat_at = v_now
     where b.project_id = p_project and b.worker_id = p_worker;
     if not found then
-        perform pgflow._refuse('PF302', format('unknown worker: %s', left(p_worker, 200)),
-            'No worker of that id is registered in this project.', 'Call register_worker first.',
-            'worker_id');
+        perform pgflow._refuse_worker(p_worker);
     end if;
     -- The sign of a handler that stopped: its slot, kept when its run was taken away, is free
     -- again.
@@ -180,6 +190,9 @@ declare
 begin
     delete from pgflow.idle_worker i
     where i.project_id = v_project and i.worker_id = stop_worker.worker_id;
+    -- First, because it waits for an acquire that is under way.
+    delete from pgflow.worker_beat b
+    where b.project_id = v_project and b.worker_id = stop_worker.worker_id;
     v_held := array(
         select r.run_id from pgflow.run r
         where r.project_id = v_project and r.worker_id = stop_worker.worker_id
@@ -191,8 +204,6 @@ begin
     where r.project_id = v_project and r.run_id = any (v_held);
     delete from pgflow.slot s where s.project_id = v_project
         and s.worker_id = stop_worker.worker_id;
-    delete from pgflow.worker_beat b
-    where b.project_id = v_project and b.worker_id = stop_worker.worker_id;
     update pgflow.worker w set stopped_at = v_now
     where w.project_id = v_project and w.worker_id = stop_worker.worker_id and w.stopped_at is null;
     return cardinality(v_held);

@@ -53,6 +53,14 @@ as $$
 declare
     v_runs json;
 begin
+    -- A lease hangs on its worker's beat: stop_worker and reap, which delete that row, wait for this
+    -- or make it fail. Otherwise a run leased meanwhile would never be taken back.
+    perform from pgflow.worker_beat b
+    where b.project_id = p_project and b.worker_id = p_worker
+    for key share;
+    if not found then
+        perform pgflow._refuse_worker(p_worker);
+    end if;
     with leased as (
         update pgflow.run r
         set state = 'running', worker_id = p_worker, leased_at = p_now, lease_no = r.lease_no + 1,
@@ -247,9 +255,7 @@ begin
     select b.beat_at into v_beat_at from pgflow.worker_beat b
     where b.project_id = p_project and b.worker_id = p_worker;
     if not found then
-        perform pgflow._refuse('PF302', format('unknown worker: %s', left(p_worker, 200)),
-            'No worker of that id is registered in this project.', 'Call register_worker first.',
-            'worker_id');
+        perform pgflow._refuse_worker(p_worker);
     elsif v_beat_at < p_now - interval '5 seconds' then
         -- A lease must not be taken under a beat that is about to run out.
         update pgflow.worker_beat b set beat_at = p_now

@@ -34,6 +34,14 @@ begin
     from pgflow.worker_status s
     where s.project_id = v_project and s.status = 'dead' and s.running > 0;
     return query
+    select 'fail', 'lease without worker',
+        format('run %s is leased to worker %s, which has no beat', r.run_id, r.worker_id),
+        'Nobody reaps it: pgflow pause RUN, then pgflow resume RUN.'
+    from pgflow.run r
+    where r.project_id = v_project and r.state = 'running'
+      and not exists (select from pgflow.worker_beat b
+                      where b.project_id = v_project and b.worker_id = r.worker_id);
+    return query
     select case when t.last_at < v_now - interval '1 minute' then 'fail' else 'ok' end, 'tick',
         format('duties of time were last seen to at %s', t.last_at),
         case when t.last_at < v_now - interval '1 minute'
