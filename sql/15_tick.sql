@@ -99,6 +99,11 @@ begin
                           where r.project_id = p_project and r.worker_id = b.worker_id
                             and r.state = 'running');
     end loop;
+    -- An acquire that was under way when its worker stopped may have left these.
+    delete from pgflow.idle_worker i
+    where i.project_id = p_project
+      and not exists (select from pgflow.worker_beat b
+                      where b.project_id = p_project and b.worker_id = i.worker_id);
     return v_reaped;
 end
 $$;
