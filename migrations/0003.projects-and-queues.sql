@@ -78,6 +78,7 @@ create table pgflow.handler (
     constraint handler_pkey primary key (project_id, handler),
     constraint handler_project_fkey foreign key (project_id) references pgflow.project (project_id),
     constraint handler_is_at_most_200_characters check (char_length(handler) between 1 and 200),
+    constraint queue_is_at_most_100_characters check (char_length(queue) between 1 and 100),
     constraint max_attempts_is_1_to_1000 check (max_attempts between 1 and 1000),
     constraint timeout_is_at_most_30_days check (timeout > '0' and timeout <= '30 days'),
     constraint retry_base_is_at_most_30_days check (retry_base between '0' and '30 days'),

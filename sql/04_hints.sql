@@ -3,10 +3,10 @@
 -- worker is idle.
 --
 -- No hint is lost: a transaction that makes work has its transaction id before it reads
--- idle_worker. A worker that goes idle commits its row, notes pg_snapshot_xmax, looks again, and
--- goes on polling until every transaction below that mark has ended (acquire does all this).
--- Whoever began later saw the row, except under a snapshot taken before: above read committed the
--- hint is always sent.
+-- idle_worker. A worker that goes idle commits its row, then takes and notes a transaction id,
+-- looks again, and goes on polling until every transaction with a lower id has ended (acquire does
+-- all this). Whoever has a higher one saw the row, except under a snapshot taken before: above read
+-- committed the hint is always sent.
 
 create or replace function pgflow._hint_work(p_project text, p_queue text)
 returns void

@@ -2,9 +2,9 @@
 -- first use or first use of a priority. It runs in the caller's transaction.
 
 create or replace function pgflow._check_run(
-    p_handler text, p_queue text, p_priority integer, p_max_attempts integer, p_timeout interval,
-    p_deadline timestamptz, p_idempotency_key text, p_correlation_id text, p_run_id uuid,
-    p_tags text[]
+    p_handler text, p_queue text, p_priority integer, p_run_at timestamptz,
+    p_max_attempts integer, p_timeout interval, p_deadline timestamptz, p_idempotency_key text,
+    p_correlation_id text, p_run_id uuid, p_tags text[]
 )
 returns void
 language plpgsql
@@ -20,8 +20,10 @@ begin
         perform pgflow._refuse_value('max_attempts', '1 to 1000', p_max_attempts::text);
     elsif p_timeout <= '0' or p_timeout > '30 days' then
         perform pgflow._refuse_value('timeout', 'more than 0 and at most 30 days', p_timeout::text);
-    elsif p_deadline <= pgflow.now() then
-        perform pgflow._refuse_value('deadline', 'in the future', p_deadline::text);
+    elsif not isfinite(p_run_at) then
+        perform pgflow._refuse_value('run_at', 'a finite time', p_run_at::text);
+    elsif p_deadline <= pgflow.now() or not isfinite(p_deadline) then
+        perform pgflow._refuse_value('deadline', 'a finite time in the future', p_deadline::text);
     elsif char_length(p_idempotency_key) not between 1 and 500
         or p_idempotency_key like 'pgflow:%' then
         perform pgflow._refuse_value('idempotency_key',
@@ -29,7 +31,8 @@ begin
             p_idempotency_key);
     elsif char_length(p_correlation_id) not between 1 and 200 then
         perform pgflow._refuse_value('correlation_id', '1 to 200 characters', p_correlation_id);
-    elsif cardinality(p_tags) > 50 or array_position(p_tags, null) is not null
+    elsif array_ndims(p_tags) > 1 or cardinality(p_tags) > 50
+       or array_position(p_tags, null) is not null
        or exists (select from unnest(p_tags) as t (tag) where char_length(t.tag) > 100) then
         perform pgflow._refuse_value('tags', 'at most 50 texts of at most 100 characters',
             p_tags::text);
@@ -138,6 +141,11 @@ begin
     values (p_project, p_key, v_run_id, p_handler, v_sha256, pgflow.now())
     on conflict do nothing;
     if found then
+        if pgflow._same_run(p_project, p_run_id, p_handler, p_input) is not null then
+            perform pgflow._refuse('PF401', format('run id %s was used for another run', p_run_id),
+                'That run was enqueued without this idempotency key.', 'Use a new id for new work.',
+                'run_id');
+        end if;
         perform pgflow._enqueue(p_project, p_handler, array[p_input], p_queue, p_priority, p_run_at,
             p_max_attempts, p_timeout, p_deadline, p_key, p_correlation_id, v_run_id, p_tags,
             p_retry_of);
@@ -213,11 +221,14 @@ declare
     v_project text := pgflow._project(enqueue.project);
     v_run_id uuid;
 begin
-    perform pgflow._check_run(enqueue.handler, enqueue.queue, enqueue.priority,
+    perform pgflow._check_run(enqueue.handler, enqueue.queue, enqueue.priority, enqueue.run_at,
         enqueue.max_attempts,
         enqueue.timeout, enqueue.deadline, enqueue.idempotency_key, enqueue.correlation_id,
         enqueue.run_id, enqueue.tags);
-    if enqueue.idempotency_key is not null then
+    if pg_column_size(enqueue.input) > 8388608 then
+        perform pgflow._refuse_value('input', 'at most 8 MB',
+            pg_column_size(enqueue.input) || ' bytes');
+    elsif enqueue.idempotency_key is not null then
         return pgflow._enqueue_once(v_project, enqueue.idempotency_key, enqueue.handler,
             enqueue.input,
             enqueue.queue, enqueue.priority, enqueue.run_at, enqueue.max_attempts, enqueue.timeout,
@@ -259,15 +270,21 @@ declare
     v_run_ids uuid[] := array_fill(null::uuid,
         array[coalesce(cardinality(enqueue_many.inputs), 0)]);
 begin
-    if enqueue_many.inputs is null or cardinality(enqueue_many.inputs) > 100000 then
+    if enqueue_many.inputs is null or array_ndims(enqueue_many.inputs) > 1
+       or cardinality(enqueue_many.inputs) > 100000 then
         perform pgflow._refuse_value('inputs', 'an array of at most 100000 inputs',
             cardinality(enqueue_many.inputs) || ' inputs');
-    elsif cardinality(enqueue_many.idempotency_keys) <> cardinality(enqueue_many.inputs)
+    elsif exists (select from unnest(enqueue_many.inputs) as i (input)
+                  where pg_column_size(i.input) > 8388608) then
+        perform pgflow._refuse_value('inputs', 'of at most 8 MB each', 'a larger one');
+    elsif array_ndims(enqueue_many.idempotency_keys) > 1
+       or cardinality(enqueue_many.idempotency_keys) <> cardinality(enqueue_many.inputs)
        or array_position(enqueue_many.idempotency_keys, null) is not null then
         perform pgflow._refuse_value('idempotency_keys', 'one key for each input',
             cardinality(enqueue_many.idempotency_keys) || ' keys');
     end if;
     perform pgflow._check_run(enqueue_many.handler, enqueue_many.queue, enqueue_many.priority,
+        enqueue_many.run_at,
         enqueue_many.max_attempts, enqueue_many.timeout, enqueue_many.deadline, null,
         enqueue_many.correlation_id, null, enqueue_many.tags);
     if enqueue_many.idempotency_keys is null then
@@ -280,8 +297,8 @@ begin
         return;
     end if;
     foreach v_key in array enqueue_many.idempotency_keys loop
-        perform pgflow._check_run(enqueue_many.handler, null, 0, null, null, null, v_key, null,
-            null, null);
+        perform pgflow._check_run(enqueue_many.handler, null, 0, null, null, null, null, v_key,
+            null, null, null);
     end loop;
     -- In the order of the keys, so that two batches with the same keys cannot deadlock.
     for v_n in select i.n from generate_subscripts(enqueue_many.inputs, 1) as i (n)

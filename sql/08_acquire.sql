@@ -6,18 +6,20 @@
 -- 10,600 within 200,000 runs; with the mark they stayed at 42,000).
 --
 -- A mark may pass by a straggler: a run with a lower seq whose transaction commits later. So once a
--- second a group is read from its low mark, below which nothing can appear any more: the engine
--- notes the last seq drawn and pg_snapshot_xmax, and when pg_snapshot_xmin has passed that, all
--- lower seqs are committed or gone (whoever makes a run ready takes its transaction id before it
--- draws seq). A claim that is rolled back leaves its runs below the marks, so once a minute
--- everything is read from the start.
+-- second a group is read from its low mark, below which nothing can appear any more. For that the
+-- engine notes the last seq drawn and then takes a transaction id: whoever makes a run ready takes
+-- its own before it draws seq, so all who drew lower ones have lower ids, and when
+-- pg_snapshot_xmin has passed the noted id they have ended. (pg_snapshot_xmax would not do: it is
+-- the last id that has ended, plus one, and a running transaction may be beyond it.) A claim that
+-- is rolled back leaves its runs below the marks, so once a minute everything is read from the
+-- start.
 --
 -- marks, a jsonb that the worker carries from call to call:
---   groups   "queue priority lane" -> [last seq taken, low mark]
---   noted    {seq, xmax} of the last note, looked_at and started_at: epochs of the last look from
---            the low
---            marks and from the start
---   idle     absent while there is work; else {since, flagged, xmax, wait}
+--   groups      "queue priority lane" -> [last seq taken, low mark]
+--   noted       {seq, xid} of the last note
+--   looked_at   epoch of the last look from the low marks
+--   started_at  epoch of the last look from the start
+--   idle        absent while there is work; else {since, flagged, xid, wait, busy}
 
 create or replace function pgflow._free_slots(p_project text, p_queue pgflow.queue)
 returns integer
@@ -53,8 +55,8 @@ as $$
 declare
     v_runs json;
 begin
-    -- A lease hangs on its worker's beat: stop_worker and reap, which delete that row, wait for this
-    -- or make it fail. Otherwise a run leased meanwhile would never be taken back.
+    -- A lease hangs on its worker's beat: stop_worker and reap, which delete that row, wait for
+    -- this or make it fail. Otherwise a run leased meanwhile would never be taken back.
     perform from pgflow.worker_beat b
     where b.project_id = p_project and b.worker_id = p_worker
     for key share;
@@ -148,8 +150,8 @@ begin
             where t.total - t.size < p_bytes;
             tids := tids || v_tids;
             p_bytes := p_bytes - v_size;
-            -- Up to p_settled nothing can appear any more, and this look saw all of it, or as far as
-            -- it came before it was filled.
+            -- Up to p_settled nothing can appear any more, and this look saw all of it, or as far
+            -- as it came before it was filled.
             if p_look and p_settled > v_low then
                 v_low := case when cardinality(tids) < p_limit and p_bytes > 0 then p_settled
                               else greatest(v_low, least(p_settled, v_mark)) end;
@@ -167,6 +169,37 @@ $$;
 comment on function pgflow._take is
     'Locks ready runs of one queue within a number and a size, and moves the worker''s marks.';
 
+create or replace function pgflow._note(
+    inout p_marks jsonb, p_clock double precision, out look boolean, out settled bigint
+)
+language plpgsql
+as $$
+declare
+    v_seq bigint;
+begin
+    if p_clock - coalesce((p_marks ->> 'started_at')::float8, 0) >= 60 then
+        p_marks := (p_marks - 'groups') || jsonb_build_object('started_at', p_clock);
+    end if;
+    p_marks := jsonb_set(p_marks, '{groups}', coalesce(p_marks -> 'groups', '{}'));
+    look := p_clock - coalesce((p_marks ->> 'looked_at')::float8, 0) >= 1;
+    if not look then
+        return;
+    end if;
+    p_marks := p_marks || jsonb_build_object('looked_at', p_clock);
+    if pg_snapshot_xmin(pg_current_snapshot()) > (p_marks #>> '{noted,xid}')::xid8 then
+        settled := (p_marks #>> '{noted,seq}')::bigint;
+    end if;
+    if (settled is not null or p_marks -> 'noted' is null)
+        and pg_current_xact_id_if_assigned() is null then
+        v_seq := (select s.last_value from pgflow.run_seq s);
+        p_marks := p_marks || jsonb_build_object('noted',
+            jsonb_build_object('seq', v_seq, 'xid', pg_current_xact_id()::text));
+    end if;
+end
+$$;
+comment on function pgflow._note is
+    'Says whether to look for stragglers now, and up to which seq no more can appear.';
+
 create or replace function pgflow._acquire(
     p_project text, p_worker text, p_queues text[], p_max_runs integer, p_marks jsonb,
     p_listening boolean
@@ -177,7 +210,7 @@ as $$
 declare
     v_now timestamptz := pgflow.now();
     v_clock double precision := extract(epoch from clock_timestamp());
-    v_marks jsonb := coalesce(p_marks, '{}');
+    v_marks jsonb;
     v_look boolean;
     v_settled bigint;
     v_queue pgflow.queue;
@@ -188,27 +221,11 @@ declare
     v_taken record;
     v_acquired pgflow.acquired_v1;
 begin
+    -- First: it takes a transaction id, which must be younger than what it notes.
+    select n.* into v_marks, v_look, v_settled
+        from pgflow._note(coalesce(p_marks, '{}'), v_clock) as n;
     perform pgflow._keep_beating(p_project, p_worker, v_now);
     v_acquired.reaped := pgflow._tick_if_due(p_project, v_now);
-    if v_clock - coalesce((v_marks ->> 'started_at')::float8, 0) >= 60 then
-        v_marks := (v_marks - 'groups') || jsonb_build_object('started_at', v_clock);
-    end if;
-    v_marks := jsonb_set(v_marks, '{groups}', coalesce(v_marks -> 'groups', '{}'));
-    v_look := v_clock - coalesce((v_marks ->> 'looked_at')::float8, 0) >= 1;
-    if v_look then
-        if pg_snapshot_xmin(pg_current_snapshot()) >= (v_marks #>> '{noted,xmax}')::xid8 then
-            v_settled := (v_marks #>> '{noted,seq}')::bigint;
-        end if;
-        if (v_settled is not null or v_marks -> 'noted' is null)
-           and current_setting('transaction_isolation') = 'read committed' then
-            -- seq first, then the snapshot: each in a statement of its own.
-            v_marks := v_marks || jsonb_build_object('noted',
-                jsonb_build_object('seq', (select s.last_value from pgflow.run_seq s)));
-            v_marks := jsonb_set(v_marks, '{noted,xmax}',
-                to_jsonb(pg_snapshot_xmax(pg_current_snapshot())::text));
-        end if;
-        v_marks := v_marks || jsonb_build_object('looked_at', v_clock);
-    end if;
     for v_queue in
         select q.* from pgflow.queue q
         where q.project_id = p_project and q.queue = any (p_queues) and q.paused_at is null
@@ -291,16 +308,24 @@ begin
             insert into pgflow.idle_worker (project_id, queue, worker_id)
             select p_project, u.queue, p_worker from unnest(p_queues) as u (queue)
             on conflict do nothing;
-            v_idle := v_idle || '{"flagged": true}';
+            v_idle := v_idle || jsonb_build_object('flagged', pg_current_xact_id()::text);
             v_wait := 0.001;
         end if;
-    elsif not v_idle ? 'xmax' then
-        -- The first look after the flag was committed.
-        v_idle := v_idle || jsonb_build_object('xmax',
-            pg_snapshot_xmax(pg_current_snapshot())::text);
+    elsif not v_idle ? 'xid' then
+        -- The first look after the flag was committed: whoever takes a later id will see it.
+        if v_idle ->> 'flagged' <> pg_current_xact_id()::text then
+            v_idle := v_idle || jsonb_build_object('xid', pg_current_xact_id()::text);
+        end if;
         v_wait := 0.02;
-    elsif pg_snapshot_xmin(pg_current_snapshot()) < (v_idle ->> 'xmax')::xid8 then
+    elsif pg_snapshot_xmin(pg_current_snapshot()) <= (v_idle ->> 'xid')::xid8 then
         v_wait := least(v_wait * 2, 0.25);
+    elsif not exists (
+        select from pgflow.idle_worker i
+        where i.project_id = p_project and i.worker_id = p_worker and i.queue = any (p_queues)
+    ) then
+        -- It was taken for dead, and its flag with it: say it again.
+        v_idle := v_idle - 'flagged' - 'xid';
+        v_wait := 0.001;
     else
         v_wait := 10;
     end if;
@@ -343,6 +368,8 @@ declare
 begin
     if acquire.max_runs is null or acquire.max_runs not between 1 and 10000 then
         perform pgflow._refuse_value('max_runs', '1 to 10000', acquire.max_runs::text);
+    elsif coalesce(cardinality(acquire.queues), 0) = 0 then
+        perform pgflow._refuse_value('queues', 'one or more names', acquire.queues::text);
     elsif jsonb_typeof(acquire.marks) <> 'object' then
         perform pgflow._refuse_value('marks', 'what the last acquire returned, or null',
             acquire.marks::text);

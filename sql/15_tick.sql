@@ -212,9 +212,12 @@ begin
     promoted := pgflow._promote(p_project, p_now);
     reaped := pgflow._reap(p_project, p_now);
     expired := pgflow._expire(p_project, p_now);
-    -- Once a second at most: a row that is updated all the time grows slow under a held snapshot.
-    update pgflow.tick t set last_at = p_now
-    where t.project_id = p_project and t.last_at < p_now - interval '1 second';
+    -- Not after a full batch, for there is more to do at once. And once a second at most: a row
+    -- that is updated all the time grows slow under a held snapshot.
+    if promoted < 1000 and cardinality(reaped) < 500 and expired < 500 then
+        update pgflow.tick t set last_at = p_now
+        where t.project_id = p_project and t.last_at < p_now - interval '1 second';
+    end if;
 end
 $$;
 comment on function pgflow._tick is

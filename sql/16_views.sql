@@ -32,6 +32,39 @@ from pgflow.run_finished f
 where f.project_id = any ((select pgflow._my_projects())::text[]);
 comment on view pgflow.runs is
     'Live and finished runs. lease_until and heartbeat_at are those of the worker.';
+comment on column pgflow.runs.attempt_count is
+    'Executions that failed or were lost, held against max_attempts.';
+comment on column pgflow.runs.lease_no is
+    'How often it was leased. The fencing token of the present lease.';
+comment on column pgflow.runs.worker_id is 'The worker that holds it; null unless it is running.';
+comment on column pgflow.runs.last_worker_id is 'The worker that held it when it ended.';
+comment on column pgflow.runs.lease_until is
+    'When the lease expires, if its worker isn''t heard of before.';
+comment on column pgflow.runs.heartbeat_at is 'The worker''s last beat.';
+comment on column pgflow.runs.pause_reason is 'Why it is paused.';
+comment on column pgflow.runs.waits_for is
+    'Journal keys that it waits for; kept while it is paused.';
+comment on column pgflow.runs.run_at is
+    'Not before; for a retried run, when the next execution was due.';
+comment on column pgflow.runs.first_started_at is 'When it was leased for the first time.';
+comment on column pgflow.runs.started_at is
+    'When it was leased for the last time; live runs: the present lease.';
+comment on column pgflow.runs.timeout is 'Bound of one execution.';
+comment on column pgflow.runs.deadline is 'Bound of the whole run, waits included.';
+comment on column pgflow.runs.error_code is
+    'Why it ended without completing; table error_code explains it.';
+comment on column pgflow.runs.last_error is
+    'What the last failed execution raised (type, message, traceback); kept after a later success.';
+comment on column pgflow.runs.input_sha256 is 'Hex SHA-256 of the database''s text of the input.';
+comment on column pgflow.runs.output_sha256 is 'Hex SHA-256 of the database''s text of the output.';
+comment on column pgflow.runs.cost_usd is 'What its executions said they cost.';
+comment on column pgflow.runs.step_count is 'Steps whose results were journalled.';
+comment on column pgflow.runs.correlation_id is
+    'Ties runs together; the run''s own id unless one was given. Retries share the first one''s.';
+comment on column pgflow.runs.retry_of is 'The finished run whose work it does again.';
+comment on column pgflow.runs.root_run_id is 'Itself, for a run without a parent.';
+comment on column pgflow.runs.created_by is 'The actor that enqueued it.';
+comment on column pgflow.runs.ended_by is 'The actor that cancelled it or rejected its task.';
 
 -- A run's creation, its leases and its end are columns of its row, or of the event that ended the
 -- lease; a step's line is its journal entry. No fact is stored twice.
@@ -90,6 +123,18 @@ from (
 where t.project_id = any ((select pgflow._my_projects())::text[]);
 comment on view pgflow.timeline is
     'All that happened to each run, numbered by event_no. Select by run_id, order by event_no.';
+comment on column pgflow.timeline.event_no is 'Rises within the run, from 1.';
+comment on column pgflow.timeline.type is
+    'The engine''s own types are in table event_type; the others were emitted.';
+comment on column pgflow.timeline.by is
+    'The actor; pgflow where the engine or a worker did it by itself.';
+comment on column pgflow.timeline.worker_id is
+    'The worker whose lease began or ended with this event.';
+comment on column pgflow.timeline.lease_no is
+    'The lease that began or ended with this event, or under which the step was journalled.';
+comment on column pgflow.timeline.attempt is 'Failed executions before.';
+comment on column pgflow.timeline.step is 'The key of the step.';
+comment on column pgflow.timeline.key is 'The idempotency key that emit was given.';
 
 create or replace view pgflow.inbox with (security_barrier) as
 select t.project_id as project, t.task_id, t.run_id, r.handler, t.key as step, t.kind, t.title,
@@ -100,6 +145,15 @@ join pgflow.run r using (project_id, run_id)
 where t.state = 'open' and t.project_id = any ((select pgflow._my_projects())::text[]);
 comment on view pgflow.inbox is
     'The open tasks. Decide with pgflow.approve(task_id, comment) or pgflow.reject.';
+comment on column pgflow.inbox.step is 'The key under which the handler asked.';
+comment on column pgflow.inbox.payload is 'What the person is to look at.';
+comment on column pgflow.inbox.assignee is 'A database role or login; only it decides.';
+comment on column pgflow.inbox.assignee_role is
+    'If a database role of that name exists, only its members decide; else a label.';
+comment on column pgflow.inbox.requested_by is 'The actor that enqueued the run.';
+comment on column pgflow.inbox.due_at is 'After this it can no longer be decided.';
+comment on column pgflow.inbox.policy is
+    'What happens to the run then; table task_policy explains it.';
 
 create or replace view pgflow.task_history with (security_barrier) as
 select t.project_id as project, t.task_id, t.run_id, t.key as step, t.kind, t.title, t.payload,
@@ -110,6 +164,17 @@ from pgflow.task t
 where t.state <> 'open' and t.project_id = any ((select pgflow._my_projects())::text[]);
 comment on view pgflow.task_history is
     'Tasks that were decided, expired, or closed with their run.';
+comment on column pgflow.task_history.step is 'The key under which the handler asked.';
+comment on column pgflow.task_history.payload is 'What the person was shown.';
+comment on column pgflow.task_history.payload_sha256 is
+    'Hex SHA-256 of the database''s text of the payload.';
+comment on column pgflow.task_history.state is
+    'approved, rejected, expired, or cancelled: its run ended before.';
+comment on column pgflow.task_history.decided_by is
+    'The actor: the role set with set role, else the login.';
+comment on column pgflow.task_history.decided_login is
+    'The login of the session in which it was decided.';
+comment on column pgflow.task_history.data is 'The value that approve was given as decision.';
 
 create or replace view pgflow.queue_stats with (security_barrier) as
 select q.project_id, q.queue, q.paused_at, q.max_concurrent, q.lease_ttl, q.max_attempts, q.timeout,
@@ -138,6 +203,18 @@ left join (
 where q.project_id = any ((select pgflow._my_projects())::text[]);
 comment on view pgflow.queue_stats is
     'Each queue with its settings, its live runs by state and its live workers.';
+comment on column pgflow.queue_stats.paused_at is 'Since when no run of it is claimed.';
+comment on column pgflow.queue_stats.max_concurrent is
+    'At most so many of its runs are leased at once, over all hosts. Null: no limit.';
+comment on column pgflow.queue_stats.lease_ttl is
+    'A lease expires when its worker has not beaten for so long.';
+comment on column pgflow.queue_stats.waiting is 'Runs that wait for somebody or something.';
+comment on column pgflow.queue_stats.paused is 'Runs that are paused themselves.';
+comment on column pgflow.queue_stats.available_slots is
+    'max_concurrent less the leases that count; null without a limit.';
+comment on column pgflow.queue_stats.oldest_pending_at is
+    'When the oldest of its pending runs was created.';
+comment on column pgflow.queue_stats.workers is 'Live workers that take runs of it.';
 
 create or replace view pgflow.worker_status with (security_barrier) as
 select w.project_id, w.worker_id,
@@ -156,3 +233,9 @@ left join pgflow.worker_beat b using (project_id, worker_id)
 where w.project_id = any ((select pgflow._my_projects())::text[]);
 comment on view pgflow.worker_status is
     'Workers: alive, stopped, or dead (no beat for the shortest lease_ttl of its queues).';
+comment on column pgflow.worker_status.status is 'alive, stopped (it said goodbye), or dead.';
+comment on column pgflow.worker_status.concurrency is 'How many runs it says it executes at once.';
+comment on column pgflow.worker_status.running is 'Runs that it holds.';
+comment on column pgflow.worker_status.beat_at is
+    'When it was last heard of; null once it has stopped.';
+comment on column pgflow.worker_status.version is 'The version of the worker''s app.';

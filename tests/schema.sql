@@ -218,6 +218,7 @@ CREATE TABLE pgflow.handler (
     registered_at timestamp with time zone NOT NULL,
     CONSTRAINT handler_is_at_most_200_characters CHECK (((char_length(handler) >= 1) AND (char_length(handler) <= 200))),
     CONSTRAINT max_attempts_is_1_to_1000 CHECK (((max_attempts >= 1) AND (max_attempts <= 1000))),
+    CONSTRAINT queue_is_at_most_100_characters CHECK (((char_length(queue) >= 1) AND (char_length(queue) <= 100))),
     CONSTRAINT retry_base_is_at_most_30_days CHECK (((retry_base >= '00:00:00'::interval) AND (retry_base <= '30 days'::interval))),
     CONSTRAINT retry_factor_is_1_to_100 CHECK (((retry_factor >= (1)::double precision) AND (retry_factor <= (100)::double precision))),
     CONSTRAINT retry_max_is_at_most_30_days CHECK (((retry_max >= '00:00:00'::interval) AND (retry_max <= '30 days'::interval))),
@@ -257,6 +258,20 @@ CREATE VIEW pgflow.inbox WITH (security_barrier='true') AS
   WHERE ((t.state = 'open'::text) AND (t.project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[])));
 
 COMMENT ON VIEW pgflow.inbox IS 'The open tasks. Decide with pgflow.approve(task_id, comment) or pgflow.reject.';
+
+COMMENT ON COLUMN pgflow.inbox.step IS 'The key under which the handler asked.';
+
+COMMENT ON COLUMN pgflow.inbox.payload IS 'What the person is to look at.';
+
+COMMENT ON COLUMN pgflow.inbox.assignee IS 'A database role or login; only it decides.';
+
+COMMENT ON COLUMN pgflow.inbox.assignee_role IS 'If a database role of that name exists, only its members decide; else a label.';
+
+COMMENT ON COLUMN pgflow.inbox.requested_by IS 'The actor that enqueued the run.';
+
+COMMENT ON COLUMN pgflow.inbox.due_at IS 'After this it can no longer be decided.';
+
+COMMENT ON COLUMN pgflow.inbox.policy IS 'What happens to the run then; table task_policy explains it.';
 
 CREATE TABLE pgflow.installation (
     one boolean DEFAULT true NOT NULL,
@@ -395,6 +410,22 @@ CREATE VIEW pgflow.queue_stats WITH (security_barrier='true') AS
   WHERE (q.project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[]));
 
 COMMENT ON VIEW pgflow.queue_stats IS 'Each queue with its settings, its live runs by state and its live workers.';
+
+COMMENT ON COLUMN pgflow.queue_stats.paused_at IS 'Since when no run of it is claimed.';
+
+COMMENT ON COLUMN pgflow.queue_stats.max_concurrent IS 'At most so many of its runs are leased at once, over all hosts. Null: no limit.';
+
+COMMENT ON COLUMN pgflow.queue_stats.lease_ttl IS 'A lease expires when its worker has not beaten for so long.';
+
+COMMENT ON COLUMN pgflow.queue_stats.waiting IS 'Runs that wait for somebody or something.';
+
+COMMENT ON COLUMN pgflow.queue_stats.paused IS 'Runs that are paused themselves.';
+
+COMMENT ON COLUMN pgflow.queue_stats.available_slots IS 'max_concurrent less the leases that count; null without a limit.';
+
+COMMENT ON COLUMN pgflow.queue_stats.oldest_pending_at IS 'When the oldest of its pending runs was created.';
+
+COMMENT ON COLUMN pgflow.queue_stats.workers IS 'Live workers that take runs of it.';
 
 CREATE TABLE pgflow.refusal (
     sqlstate text NOT NULL COLLATE pg_catalog."C",
@@ -583,6 +614,54 @@ UNION ALL
 
 COMMENT ON VIEW pgflow.runs IS 'Live and finished runs. lease_until and heartbeat_at are those of the worker.';
 
+COMMENT ON COLUMN pgflow.runs.attempt_count IS 'Executions that failed or were lost, held against max_attempts.';
+
+COMMENT ON COLUMN pgflow.runs.lease_no IS 'How often it was leased. The fencing token of the present lease.';
+
+COMMENT ON COLUMN pgflow.runs.worker_id IS 'The worker that holds it; null unless it is running.';
+
+COMMENT ON COLUMN pgflow.runs.last_worker_id IS 'The worker that held it when it ended.';
+
+COMMENT ON COLUMN pgflow.runs.lease_until IS 'When the lease expires, if its worker isn''t heard of before.';
+
+COMMENT ON COLUMN pgflow.runs.heartbeat_at IS 'The worker''s last beat.';
+
+COMMENT ON COLUMN pgflow.runs.pause_reason IS 'Why it is paused.';
+
+COMMENT ON COLUMN pgflow.runs.waits_for IS 'Journal keys that it waits for; kept while it is paused.';
+
+COMMENT ON COLUMN pgflow.runs.run_at IS 'Not before; for a retried run, when the next execution was due.';
+
+COMMENT ON COLUMN pgflow.runs.first_started_at IS 'When it was leased for the first time.';
+
+COMMENT ON COLUMN pgflow.runs.started_at IS 'When it was leased for the last time; live runs: the present lease.';
+
+COMMENT ON COLUMN pgflow.runs.timeout IS 'Bound of one execution.';
+
+COMMENT ON COLUMN pgflow.runs.deadline IS 'Bound of the whole run, waits included.';
+
+COMMENT ON COLUMN pgflow.runs.error_code IS 'Why it ended without completing; table error_code explains it.';
+
+COMMENT ON COLUMN pgflow.runs.last_error IS 'What the last failed execution raised (type, message, traceback); kept after a later success.';
+
+COMMENT ON COLUMN pgflow.runs.input_sha256 IS 'Hex SHA-256 of the database''s text of the input.';
+
+COMMENT ON COLUMN pgflow.runs.output_sha256 IS 'Hex SHA-256 of the database''s text of the output.';
+
+COMMENT ON COLUMN pgflow.runs.cost_usd IS 'What its executions said they cost.';
+
+COMMENT ON COLUMN pgflow.runs.step_count IS 'Steps whose results were journalled.';
+
+COMMENT ON COLUMN pgflow.runs.correlation_id IS 'Ties runs together; the run''s own id unless one was given. Retries share the first one''s.';
+
+COMMENT ON COLUMN pgflow.runs.retry_of IS 'The finished run whose work it does again.';
+
+COMMENT ON COLUMN pgflow.runs.root_run_id IS 'Itself, for a run without a parent.';
+
+COMMENT ON COLUMN pgflow.runs.created_by IS 'The actor that enqueued it.';
+
+COMMENT ON COLUMN pgflow.runs.ended_by IS 'The actor that cancelled it or rejected its task.';
+
 CREATE TABLE pgflow.state (
     state text NOT NULL COLLATE pg_catalog."C",
     is_live boolean NOT NULL,
@@ -616,6 +695,20 @@ CREATE VIEW pgflow.task_history WITH (security_barrier='true') AS
   WHERE ((state <> 'open'::text) AND (project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[])));
 
 COMMENT ON VIEW pgflow.task_history IS 'Tasks that were decided, expired, or closed with their run.';
+
+COMMENT ON COLUMN pgflow.task_history.step IS 'The key under which the handler asked.';
+
+COMMENT ON COLUMN pgflow.task_history.payload IS 'What the person was shown.';
+
+COMMENT ON COLUMN pgflow.task_history.payload_sha256 IS 'Hex SHA-256 of the database''s text of the payload.';
+
+COMMENT ON COLUMN pgflow.task_history.state IS 'approved, rejected, expired, or cancelled: its run ended before.';
+
+COMMENT ON COLUMN pgflow.task_history.decided_by IS 'The actor: the role set with set role, else the login.';
+
+COMMENT ON COLUMN pgflow.task_history.decided_login IS 'The login of the session in which it was decided.';
+
+COMMENT ON COLUMN pgflow.task_history.data IS 'The value that approve was given as decision.';
 
 CREATE TABLE pgflow.task_policy (
     policy text NOT NULL COLLATE pg_catalog."C",
@@ -785,6 +878,22 @@ CREATE VIEW pgflow.timeline WITH (security_barrier='true') AS
 
 COMMENT ON VIEW pgflow.timeline IS 'All that happened to each run, numbered by event_no. Select by run_id, order by event_no.';
 
+COMMENT ON COLUMN pgflow.timeline.event_no IS 'Rises within the run, from 1.';
+
+COMMENT ON COLUMN pgflow.timeline.type IS 'The engine''s own types are in table event_type; the others were emitted.';
+
+COMMENT ON COLUMN pgflow.timeline.by IS 'The actor; pgflow where the engine or a worker did it by itself.';
+
+COMMENT ON COLUMN pgflow.timeline.worker_id IS 'The worker whose lease began or ended with this event.';
+
+COMMENT ON COLUMN pgflow.timeline.lease_no IS 'The lease that began or ended with this event, or under which the step was journalled.';
+
+COMMENT ON COLUMN pgflow.timeline.attempt IS 'Failed executions before.';
+
+COMMENT ON COLUMN pgflow.timeline.step IS 'The key of the step.';
+
+COMMENT ON COLUMN pgflow.timeline.key IS 'The idempotency key that emit was given.';
+
 CREATE VIEW pgflow.worker_status WITH (security_barrier='true') AS
  SELECT w.project_id,
     w.worker_id,
@@ -811,6 +920,16 @@ CREATE VIEW pgflow.worker_status WITH (security_barrier='true') AS
   WHERE (w.project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[]));
 
 COMMENT ON VIEW pgflow.worker_status IS 'Workers: alive, stopped, or dead (no beat for the shortest lease_ttl of its queues).';
+
+COMMENT ON COLUMN pgflow.worker_status.status IS 'alive, stopped (it said goodbye), or dead.';
+
+COMMENT ON COLUMN pgflow.worker_status.concurrency IS 'How many runs it says it executes at once.';
+
+COMMENT ON COLUMN pgflow.worker_status.running IS 'Runs that it holds.';
+
+COMMENT ON COLUMN pgflow.worker_status.beat_at IS 'When it was last heard of; null once it has stopped.';
+
+COMMENT ON COLUMN pgflow.worker_status.version IS 'The version of the worker''s app.';
 
 ALTER TABLE ONLY pgflow.task
     ADD CONSTRAINT a_run_asks_once_per_key UNIQUE (project_id, run_id, key);
