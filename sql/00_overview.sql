@@ -11,8 +11,8 @@
 --
 -- Who may call what. 19_grants has the list: readers the views, clients what starts and steers
 -- runs, approvers what decides tasks, workers the worker's verbs, admins all of it. Each public
--- function takes `project` last and begins with _project(), which refuses whoever is not a member.
--- Private functions begin with _ and take p_project first; nobody is granted them.
+-- function takes `project` last and begins with _enter_project(), which refuses whoever is not a
+-- member. Private functions begin with _ and take p_project first; nobody is granted them.
 --
 -- Time is now(), the database's clock, read once per verb. Ownership is lease_no: it grows at every
 -- lease, each write of a worker names it, and a write that names an old one changes nothing.

@@ -25,8 +25,9 @@ $$;
 comment on function pgflow._is_member is
     'Whether the actor is a member of the project, or an admin.';
 
--- An unknown project and one of others give the same refusal: nobody learns what exists.
-create or replace function pgflow._project(p_project text)
+-- An unknown project and one of others give the same refusal: nobody learns what exists. (Not named
+-- _project: that is the array type of table project, and a call with a literal would be a cast.)
+create or replace function pgflow._enter_project(p_project text)
 returns text
 language plpgsql
 stable
@@ -46,7 +47,7 @@ begin
     return v_project;
 end
 $$;
-comment on function pgflow._project is
+comment on function pgflow._enter_project is
     'The project meant: the argument, else the setting pgflow.project, else default. Raises PF502.';
 
 create or replace function pgflow.this_project(project text default null)
@@ -57,7 +58,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    return pgflow._project(this_project.project);
+    return pgflow._enter_project(this_project.project);
 end
 $$;
 comment on function pgflow.this_project is
@@ -109,7 +110,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_project text := pgflow._project(add_member.project);
+    v_project text := pgflow._enter_project(add_member.project);
 begin
     if not exists (select from pg_catalog.pg_roles r where r.rolname = add_member.member) then
         perform pgflow._refuse_value('member', 'an existing database role', add_member.member);
@@ -128,7 +129,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_project text := pgflow._project(remove_member.project);
+    v_project text := pgflow._enter_project(remove_member.project);
 begin
     delete from pgflow.project_member m
     where m.project_id = v_project and m.member = remove_member.member;

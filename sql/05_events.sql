@@ -91,7 +91,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_project text := pgflow._project(emit.project);
+    v_project text := pgflow._enter_project(emit.project);
 begin
     if emit.type is null or char_length(emit.type) not between 1 and 100 then
         perform pgflow._refuse_value('type', '1 to 100 characters', emit.type);

@@ -218,7 +218,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_project text := pgflow._project(enqueue.project);
+    v_project text := pgflow._enter_project(enqueue.project);
     v_run_id uuid;
 begin
     perform pgflow._check_run(enqueue.handler, enqueue.queue, enqueue.priority, enqueue.run_at,
@@ -264,7 +264,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_project text := pgflow._project(enqueue_many.project);
+    v_project text := pgflow._enter_project(enqueue_many.project);
     v_key text;
     v_n integer;
     v_run_ids uuid[] := array_fill(null::uuid,

@@ -29,9 +29,9 @@ begin
               excluded.retry_base,
                             excluded.retry_factor, excluded.retry_max);
 exception
-    when check_violation or not_null_violation or data_exception then
+    when check_violation or not_null_violation or data_exception or cardinality_violation then
         perform pgflow._refuse_value('handlers',
-            'objects of handler, queue, max_attempts (1 to 1000) and, in seconds, timeout, '
+            'objects, one for each handler, of handler, queue, max_attempts (1 to 1000) and, in seconds, timeout, '
             'retry_base, retry_max (at most 30 days); retry_factor is 1 to 100', sqlerrm);
 end
 $$;
@@ -49,7 +49,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_project text := pgflow._project(register_worker.project);
+    v_project text := pgflow._enter_project(register_worker.project);
     v_now timestamptz := pgflow.now();
     v_settings pgflow.worker_settings_v1;
     v_queue text;
@@ -60,6 +60,7 @@ begin
         perform pgflow._refuse_value('worker_id', '1 to 200 characters without spaces',
             register_worker.worker_id);
     elsif coalesce(cardinality(register_worker.queues), 0) = 0
+       or array_ndims(register_worker.queues) > 1
        or array_position(register_worker.queues, null) is not null
        or exists (select from unnest(register_worker.queues) as u (q)
            where char_length(u.q) not between 1 and 100) then
@@ -168,7 +169,12 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    return query select b.* from pgflow._beat(pgflow._project(beat.project), beat.worker_id,
+    if cardinality(beat.run_ids) is distinct from cardinality(beat.lease_nos)
+       or array_position(beat.lease_nos, null) is not null then
+        perform pgflow._refuse_value('lease_nos', 'one lease number for each run id',
+            cardinality(beat.lease_nos) || ' numbers');
+    end if;
+    return query select b.* from pgflow._beat(pgflow._enter_project(beat.project), beat.worker_id,
         beat.run_ids, beat.lease_nos) as b;
 end
 $$;
@@ -184,7 +190,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_project text := pgflow._project(stop_worker.project);
+    v_project text := pgflow._enter_project(stop_worker.project);
     v_now timestamptz := pgflow.now();
     v_held uuid[];
 begin

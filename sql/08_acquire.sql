@@ -364,7 +364,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_project text := pgflow._project(acquire.project);
+    v_project text := pgflow._enter_project(acquire.project);
 begin
     if acquire.max_runs is null or acquire.max_runs not between 1 and 10000 then
         perform pgflow._refuse_value('max_runs', '1 to 10000', acquire.max_runs::text);

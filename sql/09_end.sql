@@ -210,7 +210,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_project text := pgflow._project(complete.project);
+    v_project text := pgflow._enter_project(complete.project);
 begin
     perform pgflow._check_batch(complete.run_ids, complete.lease_nos,
         array[cardinality(complete.outputs),

@@ -75,7 +75,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_project text := pgflow._project(release.project);
+    v_project text := pgflow._enter_project(release.project);
     v_now timestamptz := pgflow.now();
     v_run pgflow.run;
     v_given record;
@@ -193,7 +193,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_project text := pgflow._project(fail.project);
+    v_project text := pgflow._enter_project(fail.project);
     v_run pgflow.run;
     v_given record;
     v_unknown text;

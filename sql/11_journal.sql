@@ -87,7 +87,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_project text := pgflow._project(record_step.project);
+    v_project text := pgflow._enter_project(record_step.project);
 begin
     perform pgflow._check_batch(record_step.run_ids, record_step.lease_nos,
         array[coalesce(cardinality(record_step.keys), 0), cardinality(record_step.digests),

@@ -129,7 +129,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_project text := pgflow._project(park.project);
+    v_project text := pgflow._enter_project(park.project);
 begin
     if jsonb_typeof(park.parks) is distinct from 'array' then
         perform pgflow._refuse_value('parks', 'an array of objects', left(park.parks::text, 200));

@@ -136,7 +136,7 @@ begin
         perform pgflow._refuse_value('comment', 'at most 10000 characters',
             char_length(approve.comment) || ' characters');
     end if;
-    return pgflow._decide(pgflow._project(approve.project), approve.task_id, 'approved',
+    return pgflow._decide(pgflow._enter_project(approve.project), approve.task_id, 'approved',
         approve.comment,
         approve.decision);
 end
@@ -159,7 +159,7 @@ begin
         perform pgflow._refuse_value('comment', 'at most 10000 characters',
             char_length(reject.comment) || ' characters');
     end if;
-    return pgflow._decide(pgflow._project(reject.project), reject.task_id, 'rejected',
+    return pgflow._decide(pgflow._enter_project(reject.project), reject.task_id, 'rejected',
         reject.comment, null);
 end
 $$;

@@ -40,7 +40,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_project text := pgflow._project(cancel.project);
+    v_project text := pgflow._enter_project(cancel.project);
     v_run pgflow.run := pgflow._locked(v_project, cancel.run_id);
 begin
     if v_run.run_id is null then
@@ -85,7 +85,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_project text := pgflow._project(pause.project);
+    v_project text := pgflow._enter_project(pause.project);
     v_run pgflow.run := pgflow._locked(v_project, pause.run_id);
 begin
     if v_run.run_id is null then
@@ -115,7 +115,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_project text := pgflow._project(resume.project);
+    v_project text := pgflow._enter_project(resume.project);
     v_now timestamptz := pgflow.now();
     v_run pgflow.run := pgflow._locked(v_project, resume.run_id);
     v_state text := 'pending';
@@ -158,7 +158,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_project text := pgflow._project(retry.project);
+    v_project text := pgflow._enter_project(retry.project);
     v_old pgflow.run_finished;
     v_state text;
 begin
@@ -198,7 +198,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_project text := pgflow._project(define_queue.project);
+    v_project text := pgflow._enter_project(define_queue.project);
     v_queue pgflow.queue;
 begin
     if define_queue.queue is null or char_length(define_queue.queue) not between 1 and 100 then
@@ -255,7 +255,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_project text := pgflow._project(pause_queue.project);
+    v_project text := pgflow._enter_project(pause_queue.project);
     v_now timestamptz := pgflow.now();
     v_paused_at timestamptz;
 begin
@@ -278,7 +278,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_project text := pgflow._project(resume_queue.project);
+    v_project text := pgflow._enter_project(resume_queue.project);
 begin
     perform pgflow._known_queue(v_project, resume_queue.queue);
     update pgflow.queue q set paused_at = null, paused_by = null

@@ -267,7 +267,7 @@ begin
     select t.promoted, pgflow._count_reaped(t.reaped, 'pending'),
     pgflow._count_reaped(t.reaped, 'failed'),
         t.expired
-    from pgflow._tick(pgflow._project(tick.project), pgflow.now()) as t;
+    from pgflow._tick(pgflow._enter_project(tick.project), pgflow.now()) as t;
 end
 $$;
 comment on function pgflow.tick is
@@ -284,7 +284,7 @@ as $$
 begin
     return query
     select pgflow._count_reaped(r.reaped, 'pending'), pgflow._count_reaped(r.reaped, 'failed')
-    from pgflow._reap(pgflow._project(reap.project), pgflow.now()) as r (reaped);
+    from pgflow._reap(pgflow._enter_project(reap.project), pgflow.now()) as r (reaped);
 end
 $$;
 comment on function pgflow.reap is

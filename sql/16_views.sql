@@ -127,7 +127,7 @@ comment on column pgflow.timeline.event_no is 'Rises within the run, from 1.';
 comment on column pgflow.timeline.type is
     'The engine''s own types are in table event_type; the others were emitted.';
 comment on column pgflow.timeline.by is
-    'The actor; pgflow where the engine or a worker did it by itself.';
+    'The actor: a role or login; pgflow for leases, steps and results.';
 comment on column pgflow.timeline.worker_id is
     'The worker whose lease began or ended with this event.';
 comment on column pgflow.timeline.lease_no is

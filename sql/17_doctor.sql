@@ -5,7 +5,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_project text := pgflow._project(doctor.project);
+    v_project text := pgflow._enter_project(doctor.project);
     v_now timestamptz := pgflow.now();
 begin
     return query

@@ -1,0 +1,7 @@
+"""python -m pgflow.cli is the command pgflow."""
+
+from __future__ import annotations
+
+from .group import main
+
+main(prog_name="pgflow")

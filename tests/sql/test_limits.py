@@ -1,0 +1,181 @@
+"""max_concurrent: at most so many of a queue's runs are leased at once, over all hosts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.sql.conftest import Connect, Engine, Lease
+
+
+@pytest.fixture(autouse=True)
+def limit(engine: Engine) -> None:
+    engine.call("define_queue", queue="two", max_concurrent=2)
+    engine.worker("w:1", ["two"])
+    engine.worker("w:2", ["two"])
+
+
+def take(engine: Engine, worker_id: str = "w:1") -> list[Lease]:
+    return engine.acquire(worker_id=worker_id, queues=["two"]).leases
+
+
+def slots(engine: Engine) -> int:
+    return int(engine.value("select count(*) from pgflow.slot where queue = 'two'"))
+
+
+def test_no_more_are_leased_than_the_limit_over_all_workers(engine: Engine) -> None:
+    run_ids = engine.enqueue_many([{}] * 5, queue="two")
+    taken = [
+        *engine.acquire(1, worker_id="w:1", queues=["two"]).run_ids,
+        *engine.acquire(5, worker_id="w:2", queues=["two"]).run_ids,
+    ]
+    assert taken == run_ids[:2]
+    assert take(engine, "w:1") == take(engine, "w:2") == []
+
+
+def test_another_queue_has_no_part_in_the_limit(engine: Engine) -> None:
+    engine.enqueue_many([{}] * 3, queue="two")
+    engine.enqueue_many([{}] * 3, queue="default")
+    look = engine.acquire(queues=["default", "two"])
+    assert [lease.body["queue"] for lease in look.leases].count("two") == 2
+    assert len(look.leases) == 5
+
+
+@pytest.mark.parametrize("how", ["complete", "fail", "retry", "release", "park", "refuse", "misfit"])
+def test_each_end_of_a_lease_frees_its_slot(engine: Engine, how: str) -> None:
+    engine.enqueue_many([{}] * 3, queue="two")
+    lease, _ = take(engine)
+    if how == "complete":
+        engine.complete(lease)
+    elif how == "fail":
+        engine.fail(lease, retries=[False])
+    elif how == "retry":
+        engine.fail(lease)
+    elif how == "release":
+        engine.release(lease)
+    elif how == "park":
+        engine.park(lease)
+    elif how == "misfit":
+        engine.fail(lease, code="E-RUN-012")
+    else:
+        engine.complete(lease, output="no json")
+    assert slots(engine) == 1
+    assert len(take(engine, "w:2")) == 1
+
+
+@pytest.mark.parametrize("how", ["cancel", "pause"])
+def test_the_slot_of_a_run_taken_away_is_kept_until_its_worker_beats_without_it(
+    engine: Engine, how: str
+) -> None:
+    engine.enqueue_many([{}] * 3, queue="two")
+    gone, other = take(engine)
+    engine.call(how, run_id=gone.run_id)
+    assert take(engine, "w:2") == []
+    engine.later(seconds=6)
+    assert [line["outcome"] for line in engine.beat(gone, other)] == ["lost"]
+    assert take(engine, "w:2") == []  # its handler still runs
+    engine.beat(other)
+    assert len(take(engine, "w:2")) == 1
+
+
+def test_the_slot_of_a_run_taken_away_is_freed_when_its_worker_is_dead(engine: Engine) -> None:
+    engine.enqueue_many([{}] * 3, queue="two")
+    gone, _ = take(engine)
+    engine.call("cancel", run_id=gone.run_id)
+    engine.later(seconds=61)
+    engine.beat(worker_id="w:2")
+    engine.tick()
+    assert len(take(engine, "w:2")) == 2
+
+
+def test_the_slot_of_a_run_taken_away_is_freed_when_its_worker_stops(engine: Engine) -> None:
+    engine.enqueue_many([{}] * 3, queue="two")
+    gone, _ = take(engine)
+    engine.call("cancel", run_id=gone.run_id)
+    engine.call("stop_worker", worker_id="w:1")
+    assert len(take(engine, "w:2")) == 2
+
+
+def test_a_deadline_of_a_running_run_keeps_its_slot_as_well(engine: Engine) -> None:
+    engine.enqueue_many([{}] * 3, queue="two", deadline=engine.value("select %s + interval '9 s'", engine.now))
+    gone = take(engine)
+    engine.later(seconds=9)
+    assert engine.tick()["expired"] == 3
+    engine.enqueue(queue="two")
+    assert take(engine, "w:2") == []
+    engine.beat(*gone)
+    assert take(engine, "w:2") == []
+    engine.beat()
+    assert len(take(engine, "w:2")) == 1
+
+
+def test_a_reaped_run_frees_its_slot(engine: Engine) -> None:
+    engine.enqueue_many([{}] * 3, queue="two")
+    take(engine)
+    engine.later(seconds=61)
+    assert len(take(engine, "w:2")) == 2
+    assert slots(engine) == 2
+
+
+def test_a_beat_before_the_reply_of_acquire_came_frees_no_slot(engine: Engine) -> None:
+    engine.enqueue_many([{}] * 3, queue="two")
+    take(engine)
+    engine.later(seconds=4)
+    engine.beat()
+    assert slots(engine) == 2
+
+
+def test_a_waiting_run_holds_no_slot_and_takes_one_again_when_it_is_woken(engine: Engine) -> None:
+    woken = engine.waiting(queue="two")
+    engine.enqueue_many([{}] * 2, queue="two")
+    assert len(take(engine)) == 2
+    engine.approve(engine.task(woken))
+    assert take(engine, "w:2") == []
+
+
+def test_the_limit_can_be_lowered_and_raised_under_way(engine: Engine) -> None:
+    engine.enqueue_many([{}] * 5, queue="two")
+    held = take(engine)
+    engine.call("define_queue", queue="two", max_concurrent=1)
+    engine.complete(held[0])
+    assert take(engine) == []
+    engine.call("define_queue", queue="two", max_concurrent=3)
+    assert len(take(engine)) == 2
+
+
+def test_a_limit_set_under_way_counts_what_is_leased_from_then_on(engine: Engine) -> None:
+    engine.enqueue_many([{}] * 4, queue="later")
+    before = engine.acquire(1, queues=["later"]).leases
+    engine.call("define_queue", queue="later", max_concurrent=1)
+    assert len(engine.acquire(queues=["later"]).leases) == 1
+    engine.complete(*before)
+    assert engine.acquire(queues=["later"]).leases == []
+
+
+def test_a_limit_needs_read_committed(engine: Engine) -> None:
+    engine.enqueue(queue="two")
+    with engine.refused("PF503", "queue"), engine.conn.transaction():
+        engine.conn.execute("set transaction isolation level repeatable read")
+        take(engine)
+
+
+def test_two_workers_that_look_at_once_do_not_pass_the_limit(
+    engine: Engine, connect: Connect
+) -> None:
+    other = connect()
+    other.conn.execute("set lock_timeout = '1ms'")
+    engine.enqueue_many([{}] * 5, queue="two")
+    with engine.conn.transaction():
+        assert len(take(engine, "w:1")) == 2
+        with pytest.raises(Exception, match="lock timeout"):
+            take(other, "w:2")  # the count waits for the lock
+    assert take(other, "w:2") == []
+
+
+def test_queue_stats_tells_the_free_slots(engine: Engine) -> None:
+    engine.enqueue_many([{}] * 3, queue="two")
+    engine.acquire(1, queues=["two"])
+    stats = engine.queue_stats("two")
+    assert (stats["max_concurrent"], stats["available_slots"], stats["running"]) == (2, 1, 1)
