@@ -31,8 +31,9 @@ begin
 exception
     when check_violation or not_null_violation or data_exception or cardinality_violation then
         perform pgflow._refuse_value('handlers',
-            'objects, one for each handler, of handler, queue, max_attempts (1 to 1000) and, in seconds, timeout, '
-            'retry_base, retry_max (at most 30 days); retry_factor is 1 to 100', sqlerrm);
+            'objects, one for each handler, of handler, queue, max_attempts (1 to 1000), '
+            'retry_factor (1 to 100) and, in seconds, timeout, retry_base, retry_max '
+            '(at most 30 days)', sqlerrm);
 end
 $$;
 comment on function pgflow._register_handlers is

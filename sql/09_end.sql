@@ -45,7 +45,8 @@ begin
             g.handler, g.queue, p_state, g.state, g.priority, g.depth,
             g.attempt + (p_state = 'failed' and g.state = 'running')::integer, g.max_attempts,
             g.lease_no,
-            g.lease_event_no, g.last_event_no + 1, g.step_count + coalesce(w.steps, 0), g.worker_id,
+            g.lease_event_no, g.last_event_no + 1, g.step_count + pgflow._steps(w.steps),
+            g.worker_id,
             g.created_at, g.run_at, g.deadline, g.first_started_at, g.leased_at, v_now, g.timeout,
             g.created_by, p_by, g.correlation_id, g.idempotency_key, p_code, left(p_detail, 8000),
             case when w.cost is null then g.cost_usd else coalesce(g.cost_usd, 0) + w.cost end,
@@ -112,14 +113,18 @@ begin
         v_line.code := v_finished.error_code;
         v_line.detail := v_finished.error_detail;
         if v_finished.lease_no = p_lease_no and v_finished.lease_event_no is not null then
-            v_end := v_finished.state;
+            v_end := concat_ws(' ', v_finished.state, v_finished.error_code);
         end if;
     else
         select r.state into v_line.state from pgflow.run r
         where r.project_id = p_project and r.run_id = p_run_id;
     end if;
     if v_end is null then
-        select e.type into v_end from pgflow.event e
+        select case when e.type = 'run.paused'
+                    then e.type || ' ' || coalesce(left(e.payload ->> 'reason', 9), '')
+                    else e.type end
+        into v_end
+        from pgflow.event e
         where e.project_id = p_project and e.run_id = p_run_id and e.lease_no = p_lease_no
           and e.lease_event_no is not null;
     end if;
@@ -128,8 +133,8 @@ begin
 end
 $$;
 comment on function pgflow._after_lease is
-    'The outcome line of a verb whose lease is gone; p_ends are the states and event types it '
-    'would have made.';
+    'The outcome line of a verb whose lease is gone; p_ends are the ends that it would have made: '
+    'a state with its error code, or an event type.';
 
 -- If one row is bad (a \u0000 in a string, an output over its limit) the halves are tried again,
 -- until the one that is left fails alone.
@@ -158,11 +163,11 @@ begin
             return query
             select a.* from unnest(p_run_ids, p_lease_nos) as g (run_id, lease_no)
             cross join lateral pgflow._after_lease(p_project, g.run_id, g.lease_no,
-                '{completed}') as a
+                '{completed,failed E-RUN-017}') as a
             where g.run_id <> all (v_ended);
         end if;
     elsif v_many = 1 then
-        perform pgflow._end(p_project, p_run_ids, p_lease_nos, 'failed', null, null, p_steps,
+        perform pgflow._end(p_project, p_run_ids, p_lease_nos, 'failed', null, p_costs, p_steps,
             'E-RUN-017',
             v_error, jsonb_build_object('type', 'OutputRefused', 'message', v_error));
         return query select p_run_ids[1], 'refused', 'failed', 'E-RUN-017', v_error;

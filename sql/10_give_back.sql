@@ -18,6 +18,16 @@ $$;
 comment on function pgflow._held is
     'Locks the run if it is running under that lease; else a row of nulls.';
 
+-- Bounded, so that no worker's number can overflow the sum.
+create or replace function pgflow._steps(p_steps integer)
+returns integer
+language sql
+immutable
+as $$
+    select least(greatest(coalesce(p_steps, 0), 0), 1000000)
+$$;
+comment on function pgflow._steps is 'How many steps a worker says it did, 0 to a million.';
+
 create or replace function pgflow._free_slot(p_run pgflow.run)
 returns void
 language plpgsql
@@ -52,7 +62,7 @@ begin
         worker_id = null, leased_at = null, lease_event_no = null, slotted = false,
         last_event_no = r.last_event_no + 1, attempt = r.attempt + p_counts::integer,
         last_error = coalesce(p_error, r.last_error),
-        step_count = r.step_count + coalesce(p_steps, 0),
+        step_count = r.step_count + pgflow._steps(p_steps),
         cost_usd = case when p_cost is null then r.cost_usd else coalesce(r.cost_usd,
             0) + p_cost end
     where r.project_id = p_run.project_id and r.run_id = p_run.run_id;
@@ -131,8 +141,9 @@ returns jsonb
 language plpgsql
 as $$
 declare
-    v_error jsonb := p_error::jsonb;
+    v_error jsonb;
 begin
+    v_error := p_error::jsonb;
     if pg_column_size(v_error) > 65536 then
         v_error := jsonb_build_object('type', left(v_error ->> 'type', 200),
             'message', left(v_error ->> 'message', 8000),
@@ -140,7 +151,7 @@ begin
     end if;
     return v_error;
 exception
-    when data_exception then
+    when data_exception or program_limit_exceeded then
         return jsonb_build_object('type', 'ErrorRefused',
             'message', 'the error itself could not be stored: ' || sqlerrm);
 end
@@ -162,7 +173,7 @@ begin
     -- the code doesn't fit the run: a deploy can mend that, an end can't
     if p_code = 'E-RUN-012' then
         perform pgflow._free_slot(p_run);
-        return pgflow._pause(p_run, p_code || ': ' || p_detail);
+        return pgflow._pause(p_run, p_code || ': ' || p_detail, p_error, p_cost, p_steps);
     end if;
     if p_retry and p_run.attempt + 1 < p_run.max_attempts then
         v_delay := pgflow._backoff(p_run.project_id, p_run.handler, p_run.attempt);
@@ -216,7 +227,8 @@ begin
         if v_run.run_id is null then
             return query select a.* from pgflow._after_lease(v_project, v_given.run_id,
                 v_given.lease_no,
-                '{failed,run.retried,run.paused}') as a;
+                array['failed ' || v_given.code, 'run.retried',
+                'run.paused ' || v_given.code]) as a;
             continue;
         end if;
         return query select v_run.run_id, 'done', pgflow._fail(v_run, v_given.code, v_given.detail,

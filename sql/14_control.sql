@@ -57,7 +57,10 @@ comment on function pgflow.cancel is
     'needed''). Raises PF102, PF502.';
 
 -- any live state -> paused. The caller holds the row. What arrives meanwhile is kept for resume.
-create or replace function pgflow._pause(p_run pgflow.run, p_reason text)
+create or replace function pgflow._pause(
+    p_run pgflow.run, p_reason text, p_error jsonb default null, p_cost numeric default null,
+    p_steps integer default null
+)
 returns text
 language plpgsql
 as $$
@@ -69,7 +72,10 @@ begin
     set state = 'paused', pause_reason = left(coalesce(p_reason, 'operator'), 1000),
         last_event_no = r.last_event_no + 1, worker_id = null, leased_at = null,
         lease_event_no = null,
-        slotted = false
+        slotted = false, last_error = coalesce(p_error, r.last_error),
+        step_count = r.step_count + pgflow._steps(p_steps),
+        cost_usd = case when p_cost is null then r.cost_usd
+                        else coalesce(r.cost_usd, 0) + p_cost end
     where r.project_id = p_run.project_id and r.run_id = p_run.run_id;
     return 'paused';
 end

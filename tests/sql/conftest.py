@@ -260,10 +260,10 @@ class Engine:
         body = {"run_id": str(lease.run_id), "lease_no": lease.lease_no, "waits": asked, **more}
         return body if news is None else {**body, "news": news}
 
-    def waiting(self, *waits: Row, **more: object) -> UUID:
+    def waiting(self, *waits: Row, wait_any: bool = False, **more: Any) -> UUID:
         """Bring a new run to where it waits for approvals."""
         lease = self.leased(**more)
-        assert self.park(lease, *waits)["outcome"] == "done"
+        assert self.park(lease, *waits, wait_any=wait_any)["outcome"] == "done"
         return lease.run_id
 
     def record_steps(self, lease: Lease, **steps: str) -> list[Row]:
