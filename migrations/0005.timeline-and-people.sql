@@ -43,6 +43,7 @@ create table pgflow.journal (
     kind text collate "C" not null,
     news integer,
     lease_no integer,
+    attempt integer,
     event_no integer,
     at timestamptz not null,
     digest bytea,
@@ -53,6 +54,7 @@ create table pgflow.journal (
     constraint value_is_at_most_8_mb check (pg_column_size(value) <= 8388608),
     constraint a_step_has_a_lease_and_news_have_none check (
         (kind = 'step') = (lease_no is not null)
+        and (kind = 'step') = (attempt is not null)
         and (kind = 'step') = (event_no is not null)
         and (kind = 'step') = (news is null))
 );

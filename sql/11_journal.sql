@@ -10,16 +10,17 @@ as $$
 declare
     v_many integer := cardinality(p_run_ids);
     v_half integer := v_many / 2;
+    v_now timestamptz := pgflow.now();
     v_recorded integer;
     v_sqlstate text;
     v_error text;
 begin
     begin
         with given as (
-            select g.*, row_number() over (partition by g.run_id order by g.key) as nth,
+            select g.*, row_number() over (partition by g.run_id, g.lease_no order by g.n) as nth,
                 count(*) over (partition by g.run_id, g.lease_no) as many
-            from unnest(p_run_ids, p_lease_nos, p_keys, p_digests, p_values)
-                 as g (run_id, lease_no, key, digest, value)
+            from unnest(p_run_ids, p_lease_nos, p_keys, p_digests, p_values) with ordinality
+                 as g (run_id, lease_no, key, digest, value, n)
             where not exists (select from pgflow.journal j
                               where j.project_id = p_project and j.run_id = g.run_id
                                   and j.key = g.key)
@@ -30,14 +31,13 @@ begin
             from (select distinct run_id, lease_no, many from given) g
             where r.project_id = p_project and r.run_id = g.run_id and r.run_id = any (p_run_ids)
               and r.state = 'running' and r.lease_no = g.lease_no
-            returning r.run_id, r.lease_no, r.last_event_no - g.many as event_no
+            returning r.run_id, r.lease_no, r.attempt, r.last_event_no - g.many as event_no
         ),
         recorded as (
-            insert into pgflow.journal (project_id, run_id, key, kind, lease_no, event_no, at,
-                digest,
-                value)
-            select p_project, g.run_id, g.key, 'step', g.lease_no, h.event_no + g.nth, pgflow.now(),
-                decode(g.digest, 'hex'), coalesce(g.value, 'null')::jsonb
+            insert into pgflow.journal (project_id, run_id, key, kind, lease_no, attempt, event_no,
+                at, digest, value)
+            select p_project, g.run_id, g.key, 'step', g.lease_no, h.attempt, h.event_no + g.nth,
+                v_now, decode(g.digest, 'hex'), coalesce(g.value, 'null')::jsonb
             from given g
             join held h using (run_id, lease_no)
             returning 1
@@ -60,8 +60,8 @@ begin
                                 and r.state = 'running' and r.lease_no = g.lease_no
                                 and j.lease_no = g.lease_no);
         end if;
-    -- the same call, sent twice, ran at the same time
     elsif v_many = 1 and v_sqlstate = '23505' then
+        -- The same call, sent twice, ran at the same time.
         return query select p_run_ids[1], 'already', null::text, p_keys[1], null::text;
     elsif v_many = 1 then
         return query select p_run_ids[1], 'refused', null::text, p_keys[1], v_error;

@@ -80,12 +80,15 @@ begin
         return v_line;
     end if;
     v_line.news := v_run.news;
-    if v_run.news <> (p_park ->> 'news')::integer then
+    if p_park ->> 'news' is null then
+        perform pgflow._refuse_value('parks.news', 'the news that the worker has seen', null);
+    elsif v_run.news <> (p_park ->> 'news')::integer then
         v_line.outcome := 'news';
         v_line.entries := pgflow._journal(p_project, v_run.run_id, (p_park ->> 'news')::integer);
         return v_line;
     end if;
-    v_keys := array(select w ->> 'key' from jsonb_array_elements(p_park -> 'waits') as w);
+    v_keys := array(
+        select distinct w ->> 'key' from jsonb_array_elements(p_park -> 'waits') as w order by 1);
     if coalesce(cardinality(v_keys), 0) = 0 then
         perform pgflow._refuse_value('waits', 'a list of at least one wait', p_park ->> 'waits');
     end if;
@@ -130,14 +133,16 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_project text := pgflow._enter_project(park.project);
+    v_park jsonb;
 begin
     if jsonb_typeof(park.parks) is distinct from 'array' then
         perform pgflow._refuse_value('parks', 'an array of objects', left(park.parks::text, 200));
     end if;
-    return query
-    select l.* from jsonb_array_elements(park.parks) as p (park)
-    cross join lateral pgflow._park_one(v_project, p.park) as l
-    order by p.park ->> 'run_id';
+    for v_park in
+        select p.park from jsonb_array_elements(park.parks) as p (park) order by p.park ->> 'run_id'
+    loop
+        return next pgflow._park_one(v_project, v_park);
+    end loop;
 end
 $$;
 comment on function pgflow.park is

@@ -116,8 +116,7 @@ from (
     from pgflow.event e
     union all
     select j.project_id, j.run_id, j.event_no, 'step.completed', j.at, 'pgflow', null, j.lease_no,
-    0,
-        j.key, null, null, null
+        j.attempt, j.key, null, null, null
     from pgflow.journal j where j.event_no is not null
 ) t
 where t.project_id = any ((select pgflow._my_projects())::text[]);

@@ -290,11 +290,12 @@ CREATE TABLE pgflow.journal (
     kind text NOT NULL COLLATE pg_catalog."C",
     news integer,
     lease_no integer,
+    attempt integer,
     event_no integer,
     at timestamp with time zone NOT NULL,
     digest bytea,
     value jsonb,
-    CONSTRAINT a_step_has_a_lease_and_news_have_none CHECK ((((kind = 'step'::text) = (lease_no IS NOT NULL)) AND ((kind = 'step'::text) = (event_no IS NOT NULL)) AND ((kind = 'step'::text) = (news IS NULL)))),
+    CONSTRAINT a_step_has_a_lease_and_news_have_none CHECK ((((kind = 'step'::text) = (lease_no IS NOT NULL)) AND ((kind = 'step'::text) = (attempt IS NOT NULL)) AND ((kind = 'step'::text) = (event_no IS NOT NULL)) AND ((kind = 'step'::text) = (news IS NULL)))),
     CONSTRAINT key_is_at_most_500_characters CHECK (((char_length(key) >= 1) AND (char_length(key) <= 500))),
     CONSTRAINT kind_is_known CHECK ((kind = ANY (ARRAY['step'::text, 'approval'::text]))),
     CONSTRAINT value_is_at_most_8_mb CHECK ((pg_column_size(value) <= 8388608))
@@ -882,7 +883,7 @@ COMMENT ON COLUMN pgflow.timeline.event_no IS 'Rises within the run, from 1.';
 
 COMMENT ON COLUMN pgflow.timeline.type IS 'The engine''s own types are in table event_type; the others were emitted.';
 
-COMMENT ON COLUMN pgflow.timeline.by IS 'The actor; pgflow where the engine or a worker did it by itself.';
+COMMENT ON COLUMN pgflow.timeline.by IS 'The actor: a role or login; pgflow for leases, steps and results.';
 
 COMMENT ON COLUMN pgflow.timeline.worker_id IS 'The worker whose lease began or ended with this event.';
 

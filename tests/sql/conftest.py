@@ -6,6 +6,7 @@ runs under the same names. A clone per test takes 200 ms; putting the rows of on
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -340,6 +341,7 @@ class Engine:
 
 
 Connect = Callable[..., Engine]
+MakeRole = Callable[..., str]
 
 
 def _named(held: Sequence[Lease]) -> Row:
@@ -447,3 +449,22 @@ def connect(engine: Engine) -> Iterator[Connect]:
             return Engine(conn, engine.place, engine.now)
 
         yield connect
+
+
+@pytest.fixture
+def make_role(place: Place) -> Iterator[MakeRole]:
+    """Return a maker of logins of this test's own, which have the roles named."""
+    names: list[sql.Identifier] = []
+
+    def make_role(*has: str) -> str:
+        name = f"pgflow_test_{secrets.token_hex(6)}"
+        names.append(sql.Identifier(name))
+        place.admin.execute(sql.SQL("create role {} login").format(names[-1]))
+        for role in has:
+            grant = sql.SQL("grant {} to {}").format(sql.Identifier(role), names[-1])
+            place.admin.execute(grant)
+        return name
+
+    yield make_role
+    for name in names:
+        place.admin.execute(sql.SQL("drop role {}").format(name))
