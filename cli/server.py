@@ -38,12 +38,15 @@ def migrate(session: Session, *, as_json: bool) -> None:
 @click.option("--stop", is_flag=True, help="Stop the server instead.")
 @json_option
 @global_options
-def dev(*, stop: bool, as_json: bool) -> None:
+@pass_session
+def dev(session: Session, *, stop: bool, as_json: bool) -> None:
     """Start the embedded server, migrate it and leave it running.
 
     It is the server of all commands without a DSN. Its data are in $PGFLOW_DATA_DIR, else where the
     user's programs keep their data.
     """
+    if session.dsn:
+        raise click.UsageError("dev has a server of its own; a DSN is for the other commands")
     server = EmbeddedServer()
     if stop:
         _stop(server, as_json=as_json)

@@ -12,7 +12,7 @@ declare
 begin
     return pg_has_role(v_actor, 'pgflow_admin', 'usage')
         or (p_task.assignee is null and p_task.assignee_role is null)
-        or p_task.assignee = v_actor
+        or coalesce(p_task.assignee = v_actor, false)
         or exists (select from pg_catalog.pg_roles r
                    where r.rolname = p_task.assignee and pg_has_role(v_actor, r.oid, 'usage'))
         or exists (select from pg_catalog.pg_roles r
@@ -135,6 +135,9 @@ begin
     if char_length(approve.comment) > 10000 then
         perform pgflow._refuse_value('comment', 'at most 10000 characters',
             char_length(approve.comment) || ' characters');
+    elsif pg_column_size(approve.decision) > 1048576 then
+        perform pgflow._refuse_value('decision', 'at most 1 MB',
+            pg_column_size(approve.decision) || ' bytes');
     end if;
     return pgflow._decide(pgflow._enter_project(approve.project), approve.task_id, 'approved',
         approve.comment,

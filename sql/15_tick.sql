@@ -154,8 +154,12 @@ begin
         v_expired := v_expired + 1;
     end loop;
     for v_task in
+        -- A paused run is left alone until it is resumed, and so is one that no longer waits for
+        -- this.
         select t.* from pgflow.task t
+        join pgflow.run r on r.project_id = p_project and r.run_id = t.run_id
         where t.project_id = p_project and t.state = 'open' and t.due_at <= p_now
+          and r.state <> 'paused' and t.key = any (r.waits_for)
         order by t.run_id
         limit 500
     loop
@@ -175,7 +179,8 @@ declare
     v_run pgflow.run;
 begin
     select r.* into v_run from pgflow.run r
-    where r.project_id = p_task.project_id and r.run_id = p_task.run_id and r.state <> 'paused'
+    where r.project_id = p_task.project_id and r.run_id = p_task.run_id
+      and r.state <> 'paused' and p_task.key = any (r.waits_for)
     for update skip locked;
     if not found then
         return 0;

@@ -93,8 +93,9 @@ def test_an_unknown_task_is_refused(engine: Engine) -> None:
 
 
 def test_a_comment_over_its_limit_is_refused(engine: Engine) -> None:
+    task_id = engine.task(engine.waiting())
     with engine.refused("PF101", "comment"):
-        engine.reject(engine.task(engine.waiting()), comment="c" * 10_001)
+        engine.reject(task_id, comment="c" * 10_001)
 
 
 def test_a_task_whose_time_has_passed_cannot_be_rejected(engine: Engine) -> None:

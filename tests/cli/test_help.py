@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import click
+import pytest
+
+from pgflow import __version__
+from tests.cli.conftest import Command, find_main
+
+COMMANDS = (
+    *("migrate", "dev", "worker", "enqueue", "runs", "show", "timeline", "inbox", "approve"),
+    *("reject", "cancel", "retry", "pause", "resume", "queues", "workers", "doctor"),
+)
+
+
+def test_the_commands_are_those_that_were_promised() -> None:
+    assert sorted(find_main().commands) == sorted(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_tells_what_it_does(anywhere: Command, name: str) -> None:
+    command = find_main().commands[name]
+    done = anywhere(name, "--help")
+    assert done.code == 0
+    assert done.out.startswith(f"Usage: pgflow {name} ")
+    assert command.help
+    assert command.help.splitlines()[0] in done.out
+    for option in command.params:
+        if isinstance(option, click.Option):
+            assert option.help or isinstance(option.type, click.Choice), option.name
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_first_sentence_of_each_command_fits_the_list(anywhere: Command, name: str) -> None:
+    lines = [line for line in anywhere("--help").lines if line.startswith(f"  {name} ")]
+    assert lines
+    assert not lines[0].endswith("...")
+
+
+def test_the_help_tells_the_exit_codes(anywhere: Command) -> None:
+    told = anywhere("--help").out
+    for code in (0, 1, 2, 3, 4, 130, 141):
+        assert f"\n    {code} " in told
+
+
+def test_without_a_command_there_is_help(anywhere: Command) -> None:
+    done = anywhere()
+    assert done.code == 2
+    assert "Commands:" in done.out + done.err
+
+
+def test_the_version_is_the_packages(anywhere: Command) -> None:
+    assert anywhere("--version").out == f"pgflow, version {__version__}\n"
+
+
+def test_the_command_runs_as_a_module() -> None:
+    told = subprocess.check_output([sys.executable, "-m", "pgflow.cli", "--version"], text=True)
+    assert told == f"pgflow, version {__version__}\n"

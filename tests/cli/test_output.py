@@ -1,0 +1,145 @@
+"""What is printed where: on a terminal, into a pipe, to somebody who has gone."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from pgflow import Client
+from tests.cli.conftest import Command, Remains, find_main
+
+COMMAND = [sys.executable, "-m", "pgflow.cli"]
+
+
+def on_terminal(dsn: str, *words: object, columns: int) -> str:
+    """Return what the command shows on a terminal of that width, with its colours."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    ignored = {"NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"}
+    env = {k: v for k, v in os.environ.items() if k not in ignored}
+    env |= {"PGFLOW_DSN": dsn, "TERM": "xterm"}
+    command = [*COMMAND, *map(str, words)]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, env=env) as process:
+        os.close(theirs)
+        shown = b""
+        while chunk := read(ours):
+            shown += chunk
+    os.close(ours)
+    assert process.returncode == 0
+    return shown.decode().replace("\r\n", "\n")
+
+
+def read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 10_000)
+    except OSError:  # how Linux says that nobody writes any more
+        return b""
+
+
+def plain(shown: str) -> list[str]:
+    return re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120, 200])
+@pytest.mark.parametrize("line", ["runs", "queues", "inbox", "timeline {run}"])
+def test_a_table_fits_the_terminal_and_names_what_does_not(
+    dsn: str, remains: Remains, line: str, columns: int
+) -> None:
+    shown = on_terminal(dsn, *line.format(run=remains.waiting).split(), columns=columns)
+    lines = plain(shown)
+    assert max(map(len, lines)) <= columns
+    assert (columns == 200) != any(told.startswith("no room for: ") for told in lines)
+
+
+def test_ids_are_never_cut(dsn: str, remains: Remains) -> None:
+    lines = plain(on_terminal(dsn, "runs", columns=60))
+    assert f"{remains.pending}  pending" in lines[1]
+    assert str(remains.task) in plain(on_terminal(dsn, "inbox", columns=30))[1]
+
+
+@pytest.mark.usefixtures("remains")
+def test_a_terminal_has_colours(dsn: str) -> None:
+    assert "\x1b[31mfailed" in on_terminal(dsn, "runs", columns=80)
+
+
+def test_an_empty_table_says_so(dsn: str) -> None:
+    assert plain(on_terminal(dsn, "runs", columns=120))[1:] == ["none"]
+
+
+def test_texts_cannot_send_the_terminal_commands(
+    dsn: str, succeeds: Command, db: psycopg.Connection
+) -> None:
+    evil = "\x1b]0;owned\x07\x9b31m\nhandler"
+    run = Client(db).enqueue(evil, correlation_id=evil)
+    escaped = r"\x1b]0;owned\x07\x9b31m\x0ahandler"
+    assert escaped in succeeds("runs").out
+    assert escaped in on_terminal(dsn, "runs", columns=200)
+    shown = succeeds("show", run).out
+    assert "\x1b" not in shown
+    assert "\x9b" not in shown
+    assert r"    \x1b]0;owned\x07\x9b31m" in shown
+
+
+def test_wide_characters_are_aligned(succeeds: Command, db: psycopg.Connection) -> None:
+    Client(db).enqueue("日本語", queue="q")
+    Client(db).enqueue("abcdef", queue="q")
+    head, *lines = succeeds("runs").lines
+    assert "  abcdef   -" in lines[0]
+    assert "  日本語   -" in lines[1]
+    assert "  handler  error_code" in head
+
+
+def test_whoever_stops_reading_is_not_told(dsn: str, db: psycopg.Connection) -> None:
+    Client(db).enqueue_many("h", [{"n": n} for n in range(300)])
+    for words in (["runs", "--limit", "300"], ["runs", "--limit", "300", "--json"]):
+        process = subprocess.Popen(
+            [*COMMAND, "--dsn", dsn, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+        process.stderr.close()
+        assert process.wait() == 141
+
+
+def test_ctrl_c_is_quiet(dsn: str, db: psycopg.Connection) -> None:
+    """The command waits for a lock when it is interrupted."""
+    name = "interrupted"
+    with db.transaction():
+        db.execute("lock table pgflow.run in access exclusive mode")
+        command = [*COMMAND, "--dsn", f"{dsn} application_name={name}", "runs"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            waiting = (
+                "select true from pg_stat_activity"
+                " where application_name = %s and wait_event_type = 'Lock'"
+            )
+            with psycopg.connect(dsn, autocommit=True) as looking:
+                while not looking.execute(waiting, [name]).fetchone():
+                    assert process.poll() is None
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate()
+    assert (process.returncode, out, err) == (130, b"", b"")
+
+
+def test_the_states_to_choose_from_are_the_databases(db: psycopg.Connection) -> None:
+    (state,) = [p for p in find_main().commands["runs"].params if p.name == "state"]
+    known = {row[0] for row in db.execute("select state from pgflow.state")}
+    assert set(getattr(state.type, "choices", ())) == known
+
+
+def test_no_module_of_the_command_holds_sql() -> None:
+    for path in (Path(__file__).parents[2] / "cli").glob("*.py"):
+        assert "select " not in path.read_text()
