@@ -100,8 +100,7 @@ def _plain(value: object) -> object:
 
 def _print_aligned(rows: Sequence[Row], columns: Sequence[str]) -> None:
     widths = [_width(rows, name) for name in columns]
-    for line in ({name: name for name in columns}, *rows):
-        cells = [shown(name, line[name]) for name in columns]
+    for cells in (columns, *([shown(name, row[name]) for name in columns] for row in rows)):
         padded = (c + " " * (w - cell_len(c)) for c, w in zip(cells, widths, strict=True))
         click.echo("  ".join(padded).rstrip())
 
@@ -132,8 +131,7 @@ def _least_width(rows: Sequence[Row], name: str) -> int:
 def _table(rows: Sequence[Row], columns: Sequence[str]) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for name in columns:
-        least = _least_width(rows, name)
-        table.add_column(name, min_width=least, overflow="fold", no_wrap=name not in _FOLDED)
+        table.add_column(name, min_width=_least_width(rows, name), overflow="fold")
     for row in rows:
         cells = ((shown(name, row[name]), row[name]) for name in columns)
         styles = ((t, _STYLES.get(v, "") if isinstance(v, str) else "") for t, v in cells)

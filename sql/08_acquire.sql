@@ -303,7 +303,9 @@ begin
     if not p_listening then
         v_wait := least(greatest(v_wait * 2, 0.02), 0.25);
     elsif not v_idle ? 'flagged' then
-        v_wait := 0.05 - (p_clock - (v_idle ->> 'since')::float8);
+        -- Until then it polls, ever slower, for nobody hints at work.
+        v_wait := least(greatest(v_wait * 2, 0.002),
+            0.05 - (p_clock - (v_idle ->> 'since')::float8));
         if v_wait <= 0.001 then
             insert into pgflow.idle_worker (project_id, queue, worker_id)
             select p_project, u.queue, p_worker from unnest(p_queues) as u (queue)

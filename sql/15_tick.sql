@@ -201,8 +201,8 @@ begin
 end
 $$;
 comment on function pgflow._expire_task is
-    'Expires an open task and ends its run as the policy says; 0 if the run is paused, locked or '
-    'gone.';
+    'Expires an open task and ends its run as the policy says; 0 if the run is locked or gone, or '
+    'doesn''t wait for it.';
 
 -- The lock is held for this transaction only; whoever doesn't get it has nothing to do.
 create or replace function pgflow._tick(

@@ -12,7 +12,7 @@ import pytest
 
 from pgflow.embedded import EmbeddedServer
 from pgflow.schema import Program
-from tests.cli.conftest import Command, Remains, work
+from tests.cli.conftest import Command, work
 
 NOWHERE = "postgresql://127.0.0.1:1/nowhere"
 ID = "00000000-0000-0000-0000-000000000000"

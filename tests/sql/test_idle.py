@@ -53,9 +53,9 @@ def test_a_worker_that_got_work_looks_again_at_once(engine: Engine) -> None:
     assert (look.look_again_in, look.marks.get("idle")) == (0, None)
 
 
-def test_the_first_empty_look_flags_nothing_and_waits_50_ms(engine: Engine) -> None:
+def test_the_first_empty_look_flags_nothing_and_waits_2_ms(engine: Engine) -> None:
     look = engine.acquire()
-    assert (look.look_again_in, flagged(engine)) == (0.05, [])
+    assert (look.look_again_in, flagged(engine)) == (0.002, [])
 
 
 def test_idle_for_50_ms_a_worker_flags_all_its_queues_and_looks_once_more(engine: Engine) -> None:
