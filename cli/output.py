@@ -112,7 +112,7 @@ def _print_table(rows: Sequence[Row], columns: Sequence[str]) -> None:
     while sum(_least_width(rows, name) + 2 for name in kept) - 2 > console.width and len(kept) > 1:
         kept.pop()
     with console.capture() as capture:
-        console.print(_table(rows, kept))
+        console.print(_table(rows, kept, console.width))
         if not rows:
             console.print("none")
         elif left_out := columns[len(kept) :]:
@@ -128,10 +128,11 @@ def _least_width(rows: Sequence[Row], name: str) -> int:
     return min(_width(rows, name), _FOLDED_TO) if name in _FOLDED else _width(rows, name)
 
 
-def _table(rows: Sequence[Row], columns: Sequence[str]) -> Table:
+def _table(rows: Sequence[Row], columns: Sequence[str], width: int) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for name in columns:
-        table.add_column(name, min_width=_least_width(rows, name), overflow="fold")
+        least = min(_least_width(rows, name), width)
+        table.add_column(name, min_width=least, overflow="fold")
     for row in rows:
         cells = ((shown(name, row[name]), row[name]) for name in columns)
         styles = ((t, _STYLES.get(v, "") if isinstance(v, str) else "") for t, v in cells)

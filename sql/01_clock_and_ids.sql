@@ -2,6 +2,8 @@ create or replace function pgflow._test_now()
 returns timestamptz
 language plpgsql
 stable
+security definer
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     if (select i.test_clock from pgflow.installation i) then

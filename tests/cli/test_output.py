@@ -80,7 +80,7 @@ def test_ids_are_never_cut(dsn: str, remains: Remains) -> None:
     lines = plain(on_terminal(dsn, "runs", "--handler", "add", columns=60))
     assert lines[1].startswith(f"{remains.pending}  pending")
     _, first, second, *_ = plain(on_terminal(dsn, "inbox", columns=30))
-    assert f"{first}{second}" == str(remains.task)
+    assert f"{first}{second.strip()}" == str(remains.task)
 
 
 @pytest.mark.usefixtures("remains")

@@ -217,9 +217,12 @@ begin
     promoted := pgflow._promote(p_project, p_now);
     reaped := pgflow._reap(p_project, p_now);
     expired := pgflow._expire(p_project, p_now);
-    -- Not after a full batch, for there is more to do at once. And once a second at most: a row
-    -- that is updated all the time grows slow under a held snapshot.
-    if promoted < 1000 and cardinality(reaped) < 500 and expired < 500 then
+    -- Not while something is left that is due: a full batch, a run that was locked. And once a
+    -- second at most: a row that is updated all the time grows slow under a held snapshot.
+    if cardinality(reaped) < 500 and expired < 500 and not exists (
+        select from pgflow.run r
+        where r.project_id = p_project and r.state = 'scheduled' and r.run_at <= p_now
+    ) then
         update pgflow.tick t set last_at = p_now
         where t.project_id = p_project and t.last_at < p_now - interval '1 second';
     end if;

@@ -70,56 +70,58 @@ comment on column pgflow.runs.ended_by is 'The actor that cancelled it or reject
 -- lease; a step's line is its journal entry. No fact is stored twice.
 create or replace view pgflow.timeline with (security_barrier) as
 with every_run as not materialized (
-    select r.project_id, r.run_id, r.created_at, r.created_by, r.attempt, r.worker_id, r.leased_at,
-        r.lease_no, r.lease_event_no, null::integer as end_event_no, null::text as end_type,
-        null::timestamptz as finished_at, null::text as ended_by, null::jsonb as end_payload,
-        r.handler,
-        r.correlation_id
+    select r.project_id, r.run_id, r.handler, r.correlation_id, r.created_at, r.created_by,
+    r.attempt,
+        r.worker_id, r.leased_at, r.lease_no, r.lease_event_no, null::integer as end_event_no,
+        null::text as end_type, null::timestamptz as finished_at, null::text as ended_by,
+        null::jsonb as end_payload
     from pgflow.run r
     union all
-    select f.project_id, f.run_id, f.created_at, f.created_by, f.attempt, f.worker_id, f.leased_at,
-        f.lease_no, f.lease_event_no, f.last_event_no,
-        case f.state when 'timeout' then 'run.timed_out' else 'run.' || f.state end, f.finished_at,
-        f.ended_by, jsonb_strip_nulls(jsonb_build_object('error_code', f.error_code,
-            'error_detail', f.error_detail)), f.handler, f.correlation_id
+    select f.project_id, f.run_id, f.handler, f.correlation_id, f.created_at, f.created_by,
+    f.attempt,
+        f.worker_id, f.leased_at, f.lease_no, f.lease_event_no, f.last_event_no,
+        case f.state when 'timeout' then 'run.timed_out' else 'run.' || f.state end,
+        f.finished_at, f.ended_by,
+        jsonb_strip_nulls(jsonb_build_object('error_code', f.error_code,
+            'error_detail', f.error_detail))
     from pgflow.run_finished f
-)
-select t.project_id, t.run_id, t.event_no, t.type, t.at, t.by, t.worker_id, t.lease_no, t.attempt,
-t.step,
-    t.payload, t.key, coalesce(t.correlation_id, t.run_id::text) as correlation_id
-from (
+),
+line as not materialized (
     select a.project_id, a.run_id, 1 as event_no, 'run.created' as type, a.created_at as at,
         a.created_by as by, null::text as worker_id, null::integer as lease_no, 0 as attempt,
-        null::text as step, jsonb_build_object('handler', a.handler) as payload, null::text as key,
-        a.correlation_id
+        null::text as step, jsonb_build_object('handler', a.handler) as payload, null::text as key
     from every_run a
     union all
     select a.project_id, a.run_id, a.lease_event_no, 'run.started', a.leased_at, 'pgflow',
-    a.worker_id,
-        a.lease_no, a.attempt, null, null, null, a.correlation_id
-    from every_run a where a.lease_event_no is not null
+        a.worker_id, a.lease_no, a.attempt, null, null, null
+    from every_run a
+    where a.lease_event_no is not null
     union all
     select a.project_id, a.run_id, a.end_event_no, a.end_type, a.finished_at,
-        coalesce(a.ended_by, 'pgflow'), a.worker_id, case when a.worker_id is not null
-            then a.lease_no end,
-        a.attempt, null, a.end_payload, null, a.correlation_id
-    from every_run a where a.end_event_no is not null
+        coalesce(a.ended_by, 'pgflow'), a.worker_id,
+        case when a.worker_id is not null then a.lease_no end, a.attempt, null, a.end_payload, null
+    from every_run a
+    where a.end_event_no is not null
     union all
     select e.project_id, e.run_id, e.lease_event_no, 'run.started', e.leased_at, 'pgflow',
-    e.worker_id,
-        e.lease_no, e.attempt, null, null, null, null
-    from pgflow.event e where e.lease_event_no is not null
+        e.worker_id, e.lease_no, e.attempt, null, null, null
+    from pgflow.event e
+    where e.lease_event_no is not null
     union all
     select e.project_id, e.run_id, e.event_no, e.type, e.at, e.by, e.worker_id, e.lease_no,
-    e.attempt,
-        e.step, e.payload, e.key, null
+        e.attempt, e.step, e.payload, e.key
     from pgflow.event e
     union all
     select j.project_id, j.run_id, j.event_no, 'step.completed', j.at, 'pgflow', null, j.lease_no,
-        j.attempt, j.key, null, null, null
-    from pgflow.journal j where j.event_no is not null
-) t
-where t.project_id = any ((select pgflow._my_projects())::text[]);
+        j.attempt, j.key, null, null
+    from pgflow.journal j
+    where j.event_no is not null
+)
+select l.project_id, l.run_id, l.event_no, l.type, l.at, l.by, l.worker_id, l.lease_no, l.attempt,
+    l.step, l.payload, l.key, coalesce(a.correlation_id, a.run_id::text) as correlation_id
+from line l
+join every_run a using (project_id, run_id)
+where l.project_id = any ((select pgflow._my_projects())::text[]);
 comment on view pgflow.timeline is
     'All that happened to each run, numbered by event_no. Select by run_id, order by event_no.';
 comment on column pgflow.timeline.event_no is 'Rises within the run, from 1.';
