@@ -35,23 +35,22 @@ begin
         returning r.*
     ),
     finished as (
-        insert into pgflow.run_finished (project_id, run_id, parent_run_id, root_run_id, retry_of,
-            kind,
-            handler, queue, state, ended_from, priority, depth, attempt, max_attempts, lease_no,
-            lease_event_no, last_event_no, step_count, worker_id, created_at, run_at, deadline,
-            first_started_at, leased_at, finished_at, timeout, created_by, ended_by, correlation_id,
-            idempotency_key, error_code, error_detail, cost_usd, tags, input, output, last_error)
+        insert into pgflow.run_finished (
+            project_id, run_id, parent_run_id, root_run_id, retry_of, kind, handler, queue, state,
+            ended_from, priority, depth, attempt, max_attempts, lease_no, lease_event_no,
+            last_event_no, step_count, worker_id, created_at, run_at, deadline, first_started_at,
+            leased_at, finished_at, timeout, created_by, ended_by, correlation_id, idempotency_key,
+            error_code, error_detail, cost_usd, tags, input, output, last_error)
         select g.project_id, g.run_id, g.parent_run_id, g.root_run_id, g.retry_of, g.kind,
             g.handler, g.queue, p_state, g.state, g.priority, g.depth,
             g.attempt + (p_state = 'failed' and g.state = 'running')::integer, g.max_attempts,
-            g.lease_no,
-            g.lease_event_no, g.last_event_no + 1, g.step_count + pgflow._steps(w.steps),
-            g.worker_id,
-            g.created_at, g.run_at, g.deadline, g.first_started_at, g.leased_at, v_now, g.timeout,
-            g.created_by, p_by, g.correlation_id, g.idempotency_key, p_code, left(p_detail, 8000),
+            g.lease_no, g.lease_event_no, g.last_event_no + 1,
+            g.step_count + pgflow._steps(w.steps), g.worker_id, g.created_at, g.run_at, g.deadline,
+            g.first_started_at, g.leased_at, v_now, g.timeout, g.created_by, p_by, g.correlation_id,
+            g.idempotency_key, p_code, left(p_detail, 8000),
             case when w.cost is null then g.cost_usd else coalesce(g.cost_usd, 0) + w.cost end,
-            g.tags,
-            g.input, case when p_state = 'completed' then coalesce(w.output, 'null')::jsonb end,
+            g.tags, g.input,
+            case when p_state = 'completed' then coalesce(w.output, 'null')::jsonb end,
             coalesce(p_error, g.last_error)
         from gone g
         join unnest(p_run_ids, p_outputs, p_costs, p_steps) as w (run_id, output, cost, steps)

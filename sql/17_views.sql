@@ -1,35 +1,37 @@
 -- What people select from. Views belong to the tables' owner, so each filters by the actor's
 -- projects itself and is a security barrier.
 
+-- The filter stands outside the union: of a view that is nothing but a union the server drops the
+-- security barrier, and a cheap function in somebody's query would see rows of other projects.
 create or replace view pgflow.runs with (security_barrier) as
-select r.project_id, r.run_id, r.handler, r.queue, r.state, r.priority, r.attempt as attempt_count,
-    r.max_attempts, r.lease_no, r.worker_id, null::text as last_worker_id,
-    b.beat_at + q.lease_ttl as lease_until, b.beat_at as heartbeat_at, r.pause_reason, r.waits_for,
-    r.created_at, r.run_at, r.first_started_at, r.leased_at as started_at,
-    null::timestamptz as finished_at,
-    r.timeout, r.deadline, null::text as error_code, null::text as error_detail, r.last_error,
-    r.input,
-    encode(pgflow._sha256(r.input), 'hex') as input_sha256, null::jsonb as output,
-    null::text as output_sha256, r.cost_usd, r.step_count, r.tags, r.idempotency_key,
-    coalesce(r.correlation_id, r.run_id::text) as correlation_id, r.retry_of, r.parent_run_id,
-    coalesce(r.root_run_id, r.run_id) as root_run_id, r.kind, r.created_by, null::text as ended_by
-from pgflow.run r
-left join pgflow.queue q on q.project_id = r.project_id and q.queue = r.queue
-    and r.state = 'running'
-left join pgflow.worker_beat b on b.project_id = r.project_id and b.worker_id = r.worker_id
-where r.project_id = any ((select pgflow._my_projects())::text[])
-union all
-select f.project_id, f.run_id, f.handler, f.queue, f.state, f.priority, f.attempt, f.max_attempts,
-    f.lease_no, null, f.worker_id, null, null, null, null, f.created_at, f.run_at,
-    f.first_started_at,
-    f.leased_at, f.finished_at, f.timeout, f.deadline, f.error_code, f.error_detail, f.last_error,
-    f.input,
-    encode(pgflow._sha256(f.input), 'hex'), f.output, encode(pgflow._sha256(f.output), 'hex'),
-    f.cost_usd,
-    f.step_count, f.tags, f.idempotency_key, coalesce(f.correlation_id, f.run_id::text), f.retry_of,
-    f.parent_run_id, coalesce(f.root_run_id, f.run_id), f.kind, f.created_by, f.ended_by
-from pgflow.run_finished f
-where f.project_id = any ((select pgflow._my_projects())::text[]);
+select u.*
+from (
+    select r.project_id, r.run_id, r.handler, r.queue, r.state, r.priority,
+        r.attempt as attempt_count, r.max_attempts, r.lease_no, r.worker_id,
+        null::text as last_worker_id, b.beat_at + q.lease_ttl as lease_until,
+        b.beat_at as heartbeat_at, r.pause_reason, r.waits_for, r.created_at, r.run_at,
+        r.first_started_at, r.leased_at as started_at, null::timestamptz as finished_at, r.timeout,
+        r.deadline, null::text as error_code, null::text as error_detail, r.last_error, r.input,
+        encode(pgflow._sha256(r.input), 'hex') as input_sha256, null::jsonb as output,
+        null::text as output_sha256, r.cost_usd, r.step_count, r.tags, r.idempotency_key,
+        coalesce(r.correlation_id, r.run_id::text) as correlation_id, r.retry_of, r.parent_run_id,
+        coalesce(r.root_run_id, r.run_id) as root_run_id, r.kind, r.created_by,
+        null::text as ended_by
+    from pgflow.run r
+    left join pgflow.queue q on q.project_id = r.project_id and q.queue = r.queue
+        and r.state = 'running'
+    left join pgflow.worker_beat b on b.project_id = r.project_id and b.worker_id = r.worker_id
+    union all
+    select f.project_id, f.run_id, f.handler, f.queue, f.state, f.priority, f.attempt,
+        f.max_attempts, f.lease_no, null, f.worker_id, null, null, null, null, f.created_at,
+        f.run_at, f.first_started_at, f.leased_at, f.finished_at, f.timeout, f.deadline,
+        f.error_code, f.error_detail, f.last_error, f.input, encode(pgflow._sha256(f.input), 'hex'),
+        f.output, encode(pgflow._sha256(f.output), 'hex'), f.cost_usd, f.step_count, f.tags,
+        f.idempotency_key, coalesce(f.correlation_id, f.run_id::text), f.retry_of, f.parent_run_id,
+        coalesce(f.root_run_id, f.run_id), f.kind, f.created_by, f.ended_by
+    from pgflow.run_finished f
+) u
+where u.project_id = any ((select pgflow._my_projects())::text[]);
 comment on view pgflow.runs is
     'Live and finished runs. lease_until and heartbeat_at are those of the worker.';
 comment on column pgflow.runs.attempt_count is

@@ -525,93 +525,132 @@ CREATE SEQUENCE pgflow.run_seq
 COMMENT ON SEQUENCE pgflow.run_seq IS 'The order in which runs became ready.';
 
 CREATE VIEW pgflow.runs WITH (security_barrier='true') AS
- SELECT r.project_id,
-    r.run_id,
-    r.handler,
-    r.queue,
-    r.state,
-    r.priority,
-    r.attempt AS attempt_count,
-    r.max_attempts,
-    r.lease_no,
-    r.worker_id,
-    NULL::text AS last_worker_id,
-    (b.beat_at + q.lease_ttl) AS lease_until,
-    b.beat_at AS heartbeat_at,
-    r.pause_reason,
-    r.waits_for,
-    r.created_at,
-    r.run_at,
-    r.first_started_at,
-    r.leased_at AS started_at,
-    NULL::timestamp with time zone AS finished_at,
-    r.timeout,
-    r.deadline,
-    NULL::text AS error_code,
-    NULL::text AS error_detail,
-    r.last_error,
-    r.input,
-    encode(pgflow._sha256(r.input), 'hex'::text) AS input_sha256,
-    NULL::jsonb AS output,
-    NULL::text AS output_sha256,
-    r.cost_usd,
-    r.step_count,
-    r.tags,
-    r.idempotency_key,
-    COALESCE(r.correlation_id, (r.run_id)::text) AS correlation_id,
-    r.retry_of,
-    r.parent_run_id,
-    COALESCE(r.root_run_id, r.run_id) AS root_run_id,
-    r.kind,
-    r.created_by,
-    NULL::text AS ended_by
-   FROM ((pgflow.run r
-     LEFT JOIN pgflow.queue q ON (((q.project_id = r.project_id) AND (q.queue = r.queue) AND (r.state = 'running'::text))))
-     LEFT JOIN pgflow.worker_beat b ON (((b.project_id = r.project_id) AND (b.worker_id = r.worker_id))))
-  WHERE (r.project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[]))
-UNION ALL
- SELECT f.project_id,
-    f.run_id,
-    f.handler,
-    f.queue,
-    f.state,
-    f.priority,
-    f.attempt AS attempt_count,
-    f.max_attempts,
-    f.lease_no,
-    NULL::text AS worker_id,
-    f.worker_id AS last_worker_id,
-    NULL::timestamp with time zone AS lease_until,
-    NULL::timestamp with time zone AS heartbeat_at,
-    NULL::text AS pause_reason,
-    NULL::text[] AS waits_for,
-    f.created_at,
-    f.run_at,
-    f.first_started_at,
-    f.leased_at AS started_at,
-    f.finished_at,
-    f.timeout,
-    f.deadline,
-    f.error_code,
-    f.error_detail,
-    f.last_error,
-    f.input,
-    encode(pgflow._sha256(f.input), 'hex'::text) AS input_sha256,
-    f.output,
-    encode(pgflow._sha256(f.output), 'hex'::text) AS output_sha256,
-    f.cost_usd,
-    f.step_count,
-    f.tags,
-    f.idempotency_key,
-    COALESCE(f.correlation_id, (f.run_id)::text) AS correlation_id,
-    f.retry_of,
-    f.parent_run_id,
-    COALESCE(f.root_run_id, f.run_id) AS root_run_id,
-    f.kind,
-    f.created_by,
-    f.ended_by
-   FROM pgflow.run_finished f
-  WHERE (f.project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[]));
+ SELECT project_id,
+    run_id,
+    handler,
+    queue,
+    state,
+    priority,
+    attempt_count,
+    max_attempts,
+    lease_no,
+    worker_id,
+    last_worker_id,
+    lease_until,
+    heartbeat_at,
+    pause_reason,
+    waits_for,
+    created_at,
+    run_at,
+    first_started_at,
+    started_at,
+    finished_at,
+    timeout,
+    deadline,
+    error_code,
+    error_detail,
+    last_error,
+    input,
+    input_sha256,
+    output,
+    output_sha256,
+    cost_usd,
+    step_count,
+    tags,
+    idempotency_key,
+    correlation_id,
+    retry_of,
+    parent_run_id,
+    root_run_id,
+    kind,
+    created_by,
+    ended_by
+   FROM ( SELECT r.project_id,
+            r.run_id,
+            r.handler,
+            r.queue,
+            r.state,
+            r.priority,
+            r.attempt AS attempt_count,
+            r.max_attempts,
+            r.lease_no,
+            r.worker_id,
+            NULL::text AS last_worker_id,
+            (b.beat_at + q.lease_ttl) AS lease_until,
+            b.beat_at AS heartbeat_at,
+            r.pause_reason,
+            r.waits_for,
+            r.created_at,
+            r.run_at,
+            r.first_started_at,
+            r.leased_at AS started_at,
+            NULL::timestamp with time zone AS finished_at,
+            r.timeout,
+            r.deadline,
+            NULL::text AS error_code,
+            NULL::text AS error_detail,
+            r.last_error,
+            r.input,
+            encode(pgflow._sha256(r.input), 'hex'::text) AS input_sha256,
+            NULL::jsonb AS output,
+            NULL::text AS output_sha256,
+            r.cost_usd,
+            r.step_count,
+            r.tags,
+            r.idempotency_key,
+            COALESCE(r.correlation_id, (r.run_id)::text) AS correlation_id,
+            r.retry_of,
+            r.parent_run_id,
+            COALESCE(r.root_run_id, r.run_id) AS root_run_id,
+            r.kind,
+            r.created_by,
+            NULL::text AS ended_by
+           FROM ((pgflow.run r
+             LEFT JOIN pgflow.queue q ON (((q.project_id = r.project_id) AND (q.queue = r.queue) AND (r.state = 'running'::text))))
+             LEFT JOIN pgflow.worker_beat b ON (((b.project_id = r.project_id) AND (b.worker_id = r.worker_id))))
+        UNION ALL
+         SELECT f.project_id,
+            f.run_id,
+            f.handler,
+            f.queue,
+            f.state,
+            f.priority,
+            f.attempt,
+            f.max_attempts,
+            f.lease_no,
+            NULL::text,
+            f.worker_id,
+            NULL::timestamp with time zone,
+            NULL::timestamp with time zone,
+            NULL::text,
+            NULL::text[],
+            f.created_at,
+            f.run_at,
+            f.first_started_at,
+            f.leased_at,
+            f.finished_at,
+            f.timeout,
+            f.deadline,
+            f.error_code,
+            f.error_detail,
+            f.last_error,
+            f.input,
+            encode(pgflow._sha256(f.input), 'hex'::text) AS encode,
+            f.output,
+            encode(pgflow._sha256(f.output), 'hex'::text) AS encode,
+            f.cost_usd,
+            f.step_count,
+            f.tags,
+            f.idempotency_key,
+            COALESCE(f.correlation_id, (f.run_id)::text) AS "coalesce",
+            f.retry_of,
+            f.parent_run_id,
+            COALESCE(f.root_run_id, f.run_id) AS "coalesce",
+            f.kind,
+            f.created_by,
+            f.ended_by
+           FROM pgflow.run_finished f) u
+  WHERE (project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[]));
 
 COMMENT ON VIEW pgflow.runs IS 'Live and finished runs. lease_until and heartbeat_at are those of the worker.';
 
@@ -729,6 +768,8 @@ CREATE VIEW pgflow.timeline WITH (security_barrier='true') AS
  WITH every_run AS NOT MATERIALIZED (
          SELECT r.project_id,
             r.run_id,
+            r.handler,
+            r.correlation_id,
             r.created_at,
             r.created_by,
             r.attempt,
@@ -740,13 +781,13 @@ CREATE VIEW pgflow.timeline WITH (security_barrier='true') AS
             NULL::text AS end_type,
             NULL::timestamp with time zone AS finished_at,
             NULL::text AS ended_by,
-            NULL::jsonb AS end_payload,
-            r.handler,
-            r.correlation_id
+            NULL::jsonb AS end_payload
            FROM pgflow.run r
         UNION ALL
          SELECT f.project_id,
             f.run_id,
+            f.handler,
+            f.correlation_id,
             f.created_at,
             f.created_by,
             f.attempt,
@@ -761,73 +802,55 @@ CREATE VIEW pgflow.timeline WITH (security_barrier='true') AS
                 END AS "case",
             f.finished_at,
             f.ended_by,
-            jsonb_strip_nulls(jsonb_build_object('error_code', f.error_code, 'error_detail', f.error_detail)) AS jsonb_strip_nulls,
-            f.handler,
-            f.correlation_id
+            jsonb_strip_nulls(jsonb_build_object('error_code', f.error_code, 'error_detail', f.error_detail)) AS jsonb_strip_nulls
            FROM pgflow.run_finished f
-        )
- SELECT project_id,
-    run_id,
-    event_no,
-    type,
-    at,
-    by,
-    worker_id,
-    lease_no,
-    attempt,
-    step,
-    payload,
-    key,
-    COALESCE(correlation_id, (run_id)::text) AS correlation_id
-   FROM ( SELECT a.project_id,
-            a.run_id,
+        ), line AS NOT MATERIALIZED (
+         SELECT a_1.project_id,
+            a_1.run_id,
             1 AS event_no,
             'run.created'::text AS type,
-            a.created_at AS at,
-            a.created_by AS by,
+            a_1.created_at AS at,
+            a_1.created_by AS by,
             NULL::text AS worker_id,
             NULL::integer AS lease_no,
             0 AS attempt,
             NULL::text AS step,
-            jsonb_build_object('handler', a.handler) AS payload,
-            NULL::text AS key,
-            a.correlation_id
-           FROM every_run a
+            jsonb_build_object('handler', a_1.handler) AS payload,
+            NULL::text AS key
+           FROM every_run a_1
         UNION ALL
-         SELECT a.project_id,
-            a.run_id,
-            a.lease_event_no,
+         SELECT a_1.project_id,
+            a_1.run_id,
+            a_1.lease_event_no,
             'run.started'::text,
-            a.leased_at,
+            a_1.leased_at,
             'pgflow'::text,
-            a.worker_id,
-            a.lease_no,
-            a.attempt,
+            a_1.worker_id,
+            a_1.lease_no,
+            a_1.attempt,
             NULL::text,
             NULL::jsonb,
-            NULL::text,
-            a.correlation_id
-           FROM every_run a
-          WHERE (a.lease_event_no IS NOT NULL)
+            NULL::text
+           FROM every_run a_1
+          WHERE (a_1.lease_event_no IS NOT NULL)
         UNION ALL
-         SELECT a.project_id,
-            a.run_id,
-            a.end_event_no,
-            a.end_type,
-            a.finished_at,
-            COALESCE(a.ended_by, 'pgflow'::text) AS "coalesce",
-            a.worker_id,
+         SELECT a_1.project_id,
+            a_1.run_id,
+            a_1.end_event_no,
+            a_1.end_type,
+            a_1.finished_at,
+            COALESCE(a_1.ended_by, 'pgflow'::text) AS "coalesce",
+            a_1.worker_id,
                 CASE
-                    WHEN (a.worker_id IS NOT NULL) THEN a.lease_no
+                    WHEN (a_1.worker_id IS NOT NULL) THEN a_1.lease_no
                     ELSE NULL::integer
                 END AS "case",
-            a.attempt,
+            a_1.attempt,
             NULL::text,
-            a.end_payload,
-            NULL::text,
-            a.correlation_id
-           FROM every_run a
-          WHERE (a.end_event_no IS NOT NULL)
+            a_1.end_payload,
+            NULL::text
+           FROM every_run a_1
+          WHERE (a_1.end_event_no IS NOT NULL)
         UNION ALL
          SELECT e.project_id,
             e.run_id,
@@ -840,7 +863,6 @@ CREATE VIEW pgflow.timeline WITH (security_barrier='true') AS
             e.attempt,
             NULL::text,
             NULL::jsonb,
-            NULL::text,
             NULL::text
            FROM pgflow.event e
           WHERE (e.lease_event_no IS NOT NULL)
@@ -856,8 +878,7 @@ CREATE VIEW pgflow.timeline WITH (security_barrier='true') AS
             e.attempt,
             e.step,
             e.payload,
-            e.key,
-            NULL::text
+            e.key
            FROM pgflow.event e
         UNION ALL
          SELECT j.project_id,
@@ -868,14 +889,29 @@ CREATE VIEW pgflow.timeline WITH (security_barrier='true') AS
             'pgflow'::text,
             NULL::text,
             j.lease_no,
-            0,
+            j.attempt,
             j.key,
             NULL::jsonb,
-            NULL::text,
             NULL::text
            FROM pgflow.journal j
-          WHERE (j.event_no IS NOT NULL)) t
-  WHERE (project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[]));
+          WHERE (j.event_no IS NOT NULL)
+        )
+ SELECT l.project_id,
+    l.run_id,
+    l.event_no,
+    l.type,
+    l.at,
+    l.by,
+    l.worker_id,
+    l.lease_no,
+    l.attempt,
+    l.step,
+    l.payload,
+    l.key,
+    COALESCE(a.correlation_id, (a.run_id)::text) AS correlation_id
+   FROM (line l
+     JOIN every_run a USING (project_id, run_id))
+  WHERE (l.project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[]));
 
 COMMENT ON VIEW pgflow.timeline IS 'All that happened to each run, numbered by event_no. Select by run_id, order by event_no.';
 

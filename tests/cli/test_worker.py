@@ -140,6 +140,9 @@ def test_a_worker_executes_runs_and_ends_at_a_signal(shop: Shop) -> None:
 
 def test_ctrl_c_ends_a_worker_too(shop: Shop) -> None:
     with shop.worker() as process:
+        assert process.stderr is not None
+        while "worker_started" not in process.stderr.readline():
+            assert process.poll() is None
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=20)
     assert process.returncode == 0

@@ -71,11 +71,15 @@ class Place:
 
     def put_back(self) -> None:
         """Make all tables what they were; as a replica, where no trigger refuses."""
-        self._each("delete from pgflow.{0}; insert into pgflow.{0} table kept.{0}")
+        self._each(
+            "delete from pgflow.{0} t where t::text not in (select k::text from kept.{0} k);"
+            "insert into pgflow.{0} select k.* from kept.{0} k"
+            " where k::text not in (select t::text from pgflow.{0} t)"
+        )
 
     def rows(self) -> list[tuple[Any, ...]]:
         """Return a digest of each table, by which a test sees that nothing changed."""
-        digest = "select {0}::text, md5(string_agg(t::text, ' ' order by t::text)) from pgflow.{1} t"
+        digest = "select {0}::text, md5(string_agg(t::text, '' order by t::text)) from pgflow.{1} t"
         parts = [sql.SQL(digest).format(t.as_string(), t) for t in self._tables]
         query = sql.SQL(" union all ").join(parts) + sql.SQL(" order by 1")
         return self.admin.execute(query).fetchall()
@@ -159,7 +163,7 @@ class Engine:
 
     # ---- the verbs
 
-    def enqueue(self, handler: str = "h", **arguments: object) -> UUID:
+    def enqueue(self, handler: str = "h", **arguments: Any) -> UUID:
         """Enqueue a run."""
         run_id: UUID = self.tell("enqueue", handler=handler, **arguments)
         return run_id
@@ -208,7 +212,7 @@ class Engine:
         wait = look["look_again_in"].total_seconds()
         return Look(leases, look["marks"], wait, look["reaped"] or [])
 
-    def leased(self, handler: str = "h", worker_id: str = "w:1", **arguments: object) -> Lease:
+    def leased(self, handler: str = "h", worker_id: str = "w:1", **arguments: Any) -> Lease:
         """Enqueue a run and lease it; registers the worker if it is not."""
         queue = str(arguments.get("queue", "default"))
         if not self.value(
@@ -230,13 +234,13 @@ class Engine:
         """Beat, naming these leases."""
         return self.call("beat", worker_id=worker_id, **_named(held))
 
-    def complete(self, *held: Lease, output: str = "null", **arguments: object) -> list[Row]:
+    def complete(self, *held: Lease, output: str = "null", **arguments: Any) -> list[Row]:
         """Complete runs, all with the same output unless `outputs` are given."""
         arguments = {"outputs": [output] * len(held), **arguments}
         return self.call("complete", **_named(held), **arguments)
 
     def fail(
-        self, *held: Lease, code: str = "E-RUN-001", detail: str = "boom", **arguments: object
+        self, *held: Lease, code: str = "E-RUN-001", detail: str = "boom", **arguments: Any
     ) -> list[Row]:
         """Fail executions."""
         arguments = {

@@ -37,12 +37,10 @@ LEASE = ["worker_id", "leased_at", "lease_event_no"]
 
 def refused_by(engine: Engine, table: str, change: str) -> str | None:
     """Return the name of the CHECK that refuses a change, made where no trigger does."""
-    with (
-        pytest.raises(psycopg.errors.CheckViolation) as refused,
-        engine.conn.transaction(),
-    ):
-        engine.conn.execute("set local session_replication_role = replica")
+    engine.conn.execute("set session_replication_role = replica")
+    with pytest.raises(psycopg.errors.CheckViolation) as refused:
         engine.conn.execute(f"update pgflow.{table} set {change} where handler = 'checked'")
+    engine.conn.execute("reset session_replication_role")
     return refused.value.diag.constraint_name
 
 

@@ -20,8 +20,9 @@ def test_elsewhere_the_setting_is_not_heeded(engine: Engine) -> None:
     engine.rows("update pgflow.installation set test_clock = false")
     engine.later(days=300)
     assert engine.value("select pgflow.now() < %s - interval '200 days'", engine.now)
-    assert engine.value("select pgflow.now() between clock_timestamp() - interval '1 min'"
-                        " and clock_timestamp()")
+    assert engine.value(
+        "select pgflow.now() between clock_timestamp() - interval '1 min' and clock_timestamp()"
+    )
 
 
 def test_a_new_installation_does_not_allow_it(engine: Engine) -> None:

@@ -46,7 +46,7 @@ def test_a_completed_run_has_its_output_and_no_lease(engine: Engine) -> None:
 
 
 def test_all_that_was_known_of_the_run_is_kept(engine: Engine) -> None:
-    given = {
+    given: dict[str, Any] = {
         "input": {"a": 1},
         "priority": 3,
         "max_attempts": 4,
@@ -239,7 +239,8 @@ def test_a_poisoned_delta_in_the_middle_does_not_hold_the_others_up(
     ((name, (value,)),) = poison.items()
     nothing: list[object] = [type(value)(0)] * 2
     deltas = [*nothing, value, *nothing]
-    engine.complete(*leases, **{name: deltas})
+    poisoned: dict[str, Any] = {name: deltas}
+    engine.complete(*leases, **poisoned)
     others = [engine.state(lease.run_id) for lease in leases if lease is not leases[2]]
     assert others == ["completed"] * 4
     assert engine.state(leases[2].run_id) in {"completed", "failed"}

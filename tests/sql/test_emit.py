@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
@@ -57,7 +58,7 @@ def test_a_key_belongs_to_its_run(engine: Engine) -> None:
 @pytest.mark.parametrize("state", ["scheduled", "pending", "running", "waiting", "paused"])
 def test_any_live_run_takes_events(engine: Engine, state: str) -> None:
     if state == "scheduled":
-        run_id = engine.enqueue(run_at=engine.value("select %s + interval '1 h'", engine.now))
+        run_id = engine.enqueue(run_at=engine.now + timedelta(hours=1))
     elif state == "waiting":
         run_id = engine.waiting()
     else:

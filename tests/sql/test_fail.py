@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -198,14 +198,13 @@ def test_an_unknown_code_is_refused(engine: Engine) -> None:
 @pytest.mark.parametrize("name", ["error_details", "errors", "retries", "costs_usd", "steps"])
 def test_arrays_that_do_not_fit_are_refused(engine: Engine, name: str) -> None:
     lease = engine.leased()
+    nothing: dict[str, Any] = {name: []}
     with engine.refused("PF101", "arrays"):
-        engine.fail(lease, **{name: []})
+        engine.fail(lease, **nothing)
 
 
 @pytest.mark.parametrize("poison", POISONS)
-def test_one_poisoned_error_in_200_is_kept_as_far_as_it_can_be(
-    engine: Engine, poison: str
-) -> None:
+def test_one_poisoned_error_in_200_is_kept_as_far_as_it_can_be(engine: Engine, poison: str) -> None:
     leases = leased(engine, 200)
     errors = [json.dumps(ERROR)] * 200
     errors[101] = POISONS[poison]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -112,7 +113,7 @@ def test_whatever_makes_a_run_ready_hints(engine: Engine, ear: Ear, how: str) ->
 def test_a_worker_whose_run_is_taken_away_is_told_to_beat(
     engine: Engine, ear: Ear, how: str
 ) -> None:
-    lease = engine.leased(deadline=engine.value("select %s + interval '9 s'", engine.now))
+    lease = engine.leased(deadline=engine.now + timedelta(seconds=9))
     if how == "deadline":
         engine.later(seconds=9)
         engine.tick()

@@ -155,7 +155,8 @@ def test_a_worker_sleeps_no_longer_than_until_something_is_due(engine: Engine, d
         engine.waiting({"key": "ok", "due_in": 3})
     else:
         look = at_rest(engine)
-        engine.enqueue(queue="other", **{due: engine.now + timedelta(seconds=3)})
+        soon: dict[str, Any] = {due: engine.now + timedelta(seconds=3)}
+        engine.enqueue(queue="other", **soon)
     assert engine.acquire(marks=look.marks).look_again_in == 3
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -43,7 +44,9 @@ def test_another_queue_has_no_part_in_the_limit(engine: Engine) -> None:
     assert len(look.leases) == 5
 
 
-@pytest.mark.parametrize("how", ["complete", "fail", "retry", "release", "park", "refuse", "misfit"])
+@pytest.mark.parametrize(
+    "how", ["complete", "fail", "retry", "release", "park", "refuse", "misfit"]
+)
 def test_each_end_of_a_lease_frees_its_slot(engine: Engine, how: str) -> None:
     engine.enqueue_many([{}] * 3, queue="two")
     lease, _ = take(engine)
@@ -99,7 +102,7 @@ def test_the_slot_of_a_run_taken_away_is_freed_when_its_worker_stops(engine: Eng
 
 
 def test_a_deadline_of_a_running_run_keeps_its_slot_as_well(engine: Engine) -> None:
-    engine.enqueue_many([{}] * 3, queue="two", deadline=engine.value("select %s + interval '9 s'", engine.now))
+    engine.enqueue_many([{}] * 3, queue="two", deadline=engine.now + timedelta(seconds=9))
     gone = take(engine)
     engine.later(seconds=9)
     assert engine.tick()["expired"] == 3

@@ -190,8 +190,8 @@ def test_marks_are_given_back_whole(engine: Engine) -> None:
 
 def test_a_run_in_a_priority_never_seen_before_is_found(engine: Engine) -> None:
     engine.worker()
-    look = settled(engine, engine.acquire()) if engine.enqueue() else None
-    assert look is not None
+    engine.enqueue()
+    look = settled(engine, engine.acquire())
     run_id = engine.enqueue(priority=-7)
     assert engine.acquire(marks=aged(look.marks, looked_at=JUST_NOW)).run_ids == [run_id]
 

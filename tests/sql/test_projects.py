@@ -275,7 +275,7 @@ def test_the_role_that_was_set_is_whose_membership_counts(
 
 def test_a_member_that_was_removed_is_out(engine: Engine, tenants: Tenants) -> None:
     assert engine.tell("remove_member", member=tenants.our_member, project="ours") is True
-    assert refusal(lambda: tenants.we.enqueue())[0] == "PF502"
+    assert refusal(tenants.we.enqueue)[0] == "PF502"
     assert tenants.we.rows("select 1 from pgflow.runs where run_id = %s", tenants.waiting) == []
     assert engine.tell("remove_member", member=tenants.our_member, project="ours") is False
 

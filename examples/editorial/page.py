@@ -1,0 +1,140 @@
+"""How the demo looks: what it knows, as lines and tables for a terminal or a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+Row = Mapping[str, Any]
+Detail = tuple[str, str]
+
+_INDENT = "  "
+_STYLES = {
+    "run.completed": "green",
+    "run.cancelled": "red",
+    "run.requeued": "yellow",
+    "task.resolved": "bold",
+}
+
+
+class Page:
+    """What the demo prints. `labels` are the short names of the workers, by id."""
+
+    def __init__(self) -> None:
+        self.console = Console(highlight=False, markup=False, soft_wrap=True)
+        self.labels: dict[str, str] = {}
+
+    def heading(self, text: str) -> None:
+        """Begin a chapter."""
+        self.console.print()
+        self.console.print(Text(text, "bold"))
+
+    def fact(self, name: str, text: str, aside: str = "") -> None:
+        """Print one thing that is so now."""
+        line = Text(f"{_INDENT}{name:<11}", "dim").append(text, "not dim")
+        self.console.print(line.append(f"  {aside}" if aside else "", "dim"))
+
+    def say(self, text: str, style: str = "") -> None:
+        """Print a sentence, or an empty line."""
+        self.console.print(Text(_INDENT + text if text else "", style))
+
+    def progress(self, what: str, total: int) -> _Bar:
+        """Return a bar that is full when `total` are done."""
+        return _Bar(self.console, what, total)
+
+    def findings(self, articles: Sequence[Row], most: int = 12) -> None:
+        """Print what was found in each article, in a table of at most so many lines."""
+        table = _table("article", ">words", ">minutes", ">links", ">broken")
+        for row in articles[:most]:
+            found = row["payload"]
+            broken = found["broken_links"]
+            style = "yellow" if broken else ""
+            numbers = (found["words"], found["reading_minutes"], found["links"])
+            cells = [row["name"], *(f"{n:,}" for n in numbers), str(len(broken)) if broken else "-"]
+            table.add_row(*(Text(cell, style) for cell in cells))
+        self._print_table(table)
+        if len(articles) > most:
+            self.say(f"and {len(articles) - most} more", "dim")
+        first = next(((r["name"], b) for r in articles for b in r["payload"]["broken_links"]), None)
+        if first:
+            name, link = first
+            self.say(f"for example {name}, line {link['line']}: {link['target']}", "yellow")
+
+    def timeline(self, title: str, events: Sequence[Row]) -> None:
+        """Print the events of a run with the seconds since its creation."""
+        self.say("")
+        self.say(title, "bold")
+        table = _table(">", "", "", header=False)
+        for event in events:
+            after = (event["at"] - events[0]["at"]).total_seconds()
+            style = _STYLES.get(event["type"], "")
+            detail = Text(self._detail(event), style or "dim")
+            table.add_row(Text(f"{after:.3f}", "dim"), Text(event["type"], style), detail)
+        self._print_table(table)
+
+    def summary(self, lines: Sequence[tuple[str, str, str]]) -> None:
+        """Print names, numbers and what they mean."""
+        table = _table("", ">", "", header=False)
+        for name, number, meaning in lines:
+            table.add_row(Text(name), Text(number, "bold"), Text(meaning, "dim"))
+        self._print_table(table)
+
+    def _detail(self, event: Row) -> str:
+        payload = event["payload"] or {}
+        match event["type"]:
+            case "run.created":
+                return f"by {event['by']}"
+            case "run.started":
+                worker = self.labels.get(event["worker_id"], event["worker_id"])
+                return f"by worker {worker}, lease {event['lease_no']}"
+            case "run.requeued":
+                return f"{payload['reason']} of worker {payload['worker']}"
+            case "run.waiting":
+                return "no worker holds it"
+            case "step.completed":
+                return str(event["step"])
+            case "task.requested":
+                return str(payload["title"])
+            case "task.resolved":
+                return f"{payload['action']} by {event['by']}: {payload['comment']}"
+            case "run.cancelled":
+                return str(payload["error_code"])
+        return ""
+
+    def _print_table(self, table: Table) -> None:
+        # Rendered as wide as it needs: in a pipe there is no width to keep to.
+        wide = None if self.console.is_terminal else 160
+        self.console.print(table, width=wide, soft_wrap=False)
+
+
+class _Bar(Progress):
+    """A progress bar with one task."""
+
+    def __init__(self, console: Console, what: str, total: int) -> None:
+        super().__init__(
+            TextColumn(_INDENT + "{task.description}", markup=False),
+            BarColumn(40),
+            MofNCompleteColumn(),
+            console=console,
+        )
+        self._task = self.add_task(what, total=total)
+
+    def show(self, done: int) -> None:
+        """Move the bar to so many."""
+        self.update(self._task, completed=done)
+
+
+def _table(*columns: str, header: bool = True) -> Table:
+    """Return an indented table; a column whose name begins with > is aligned to the right."""
+    table = Table(box=None, show_header=header, header_style="dim", pad_edge=False)
+    table.padding = (0, 2, 0, 0)
+    table.add_column("", width=0)
+    for name in columns:
+        right = name.startswith(">")
+        table.add_column(name.lstrip(">"), justify="right" if right else "left", no_wrap=True)
+    return table
