@@ -31,19 +31,19 @@ types: $(READY) ## Check the types
 
 sql: $(READY) ## Check the migrations (squawk) and every function (plpgsql_check)
 	$(BIN)/squawk migrations/*.sql
-	@$(FOUND) $(BIN)/python tests/with_pg15.py $(BIN)/python -m pytest -q tests/sql/test_plpgsql_check.py
+	@$(FOUND) $(BIN)/python -m pytest -q tests/sql/test_plpgsql_check.py
 
 pytest: $(READY) ## Run the tests on the embedded server (ARGS="-k lease")
 	@$(FOUND) $(BIN)/python -m pytest -q $(ARGS)
 
 pg15: $(READY) ## Run the tests of the SQL on the oldest PostgreSQL
-	@$(FOUND) $(BIN)/python tests/with_pg15.py $(BIN)/python -m pytest -q tests/sql tests/migrate
+	@$(FOUND) $(BIN)/python tests/with_pg15.py $(BIN)/python -m pytest -q tests/sql tests/race tests/migrate
 
 bench: $(READY) ## Measure (ARGS=--help)
 	$(BIN)/python -m bench $(ARGS)
 
 docs: $(READY) ## Make those pages of the docs that come from the database and the code
-	$(BIN)/python -m docs $(ARGS)
+	$(BIN)/python docs/generate.py $(ARGS)
 
 build: $(READY) ## Build sdist and wheel into dist/, install the wheel elsewhere and use it
 	rm -rf build dist
@@ -51,6 +51,7 @@ build: $(READY) ## Build sdist and wheel into dist/, install the wheel elsewhere
 	$(BIN)/python tests/check_wheel.py dist/*.whl
 
 clean: ## Remove the virtual environment and whatever was built
+	tests/prepare.sh stop
 	rm -rf .venv build dist *.egg-info
 
 $(READY): pyproject.toml

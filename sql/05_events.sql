@@ -110,4 +110,4 @@ $$;
 comment on function pgflow.emit is
     'Appends an event to a live run''s timeline and returns it; the same idempotency_key again '
     'returns the first. Example: select pgflow.emit(''...'', ''progress'', ''{"pct": 80}''). '
-    'Raises PF101, PF102, PF202.';
+    'Raises PF101, PF102, PF202, PF502.';

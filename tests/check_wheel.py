@@ -14,17 +14,25 @@ from pathlib import Path
 
 # The embedded server is started by the wheel itself, in a folder that is thrown away.
 USE = """
-import psycopg
-from pgflow.embedded import resolve_dsn
+import asyncio
+from pgflow import App, Worker
 from pgflow.schema import migrate, status
 
-dsn = resolve_dsn()
-migrate(dsn)
-assert status(dsn).is_current
-with psycopg.connect(dsn) as conn:
-    run_id = conn.execute("select pgflow.enqueue('hello')").fetchone()
-    state = conn.execute("select state from pgflow.runs where run_id = %s", run_id).fetchone()
-assert state == ("pending",), state
+app = App()
+migrate(app.dsn)
+assert status(app.dsn).is_current
+
+@app.handler
+async def hello(name: str) -> str:
+    worker.stop()
+    return f"hello {name}"
+
+worker = Worker(app, app.dsn)
+run_id = app.sync.enqueue(hello, "wheel")
+asyncio.run(worker.run())
+(run,) = app.sync.runs(run_id=run_id)
+app.sync.close()
+assert (run["state"], run["output"]) == ("completed", "hello wheel"), run
 """
 
 

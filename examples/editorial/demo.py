@@ -5,95 +5,39 @@
 
 from __future__ import annotations
 
-import secrets
-import shlex
-import shutil
+import os
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from datetime import datetime, timedelta
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from uuid import UUID
 
 import click
 import psycopg
-from psycopg.rows import dict_row
 
-from examples.editorial.app import Article, review
+from examples.editorial.desk import LEASE, Desk, Row
 from examples.editorial.page import Page
-from examples.editorial.processes import (
-    PROJECT,
-    Person,
-    Unexpected,
-    WorkerProcess,
-    ending_on_signals,
-)
-from pgflow import Client, PgflowError
-from pgflow.embedded import EmbeddedServer
-from pgflow.schema import migrate
-
-Row = dict[str, Any]
+from examples.editorial.processes import PROJECT, Unexpected, WorkerProcess, ending_on_signals
+from pgflow import PgflowError
 
 FEW = 10
-LEASE = timedelta(seconds=2)  # 60 in earnest: a demo can't wait that long for a dead worker
-PROOFREADING = 1.0  # seconds, long enough for a worker to be killed in it
-PATIENCE = 60.0
-SKIPPED = frozenset({"node_modules", "build", "dist", "site-packages", "venv"})
+PACE = 0.1  # seconds between two decisions
+NOT_OURS = {"node_modules", "site-packages", "venv", "build", "dist"}
 
-WHAT_RUNS = """
-    select r.run_id, r.worker_id, r.input ->> 'name' as name
-    from pgflow.runs r
-    join pgflow.timeline t using (project_id, run_id)
-    where r.state = 'running' and r.started_at > clock_timestamp() - interval '0.5 s'
-      and t.type = 'step.completed' and t.step = 'analyse'
-    order by r.run_id
-"""
-WHAT_A_DEAD_WORKER_HOLDS = """
-    select r.run_id, r.input ->> 'name' as name, clock_timestamp() as killed_at
-    from pgflow.runs r
-    where r.state = 'running' and r.worker_id = %(worker_id)s
-    order by r.run_id
-"""
-TAKEOVERS = """
-    select q.run_id, q.at as requeued_at, s.at as started_at, s.worker_id
-    from pgflow.timeline q
-    cross join lateral (
-        select t.at, t.worker_id
-        from pgflow.timeline t
-        where t.run_id = q.run_id and t.type = 'run.started' and t.event_no > q.event_no
-        order by t.event_no
-        limit 1
-    ) s
-    where q.type = 'run.requeued' and q.payload ->> 'worker' = %(worker_id)s
-"""
-INBOX = """
-    select i.task_id, i.run_id, r.input ->> 'name' as name, i.payload
-    from pgflow.inbox i
-    join pgflow.runs r using (run_id)
-    order by jsonb_array_length(i.payload -> 'broken_links') desc, name
-"""
-APPROVAL_TO_RESUMPTION = """
-    select count(*) as approvals, percentile_cont(0.5) within group (order by ms) as p50,
-        max(ms) as max
-    from (
-        select extract(epoch from min(s.at) - d.at) * 1000 as ms
-        from pgflow.timeline d
-        join pgflow.timeline s using (project_id, run_id)
-        where d.type = 'task.resolved' and d.payload ->> 'action' = 'approved'
-          and s.type = 'run.started' and s.event_no > d.event_no
-        group by d.run_id, d.at
-    ) latency
-"""
-ENDED = """
-    select r.run_id, r.input ->> 'name' as name, r.state, r.error_code, r.error_detail, r.output,
-        (select array_agg(t.step order by t.event_no) from pgflow.timeline t
-         where t.run_id = r.run_id and t.type = 'step.completed') as steps
-    from pgflow.runs r
-    where r.finished_at is not null
-"""
+
+@dataclass
+class Story:
+    """What has happened so far."""
+
+    run_ids: list[UUID]
+    dead: WorkerProcess
+    held: list[Row]
+    killed_at: datetime
+    takeovers: list[Row] = field(default_factory=list)
+    rejected: UUID | None = None
 
 
 @click.command()
@@ -101,7 +45,7 @@ ENDED = """
     "--folder",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     default=PROJECT,
-    help="Where the Markdown files are; else pgflow's own docs.",
+    help="Where the Markdown files are; else pgflow's own.",
 )
 @click.option(
     "--limit",
@@ -112,43 +56,181 @@ ENDED = """
 )
 @click.option("--keep", is_flag=True, help="Leave the database running, to look around in it.")
 def main(folder: Path, limit: int, *, keep: bool) -> None:
-    """Review a folder of Markdown files with two workers, one of which is killed.
+    """Review the Markdown files of a folder with two workers, one of which is killed.
 
     It brings its own PostgreSQL and leaves nothing behind.
     """
     page = Page()
     try:
         with ending_on_signals():
-            _demo(page, folder.resolve(), limit, keep=keep)
+            demo(page, folder.resolve(), limit, keep=keep)
     except (Unexpected, PgflowError, psycopg.Error) as problem:
-        page.console.print(f"\nThis did not go as it should: {problem}", style="red")
+        page.failure(str(problem).strip())
         sys.exit(1)
 
 
-def _demo(page: Page, folder: Path, limit: int, *, keep: bool) -> None:
+def demo(page: Page, folder: Path, limit: int, *, keep: bool) -> None:
+    """Tell the story, chapter by chapter. Raises Unexpected where it goes otherwise."""
     began = time.monotonic()
-    names = list(islice(_markdown_files(folder), limit + 1))
-    page.heading(f"The Markdown files of {folder}")
-    expect(len(names) >= 2, f"found {len(names)}, and it takes two: one to approve, one to reject")
-    if len(names) > limit:
-        page.fact("files", f"the first {limit}", "more with --limit")
-    else:
-        few = f"less than {FEW}: it works, but shows less" if len(names) < FEW else ""
-        page.fact("files", str(len(names)), few)
-    with ExitStack() as stack:
-        desk = stack.enter_context(_open_desk(page, keep=keep))
-        desk.enqueue(folder, names[:limit])
-        taken_over = desk.read_all()
-        rejected = desk.decide_all()
-        desk.tell(taken_over, rejected)
+    page.heading(f"An editorial desk for the Markdown files of {folder}")
+    names = list(islice(markdown_files(folder), limit + 1))
+    expect(len(names) >= 2, f"files found: {len(names)}; it takes one to approve, one to reject")
+    more = "the first ones; --limit takes more" if len(names) > limit else ""
+    few = f"less than {FEW}, so there is less to see" if len(names) < FEW else ""
+    names = names[:limit]
+    page.fact("files", str(len(names)), more or few)
+    with Desk(keep=keep) as desk:
+        page.fact("database", f"PostgreSQL {desk.version}", f"for this demo alone: {desk.home}")
+        for worker in desk.workers:
+            page.fact(f"worker {worker.label}", worker.worker_id, f"process {worker.pid}")
+            page.labels[worker.worker_id] = worker.label
+        run_ids = desk.enqueue(folder, names)
+        page.fact("runs", str(len(run_ids)), "one for each file, enqueued in one statement")
+
+        page.heading("1  Two workers read. One of them is killed")
+        story = have_them_read(page, desk, run_ids)
+        page.heading("2  A person decides, in plain SQL")
+        have_them_decided(page, desk, story)
+        page.heading("3  What the database remembers")
+        show_timelines(page, desk, story)
         page.heading("Summary")
-        desk.sum_up(taken_over, rejected)
-        desk.stop()
-    page.say("")
-    page.say(f"All came out as it should, in {time.monotonic() - began:.0f} s.", "green")
+        sum_up(page, desk, story)
+        page.say("")
+        page.say(f"All came out as it should, in {time.monotonic() - began:.0f} s.", "green")
+        if keep:
+            page.kept(desk.server.dsn, desk.home)
+
+
+def markdown_files(folder: Path) -> Iterator[str]:
+    """Yield the readable Markdown files below a folder, hidden and foreign folders left out."""
+    for path, folders, files in os.walk(folder):
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in NOT_OURS)
+        for file in (Path(path, name) for name in sorted(files)):
+            name = str(file.relative_to(folder))
+            is_markdown = file.suffix.lower() in {".md", ".markdown"} and name.isprintable()
+            if is_markdown and file.is_file() and os.access(file, os.R_OK):
+                yield name
+
+
+def have_them_read(page: Page, desk: Desk, run_ids: Sequence[UUID]) -> Story:
+    """Wait until every run has asked for its approval, and meanwhile kill a worker."""
+    story: Story | None = None
+    with page.progress("findings", len(run_ids)) as bar:
+
+        def look() -> int:
+            nonlocal story
+            if story is None and (worker := desk.reading()):
+                story = kill(desk, worker, run_ids)
+                files = ", ".join(row["name"] for row in story.held)
+                page.say(f"kill -9 {worker.pid}: worker {worker.label} was reading {files}", "red")
+            waiting = desk.waiting()
+            bar.show(waiting)
+            return waiting
+
+        desk.wait_for(len(run_ids), look, "runs that wait for a person")
+    if story is None:
+        raise Unexpected("no worker was ever seen reading")
+    story.takeovers = desk.takeovers(story.dead)
+    missed = {row["run_id"] for row in story.held} - {row["run_id"] for row in story.takeovers}
+    expect(not missed, f"runs of the dead worker that nobody took over: {missed}")
+    last = max(row["started_at"] for row in story.takeovers)
+    heirs = sorted({page.labels[row["worker_id"]] for row in story.takeovers})
+    expect(story.dead.label not in heirs, "the dead worker took over its own run")
+    page.say(
+        f"Its {len(story.held)} runs went on at worker {', '.join(heirs)} within "
+        f"{(last - story.killed_at).total_seconds():.1f} s (its leases were for "
+        f"{LEASE.total_seconds():.0f} s), after the last step that was saved."
+    )
+    return story
+
+
+def kill(desk: Desk, worker: WorkerProcess, run_ids: Sequence[UUID]) -> Story:
+    """Kill a worker with SIGKILL, and see what it left behind."""
+    worker.kill()
+    held = desk.held_by(worker)
+    expect(held, f"worker {worker.label} had no run when it was killed")
+    return Story(list(run_ids), worker, held, held[0]["seen_at"])
+
+
+def have_them_decided(page: Page, desk: Desk, story: Story) -> None:
+    """Reject the worst article and approve the others, as somebody does who has only a SQL prompt."""
+    inbox = desk.inbox()
+    page.findings(inbox)
+    worst, *others = inbox
+    broken = len(worst["payload"]["broken_links"])
+    why = f"{broken} broken links" if broken else f"too long: {worst['payload']['words']} words"
+    statements = [f"select action from pgflow.reject('{worst['task_id']}', '{why}');"]
+    statements += [f"select action from pgflow.approve('{t['task_id']}', 'fine');" for t in others]
+    expected = ["rejected", *("approved" for _ in others)]
+    story.rejected = worst["run_id"]
+
+    person = desk.person()
+    page.say(f"{person.client}, which knows nothing of pgflow, sends", "dim")
+    for statement in statements[:2]:
+        page.say(f"  {statement}", "cyan")
+    if len(others) > 1:
+        page.say(f"  and {len(others) - 1} more approvals, one each {PACE * 1000:.0f} ms", "dim")
+    with page.progress("decided ", len(statements)) as bar:
+        for number, statement in enumerate(statements):
+            answer = person.send(statement)
+            expect(answer == expected[number], f"{statement}\nreturned {answer!r}")
+            bar.show(number + 1)
+            time.sleep(PACE)
+    desk.wait_for(len(story.run_ids), desk.ended, "runs that have ended")
+
+
+def show_timelines(page: Page, desk: Desk, story: Story) -> None:
+    """Show an approved, a rejected and a taken over run."""
+    names = {row["run_id"]: row["name"] for row in desk.results()}
+    taken_over = [row["run_id"] for row in story.takeovers]
+    approved = [run_id for run_id in story.run_ids if run_id != story.rejected]
+    plain = [run_id for run_id in approved if run_id not in taken_over]
+    shown = {
+        "approved": (plain or approved)[0],
+        "rejected": story.rejected,
+        "taken over": next((run_id for run_id in taken_over if run_id in approved), taken_over[0]),
+    }
+    for what, run_id in shown.items():
+        page.timeline(f"{names[run_id]}, {what}", desk.timeline(run_id))
+
+
+def sum_up(page: Page, desk: Desk, story: Story) -> None:
+    """Count, and compare with what should have come out."""
+    results = desk.results()
+    completed = [row for row in results if row["state"] == "completed"]
+    cancelled = [row for row in results if row["state"] == "cancelled"]
+    latency = desk.latency()
+    page.summary(
+        [
+            ("runs", str(len(results)), "every one accounted for"),
+            ("completed", str(len(completed)), "approved and published"),
+            ("cancelled", str(len(cancelled)), "by rejection, E-RUN-006"),
+            ("taken over", str(len(story.takeovers)), "from the worker that was killed"),
+            (
+                "approval to resumption",
+                f"{latency['p50']:.1f} ms",
+                f"p50 of {latency['approvals']}; the slowest {latency['max']:.1f} ms",
+            ),
+        ]
+    )
+    expect({row["run_id"] for row in results} == set(story.run_ids), "other runs ended than began")
+    expect(len(completed) == len(story.run_ids) - 1, "not all that were approved are completed")
+    for row in completed:
+        steps = ["analyse", "proofread", "publish"]
+        expect(row["steps"] == steps, f"{row['name']} was done in steps {row['steps']}")
+        expect(row["output"]["name"] == row["name"], f"{row['name']} returned {row['output']}")
+    ends = [(row["run_id"], row["error_code"]) for row in cancelled]
+    expect(ends == [(story.rejected, "E-RUN-006")], f"cancelled are {ends}")
+    survivors = [worker for worker in desk.workers if worker is not story.dead]
+    codes = {worker.label: worker.stop() for worker in survivors}
+    expect(set(codes.values()) == {0}, f"after SIGTERM the workers ended with {codes}")
 
 
 def expect(condition: object, otherwise: str) -> None:
     """Raise Unexpected, saying what is, unless the condition holds."""
     if not condition:
         raise Unexpected(otherwise)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m examples.editorial.demo")

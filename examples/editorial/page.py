@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -11,7 +13,6 @@ from rich.table import Table
 from rich.text import Text
 
 Row = Mapping[str, Any]
-Detail = tuple[str, str]
 
 _INDENT = "  "
 _STYLES = {
@@ -83,6 +84,26 @@ class Page:
         for name, number, meaning in lines:
             table.add_row(Text(name), Text(number, "bold"), Text(meaning, "dim"))
         self._print_table(table)
+
+    def kept(self, dsn: str, home: Path) -> None:
+        """Tell how to go on by hand, and how to end it."""
+        self.say("")
+        self.say("The database is still there. In the folder of pgflow:")
+        for command in (
+            f"export PGFLOW_DSN={shlex.quote(dsn)}",
+            "pgflow runs",
+            "pgflow worker --app examples.editorial.app:app &",
+            """pgflow enqueue review '{"folder": ".", "name": "README.md"}'""",
+            "pgflow inbox",
+            'psql "$PGFLOW_DSN" -c "select pgflow.approve(task_id, \'fine\') from pgflow.inbox"',
+            f"PGFLOW_DATA_DIR={shlex.quote(str(home))} pgflow dev --stop  # then rm -r {home}",
+        ):
+            self.say(f"  {command}", "cyan")
+
+    def failure(self, text: str) -> None:
+        """Print what went wrong."""
+        self.say("")
+        self.console.print(Text(f"It did not come out as it should: {text}", "red"))
 
     def _detail(self, event: Row) -> str:
         payload = event["payload"] or {}

@@ -54,8 +54,12 @@ class WorkerProcess:
         """Raise Unexpected if it has ended by itself, with the last it said."""
         code = self._process.poll()
         if code is not None and code != -signal.SIGKILL:
-            last = "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
-            raise Unexpected(f"worker {self.label} ended with exit code {code}:\n{last}")
+            raise Unexpected(f"exit code {code} ended {self.last_words()}")
+
+    def last_words(self) -> str:
+        """Return the end of its log."""
+        lines = self._log.read_text(errors="replace").splitlines()[-15:]
+        return "\n".join((f"worker {self.label}, whose last words were:", *lines))
 
     def kill(self) -> None:
         """End it as a power cut would."""

@@ -69,7 +69,7 @@ def test_the_server_understands_each_statement(engine: Engine, name: str) -> Non
         return f"${numbers.setdefault(match[1], len(numbers) + 1)}"
 
     text = re.sub(r"%\((\w+)\)[sbt]", placeholder, text)
-    result = engine.conn.pgconn.prepare(b"checked", text.encode())
+    result = engine.conn.pgconn.prepare(b"", text.encode())
     assert result.status == psycopg.pq.ExecStatus.COMMAND_OK, result.error_message.decode()
 
 

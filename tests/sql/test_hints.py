@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 
 if TYPE_CHECKING:
@@ -19,8 +21,15 @@ class Ear:
     def __init__(self, engine: Engine) -> None:
         self._conn = engine.conn
         self._heard: list[str] = []
-        self._conn.add_notify_handler(lambda hint: self._heard.append(hint.payload))
+        self._conn.add_notify_handler(self._hear)
         self._conn.execute("listen pgflow")
+
+    def _hear(self, hint: psycopg.Notify) -> None:
+        self._heard.append(hint.payload)
+
+    def stop(self) -> None:
+        """Give the session back as it was."""
+        self._conn.remove_notify_handler(self._hear)
 
     def heard(self) -> list[str]:
         """Return what was heard since the last question."""
@@ -30,8 +39,10 @@ class Ear:
 
 
 @pytest.fixture
-def ear(connect: Connect) -> Ear:
-    return Ear(connect())
+def ear(connect: Connect) -> Iterator[Ear]:
+    ear = Ear(connect())
+    yield ear
+    ear.stop()
 
 
 @pytest.fixture

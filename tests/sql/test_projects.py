@@ -86,7 +86,11 @@ def test_no_view_shows_another_project(tenants: Tenants, view: str, project: str
 def test_a_function_in_the_query_sees_no_row_of_another_project(tenants: Tenants) -> None:
     they = tenants.they
     seen: list[str] = []
-    they.conn.add_notice_handler(lambda said: seen.append(said.message_primary or ""))
+
+    def notice(said: psycopg.errors.Diagnostic) -> None:
+        seen.append(said.message_primary or "")
+
+    they.conn.add_notice_handler(notice)
     they.run(they.enqueue())
     with they.conn.transaction(force_rollback=True):
         they.conn.execute("""
@@ -99,6 +103,7 @@ def test_a_function_in_the_query_sees_no_row_of_another_project(tenants: Tenants
         """)
         for view in ("runs", "timeline", "inbox", "task_history"):
             they.rows(f"select * from pgflow.{view} where pg_temp.seen(run_id)")
+    they.conn.remove_notice_handler(notice)
     assert seen
     assert not set(seen) & {str(tenants.waiting), str(tenants.finished), str(tenants.lease.run_id)}
 
