@@ -22,6 +22,21 @@ comment on function pgflow._event is
     'Appends an event of the engine to a run whose row the caller holds; p_ends_lease keeps the '
     'lease with it.';
 
+create or replace function pgflow._locked(p_project text, p_run_id uuid)
+returns pgflow.run
+language plpgsql
+as $$
+declare
+    v_run pgflow.run;
+begin
+    select r.* into v_run from pgflow.run r
+    where r.project_id = p_project and r.run_id = p_run_id
+    for update;
+    return v_run;
+end
+$$;
+comment on function pgflow._locked is 'Locks a live run; a row of nulls if there is none.';
+
 create or replace function pgflow._emit(
     p_project text, p_run_id uuid, p_type text, p_payload jsonb, p_key text
 )
@@ -29,12 +44,9 @@ returns pgflow.event
 language plpgsql
 as $$
 declare
-    v_run pgflow.run;
+    v_run pgflow.run := pgflow._locked(p_project, p_run_id);
     v_event pgflow.event;
 begin
-    select r.* into v_run from pgflow.run r
-    where r.project_id = p_project and r.run_id = p_run_id
-    for update;
     -- A later statement than the lock: it sees the event of whoever held the row before.
     if p_key is not null then
         select e.* into v_event from pgflow.event e

@@ -84,9 +84,7 @@ begin
                 coalesce(v_task.assignee_role, '-')),
             'Ask its assignee, or somebody who has the role.', 'task_id');
     end if;
-    select r.* into v_run from pgflow.run r
-    where r.project_id = p_project and r.run_id = v_task.run_id
-    for update;
+    v_run := pgflow._locked(p_project, v_task.run_id);
     select t.* into v_task from pgflow.task t
     where t.project_id = p_project and t.task_id = p_task_id
     for update;

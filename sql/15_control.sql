@@ -1,20 +1,5 @@
 -- Steering runs and queues: cancel, pause, resume, retry. All are safe to call twice.
 
-create or replace function pgflow._locked(p_project text, p_run_id uuid)
-returns pgflow.run
-language plpgsql
-as $$
-declare
-    v_run pgflow.run;
-begin
-    select r.* into v_run from pgflow.run r
-    where r.project_id = p_project and r.run_id = p_run_id
-    for update;
-    return v_run;
-end
-$$;
-comment on function pgflow._locked is 'Locks a live run; a row of nulls if there is none.';
-
 create or replace function pgflow._finished_state(p_project text, p_run_id uuid)
 returns text
 language plpgsql

@@ -1,8 +1,8 @@
 """An editorial desk: every Markdown file is analysed, then a person decides about it.
 
-    pgflow worker --app examples.editorial.app:app
-    pgflow enqueue review '{"folder": "docs", "name": "why.md"}'
-    pgflow inbox
+pgflow worker --app examples.editorial.app:app
+pgflow enqueue review '{"folder": "docs", "name": "why.md"}'
+pgflow inbox
 """
 
 from __future__ import annotations

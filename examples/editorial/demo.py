@@ -1,6 +1,6 @@
 """The whole of pgflow in half a minute: real workers, a real crash, decisions in plain SQL.
 
-    python -m examples.editorial.demo --folder PATH
+python -m examples.editorial.demo --folder PATH
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def demo(page: Page, folder: Path, limit: int, *, keep: bool) -> None:
     names = list(islice(markdown_files(folder), limit + 1))
     expect(len(names) >= 2, f"files found: {len(names)}; it takes one to approve, one to reject")
     more = "the first ones; --limit takes more" if len(names) > limit else ""
-    few = f"less than {FEW}, so there is less to see" if len(names) < FEW else ""
+    few = f"fewer than {FEW}, so there is less to see" if len(names) < FEW else ""
     names = names[:limit]
     page.fact("files", str(len(names)), more or few)
     with Desk(keep=keep) as desk:
@@ -133,14 +133,10 @@ def have_them_read(page: Page, desk: Desk, run_ids: Sequence[UUID]) -> Story:
     story.takeovers = desk.takeovers(story.dead)
     missed = {row["run_id"] for row in story.held} - {row["run_id"] for row in story.takeovers}
     expect(not missed, f"runs of the dead worker that nobody took over: {missed}")
-    last = max(row["started_at"] for row in story.takeovers)
-    heirs = sorted({page.labels[row["worker_id"]] for row in story.takeovers})
-    expect(story.dead.label not in heirs, "the dead worker took over its own run")
-    page.say(
-        f"Its {len(story.held)} runs went on at worker {', '.join(heirs)} within "
-        f"{(last - story.killed_at).total_seconds():.1f} s (its leases were for "
-        f"{LEASE.total_seconds():.0f} s), after the last step that was saved."
-    )
+    heirs = {row["worker_id"] for row in story.takeovers}
+    expect(story.dead.worker_id not in heirs, "the dead worker took over its own run")
+    page.takeovers(story.takeovers, story.killed_at)
+    page.say(f"A lease lasts {LEASE.total_seconds():.0f} s here, by default a minute. Saved steps are", "dim")
     return story
 
 
@@ -153,12 +149,12 @@ def kill(desk: Desk, worker: WorkerProcess, run_ids: Sequence[UUID]) -> Story:
 
 
 def have_them_decided(page: Page, desk: Desk, story: Story) -> None:
-    """Reject the worst article and approve the others, as somebody does who has only a SQL prompt."""
+    """Reject the worst article and approve the others, with nothing but a SQL prompt."""
     inbox = desk.inbox()
     page.findings(inbox)
     worst, *others = inbox
     broken = len(worst["payload"]["broken_links"])
-    why = f"{broken} broken links" if broken else f"too long: {worst['payload']['words']} words"
+    why = f"{broken} broken links" if broken else f"too long: {worst['payload']['words']:,} words"
     statements = [f"select action from pgflow.reject('{worst['task_id']}', '{why}');"]
     statements += [f"select action from pgflow.approve('{t['task_id']}', 'fine');" for t in others]
     expected = ["rejected", *("approved" for _ in others)]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
@@ -21,13 +24,25 @@ _STYLES = {
     "run.requeued": "yellow",
     "task.resolved": "bold",
 }
+_DETAILS = {
+    "run.created": "by {by}",
+    "run.started": "worker {worker}, lease {lease_no}",
+    "run.requeued": "{payload[reason]} of worker {payload[worker]}",
+    "run.waiting": "for {payload[waits_for][0]}; no worker holds it",
+    "run.woken": "ready for any worker",
+    "run.cancelled": "{payload[error_code]}",
+    "step.completed": "{step}",
+    "task.requested": "{payload[title]}",
+    "task.resolved": "{payload[action]} by {by}: {payload[comment]}",
+}
 
 
 class Page:
     """What the demo prints. `labels` are the short names of the workers, by id."""
 
     def __init__(self) -> None:
-        self.console = Console(highlight=False, markup=False, soft_wrap=True)
+        width = None if sys.stdout.isatty() else 120  # a pipe has none
+        self.console = Console(highlight=False, markup=False, soft_wrap=True, width=width)
         self.labels: dict[str, str] = {}
 
     def heading(self, text: str) -> None:
@@ -50,7 +65,7 @@ class Page:
 
     def findings(self, articles: Sequence[Row], most: int = 12) -> None:
         """Print what was found in each article, in a table of at most so many lines."""
-        table = _table("article", ">words", ">minutes", ">links", ">broken")
+        table = _table("~article", ">words", ">minutes", ">links", ">broken")
         for row in articles[:most]:
             found = row["payload"]
             broken = found["broken_links"]
@@ -66,11 +81,25 @@ class Page:
             name, link = first
             self.say(f"for example {name}, line {link['line']}: {link['target']}", "yellow")
 
+    def takeovers(self, takeovers: Sequence[Row], killed_at: datetime) -> None:
+        """Print whose run each was, whose it is, and the seconds in between."""
+        table = _table("~", "", "", "", header=False)
+        for row in takeovers:
+            after = (row["started_at"] - killed_at).total_seconds()
+            heir = self.labels.get(row["worker_id"], row["worker_id"])
+            table.add_row(
+                Text(row["name"]),
+                Text(row["type"], _STYLES[row["type"]]),
+                Text(f"from {row['lost_by']}", "dim"),
+                Text(f"to worker {heir}, {after:.1f} s later"),
+            )
+        self._print_table(table)
+
     def timeline(self, title: str, events: Sequence[Row]) -> None:
         """Print the events of a run with the seconds since its creation."""
         self.say("")
         self.say(title, "bold")
-        table = _table(">", "", "", header=False)
+        table = _table(">", "", "~", header=False)
         for event in events:
             after = (event["at"] - events[0]["at"]).total_seconds()
             style = _STYLES.get(event["type"], "")
@@ -80,7 +109,7 @@ class Page:
 
     def summary(self, lines: Sequence[tuple[str, str, str]]) -> None:
         """Print names, numbers and what they mean."""
-        table = _table("", ">", "", header=False)
+        table = _table("", ">", "~", header=False)
         for name, number, meaning in lines:
             table.add_row(Text(name), Text(number, "bold"), Text(meaning, "dim"))
         self._print_table(table)
@@ -106,31 +135,11 @@ class Page:
         self.console.print(Text(f"It did not come out as it should: {text}", "red"))
 
     def _detail(self, event: Row) -> str:
-        payload = event["payload"] or {}
-        match event["type"]:
-            case "run.created":
-                return f"by {event['by']}"
-            case "run.started":
-                worker = self.labels.get(event["worker_id"], event["worker_id"])
-                return f"by worker {worker}, lease {event['lease_no']}"
-            case "run.requeued":
-                return f"{payload['reason']} of worker {payload['worker']}"
-            case "run.waiting":
-                return "no worker holds it"
-            case "step.completed":
-                return str(event["step"])
-            case "task.requested":
-                return str(payload["title"])
-            case "task.resolved":
-                return f"{payload['action']} by {event['by']}: {payload['comment']}"
-            case "run.cancelled":
-                return str(payload["error_code"])
-        return ""
+        worker = self.labels.get(event["worker_id"], event["worker_id"])
+        return _DETAILS.get(event["type"], "").format(**event, worker=worker)
 
     def _print_table(self, table: Table) -> None:
-        # Rendered as wide as it needs: in a pipe there is no width to keep to.
-        wide = None if self.console.is_terminal else 160
-        self.console.print(table, width=wide, soft_wrap=False)
+        self.console.print(Padding(table, (0, 0, 0, len(_INDENT)), expand=False), soft_wrap=False)
 
 
 class _Bar(Progress):
@@ -151,11 +160,15 @@ class _Bar(Progress):
 
 
 def _table(*columns: str, header: bool = True) -> Table:
-    """Return an indented table; a column whose name begins with > is aligned to the right."""
-    table = Table(box=None, show_header=header, header_style="dim", pad_edge=False)
-    table.padding = (0, 2, 0, 0)
-    table.add_column("", width=0)
+    """Return a table. Names begin with > for a column of numbers, with ~ for one that may be folded."""
+    table = Table(
+        box=None, show_header=header, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0)
+    )
     for name in columns:
-        right = name.startswith(">")
-        table.add_column(name.lstrip(">"), justify="right" if right else "left", no_wrap=True)
+        table.add_column(
+            name.lstrip("~>"),
+            justify="right" if name.startswith(">") else "left",
+            no_wrap=not name.startswith("~"),
+            overflow="fold",
+        )
     return table

@@ -129,7 +129,7 @@ def _version(psql: str) -> str:
 
 @contextmanager
 def ending_on_signals() -> Iterator[None]:
-    """Let SIGTERM and a closed terminal unwind the program as Ctrl-C does, and no more than once."""
+    """Unwind the program at the first SIGINT, SIGTERM or SIGHUP, undisturbed by the next."""
     numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
     def end(number: int, _: object) -> None:

@@ -32,8 +32,10 @@ HELD_BY = """
 """
 
 TAKEOVERS = """
-    select q.run_id, q.at as requeued_at, s.at as started_at, s.worker_id
+    select q.run_id, r.input ->> 'name' as name, q.type,
+        q.payload ->> 'worker' as lost_by, s.at as started_at, s.worker_id
     from pgflow.timeline q
+    join pgflow.runs r using (project_id, run_id)
     cross join lateral (
         select t.at, t.worker_id
         from pgflow.timeline t
