@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import psycopg
 import structlog
 
 from pgflow import gateway, protocol
@@ -24,7 +25,7 @@ from pgflow._link import Link, connect
 from pgflow._listener import Listener
 from pgflow._reporter import Reporter
 from pgflow.context import Context
-from pgflow.errors import UnknownWorker
+from pgflow.errors import ServerUnreachable, UnknownWorker
 from pgflow.models import Event, Lease, Outcome, Parked, Reaped
 from pgflow.reports import Completed, End, Failed, Released, Step
 
@@ -94,7 +95,10 @@ class Worker:
         Raises ServerUnreachable if the server cannot be reached at the start, and only then.
         """
         structlog.contextvars.bind_contextvars(worker_id=self.worker_id)
-        await (await connect(self._dsn)).close()
+        try:
+            await (await connect(self._dsn)).close()
+        except psycopg.OperationalError as error:
+            raise ServerUnreachable(f"the server cannot be reached: {error}") from error
         await self._register()
         if install_signal_handlers:
             loop = asyncio.get_running_loop()

@@ -34,7 +34,7 @@ class Story:
 
     run_ids: list[UUID]
     dead: WorkerProcess
-    held: list[Row]
+    held: list[UUID]
     killed_at: datetime
     takeovers: list[Row] = field(default_factory=list)
     rejected: UUID | None = None
@@ -121,8 +121,10 @@ def have_them_read(page: Page, desk: Desk, run_ids: Sequence[UUID]) -> Story:
             nonlocal story
             if story is None and (worker := desk.reading()):
                 story = kill(desk, worker, run_ids)
-                files = ", ".join(row["name"] for row in story.held)
-                page.say(f"kill -9 {worker.pid}: worker {worker.label} was reading {files}", "red")
+                page.say(
+                    f"kill -9 {worker.pid}, worker {worker.label}, amid {len(story.held)} runs",
+                    "red",
+                )
             waiting = desk.waiting()
             bar.show(waiting)
             return waiting
@@ -131,21 +133,23 @@ def have_them_read(page: Page, desk: Desk, run_ids: Sequence[UUID]) -> Story:
     if story is None:
         raise Unexpected("no worker was ever seen reading")
     story.takeovers = desk.takeovers(story.dead)
-    missed = {row["run_id"] for row in story.held} - {row["run_id"] for row in story.takeovers}
+    missed = set(story.held) - {row["run_id"] for row in story.takeovers}
     expect(not missed, f"runs of the dead worker that nobody took over: {missed}")
     heirs = {row["worker_id"] for row in story.takeovers}
     expect(story.dead.worker_id not in heirs, "the dead worker took over its own run")
     page.takeovers(story.takeovers, story.killed_at)
-    page.say(f"A lease lasts {LEASE.total_seconds():.0f} s here, by default a minute. Saved steps are", "dim")
+    page.say(f"(a lease lasts {LEASE.total_seconds():.0f} s here, by default a minute)", "dim")
     return story
 
 
 def kill(desk: Desk, worker: WorkerProcess, run_ids: Sequence[UUID]) -> Story:
     """Kill a worker with SIGKILL, and see what it left behind."""
+    killed_at = desk.now()
     worker.kill()
+    time.sleep(0.2)  # the server may still be at the last thing that it was told
     held = desk.held_by(worker)
     expect(held, f"worker {worker.label} had no run when it was killed")
-    return Story(list(run_ids), worker, held, held[0]["seen_at"])
+    return Story(list(run_ids), worker, held, killed_at)
 
 
 def have_them_decided(page: Page, desk: Desk, story: Story) -> None:

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
@@ -100,9 +100,15 @@ class Desk:
         busy = [row["worker_id"] for row in self._ask(queries.BEING_PROOFREAD)]
         return next((worker for worker in self.workers if worker.worker_id in busy), None)
 
-    def held_by(self, worker: WorkerProcess) -> list[Row]:
+    def held_by(self, worker: WorkerProcess) -> list[UUID]:
         """Return the runs that the database has given to a worker."""
-        return self._ask(queries.HELD_BY, worker_id=worker.worker_id)
+        rows = self._ask(queries.HELD_BY, worker_id=worker.worker_id)
+        return [row["run_id"] for row in rows]
+
+    def now(self) -> datetime:
+        """Return the time by the database's clock."""
+        now: datetime = self._ask("select clock_timestamp() as now")[0]["now"]
+        return now
 
     def takeovers(self, worker: WorkerProcess) -> list[Row]:
         """Return when, and by whom, a worker's runs were taken over."""

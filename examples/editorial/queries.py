@@ -14,18 +14,18 @@ COUNTS = """
     from pgflow.runs r
 """
 
-# The step before is done, and the worker has half a second left for this one.
+# The step before is saved, and half of the time for this one is left.
 BEING_PROOFREAD = """
     select r.worker_id
     from pgflow.runs r
     join pgflow.timeline t using (project_id, run_id)
-    where r.state = 'running' and r.started_at > clock_timestamp() - interval '0.5 seconds'
-      and t.type = 'step.completed' and t.step = 'analyse'
+    where r.state = 'running' and t.type = 'step.completed' and t.step = 'analyse'
+      and t.at > clock_timestamp() - interval '0.5 seconds'
     order by r.run_id
 """
 
 HELD_BY = """
-    select r.run_id, r.input ->> 'name' as name, clock_timestamp() as seen_at
+    select r.run_id
     from pgflow.runs r
     where r.state = 'running' and r.worker_id = %(worker_id)s
     order by r.run_id

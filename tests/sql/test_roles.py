@@ -80,7 +80,7 @@ def test_a_login_calls_what_its_role_may_and_nothing_else(
 def test_a_login_without_a_role_may_nothing(connect: Connect, make_role: MakeRole) -> None:
     session = connect(make_role())
     for _, call in CALLS.values():
-        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="schema pgflow"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
             session.rows(f"select * from pgflow.{call}")
 
 

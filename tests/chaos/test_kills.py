@@ -1,0 +1,179 @@
+"""Real processes, real signals: every run ends exactly once, and no late result counts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from pgflow import Client
+from pgflow.embedded import EmbeddedServer
+from pgflow.errors import ServerUnreachable
+from pgflow.schema import migrate
+
+APP = Path(__file__).parent / "app.py"
+RUNS = 10_000
+Process = subprocess.Popen[bytes]
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def durable(data_dir: Path) -> Iterator[EmbeddedServer]:
+    """Return a server that keeps what it has committed, with the chaos queue and the side table."""
+    with EmbeddedServer(data_dir) as server:
+        migrate(server.dsn)
+        with psycopg.connect(server.dsn, autocommit=True) as conn:
+            conn.execute("create table effect (run_id uuid not null, lease_no integer not null)")
+            conn.execute(
+                "select pgflow.define_queue('chaos', max_attempts => 1000, lease_ttl => '1 second')"
+            )
+        yield server
+
+
+@pytest.fixture
+def start(durable: EmbeddedServer) -> Iterator[Callable[[], Process]]:
+    """Return a function that starts a worker process."""
+    started: list[Process] = []
+
+    def start_one() -> Process:
+        started.append(subprocess.Popen([sys.executable, str(APP), durable.dsn]))
+        return started[-1]
+
+    yield start_one
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+def eventually(server: EmbeddedServer, question: str, seconds: float = 90) -> None:
+    """Ask until the answer is true."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            with psycopg.connect(server.dsn, connect_timeout=2) as conn:
+                if conn.execute(question).fetchone() == (True,):
+                    return
+        except psycopg.OperationalError:
+            pass  # the server is on its way back
+        if time.monotonic() > deadline:
+            raise TimeoutError(question)
+        time.sleep(0.05)
+
+
+def value(server: EmbeddedServer, query: str) -> int:
+    """Return the one number that a query returns."""
+    with psycopg.connect(server.dsn) as conn:
+        row = conn.execute(query).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def check_all_ended_once(server: EmbeddedServer, runs: int) -> None:
+    """Compare what the handlers noted with what the engine accepted."""
+    assert value(server, "select count(*) from pgflow.run") == 0
+    assert value(server, "select count(*) from pgflow.run_finished") == runs
+    assert value(server, "select count(*) from pgflow.runs where state = 'completed'") == runs
+    accepted_without_execution = """
+        select count(*) from pgflow.run_finished f
+        where not exists (select from effect e
+                          where e.run_id = f.run_id and e.lease_no = f.lease_no)
+           or f.output <> to_jsonb(f.lease_no)"""
+    assert value(server, accepted_without_execution) == 0
+    lost_without_a_line = """
+        select count(*) from effect e
+        join pgflow.run_finished f using (run_id)
+        where e.lease_no <> f.lease_no
+          and not exists (select from pgflow.event v
+                          where v.run_id = e.run_id and v.lease_no = e.lease_no
+                            and v.type in ('run.requeued', 'run.released', 'run.retried'))"""
+    assert value(server, lost_without_a_line) == 0
+    lines = """
+        select count(*) from (
+            select from pgflow.timeline where type = 'run.completed'
+            group by run_id having count(*) <> 1) twice"""
+    assert value(server, lines) == 0
+
+
+def test_workers_and_the_server_are_killed_and_every_run_ends_exactly_once(
+    durable: EmbeddedServer, start: Callable[[], Process]
+) -> None:
+    with Client(durable.dsn) as client:
+        client.enqueue_many("work", [None] * RUNS, queue="chaos")
+    workers = [start() for _ in range(4)]
+    for second in range(10):
+        time.sleep(1)
+        victim = workers.pop(0)
+        victim.kill()
+        victim.wait()
+        workers.append(start())
+        if second == 5:
+            os.kill(durable.pid, signal.SIGKILL)
+            durable.start()
+    eventually(durable, "select not exists (select from pgflow.run)")
+    check_all_ended_once(durable, RUNS)
+    lost = value(durable, "select count(*) from pgflow.event where type = 'run.requeued'")
+    executed = value(durable, "select count(*) from effect")
+    print(f"{RUNS} runs, {executed} executed to their end, {lost} leases lost")  # noqa: T201
+    assert lost > 0
+    for worker in workers:
+        worker.terminate()
+    assert [worker.wait(timeout=40) for worker in workers] == [0] * 4
+
+
+def test_a_worker_that_is_stopped_past_its_lease_and_wakes_is_refused(
+    durable: EmbeddedServer, start: Callable[[], Process]
+) -> None:
+    sleeper = start()
+    with Client(durable.dsn) as client:
+        client.enqueue_many("work", [None] * 300, queue="chaos")
+    eventually(durable, "select count(*) > 0 from pgflow.run where state = 'running'")
+    sleeper.send_signal(signal.SIGSTOP)
+    other = start()
+    eventually(durable, "select not exists (select from pgflow.run)")
+    sleeper.send_signal(signal.SIGCONT)
+    requeued = value(durable, "select count(*) from pgflow.event where type = 'run.requeued'")
+    assert requeued > 0
+    # The sleeper still notes the executions that it was in; then it has said all that it had to say.
+    sleeper.terminate()
+    assert sleeper.wait(timeout=40) == 0
+    check_all_ended_once(durable, 300)
+    other.terminate()
+    assert other.wait(timeout=40) == 0
+
+
+def test_a_terminated_worker_gives_back_what_it_cannot_finish_and_uses_no_attempt(
+    durable: EmbeddedServer, start: Callable[[], Process]
+) -> None:
+    worker = start()
+    with Client(durable.dsn) as client:
+        client.enqueue_many("work", [None] * 2000, queue="chaos")
+    eventually(durable, "select count(*) > 100 from pgflow.run_finished")
+    worker.terminate()
+    worker.terminate()
+    assert worker.wait(timeout=40) == 0
+    assert value(durable, "select count(*) from pgflow.run where state <> 'pending'") == 0
+    assert value(durable, "select coalesce(max(attempt), 0) from pgflow.run") == 0
+    start()
+    eventually(durable, "select not exists (select from pgflow.run)")
+    check_all_ended_once(durable, 2000)
+
+
+def test_a_server_that_is_nowhere_ends_a_worker_at_once() -> None:
+    process = subprocess.run(
+        [sys.executable, str(APP), "host=127.0.0.1 port=1 dbname=x"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert process.returncode == 1
+    assert ServerUnreachable.__name__ in process.stderr
