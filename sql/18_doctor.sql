@@ -43,9 +43,10 @@ begin
                       where b.project_id = v_project and b.worker_id = r.worker_id);
     return query
     select case when t.last_at < v_now - interval '1 minute' then 'fail' else 'ok' end, 'tick',
-        format('duties of time were last seen to at %s', t.last_at),
+        case when isfinite(t.last_at) then format('duties of time last seen to at %s', t.last_at)
+             else 'duties of time never seen to' end,
         case when t.last_at < v_now - interval '1 minute'
-            then 'Workers do this; none may be running.' end
+             then 'Workers do this; none may be running.' end
     from pgflow.tick t
     where t.project_id = v_project;
     return query

@@ -116,6 +116,7 @@ class Page:
 
     def kept(self, dsn: str, home: Path) -> None:
         """Tell how to go on by hand, and how to end it."""
+        folder = shlex.quote(str(home))
         self.say("")
         self.say("The database is still there. In the folder of pgflow:")
         for command in (
@@ -125,7 +126,7 @@ class Page:
             """pgflow enqueue review '{"folder": ".", "name": "README.md"}'""",
             "pgflow inbox",
             'psql "$PGFLOW_DSN" -c "select pgflow.approve(task_id, \'fine\') from pgflow.inbox"',
-            f"PGFLOW_DATA_DIR={shlex.quote(str(home))} pgflow dev --stop  # then rm -r {home}",
+            f"PGFLOW_DATA_DIR={folder} pgflow dev --stop && rm -r {folder}",
         ):
             self.say(f"  {command}", "cyan")
 
@@ -160,7 +161,7 @@ class _Bar(Progress):
 
 
 def _table(*columns: str, header: bool = True) -> Table:
-    """Return a table. Names begin with > for a column of numbers, with ~ for one that may be folded."""
+    """Return a table; a name begins with > for a column of numbers, with ~ for one that folds."""
     table = Table(
         box=None, show_header=header, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0)
     )

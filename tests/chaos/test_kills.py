@@ -142,7 +142,7 @@ def test_a_worker_that_is_stopped_past_its_lease_and_wakes_is_refused(
     sleeper.send_signal(signal.SIGCONT)
     requeued = value(durable, "select count(*) from pgflow.event where type = 'run.requeued'")
     assert requeued > 0
-    # The sleeper still notes the executions that it was in; then it has said all that it had to say.
+    # The sleeper still notes the executions that it was in, and says all that it had to say.
     sleeper.terminate()
     assert sleeper.wait(timeout=40) == 0
     check_all_ended_once(durable, 300)
