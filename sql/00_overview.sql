@@ -18,8 +18,10 @@
 -- lease, each write of a worker names it, and a write that names an old one changes nothing.
 --
 -- Lock order: (1) roots of the trees touched, sorted; (2) runs, sorted by run_id; (3) tasks, by id;
--- (4) queues and slots, sorted; (5) inserts into journal, event. A verb that starts at a task reads
--- it unlocked, locks the run, then the task, and looks again. Claim and reap skip what is locked.
+-- (4) queues and slots, sorted; (5) inserts into journal, event. A worker's beat comes before its
+-- idle flags and its own row; reap has the beat before the runs, and skips those that are locked. A
+-- verb that starts at a task reads it unlocked, locks the run, then the task, and looks again.
+-- Claim and reap skip what is locked.
 --
 -- Refusals. Table refusal has the SQLSTATEs; each is raised with message, detail and hint by
 -- _refuse(). A refused argument is named in the error's column field.

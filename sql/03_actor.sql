@@ -101,7 +101,7 @@ end
 $$;
 comment on function pgflow.create_project is
     'Makes a project that only its members use; again is harmless. Example: select '
-    'pgflow.create_project(''acme'', ''{alice}'').';
+    'pgflow.create_project(''acme'', ''{alice}''). Raises PF101.';
 
 create or replace function pgflow.add_member(member text, project text default null)
 returns void

@@ -107,8 +107,10 @@ declare
 begin
     if emit.type is null or char_length(emit.type) not between 1 and 100 then
         perform pgflow._refuse_value('type', '1 to 100 characters', emit.type);
-    elsif exists (select from pgflow.event_type t where t.type = emit.type) then
-        perform pgflow._refuse_value('type', 'none of the engine''s own event types', emit.type);
+    elsif emit.type like '%.%' and split_part(emit.type, '.', 1) = any (
+        '{run,step,task,tool,artifact,prompt,checkpoint,breakpoint,budget,report,stream}') then
+        perform pgflow._refuse_value('type',
+            'none that begins as the engine''s own do (run. step. task. tool. ...)', emit.type);
     elsif char_length(emit.idempotency_key) not between 1 and 500 then
         perform pgflow._refuse_value('idempotency_key', '1 to 500 characters',
             emit.idempotency_key);

@@ -20,10 +20,11 @@ begin
         perform pgflow._refuse_value('max_attempts', '1 to 1000', p_max_attempts::text);
     elsif p_timeout <= '0' or p_timeout > '30 days' then
         perform pgflow._refuse_value('timeout', 'more than 0 and at most 30 days', p_timeout::text);
-    elsif not isfinite(p_run_at) then
-        perform pgflow._refuse_value('run_at', 'a finite time', p_run_at::text);
-    elsif p_deadline <= pgflow.now() or not isfinite(p_deadline) then
-        perform pgflow._refuse_value('deadline', 'a finite time in the future', p_deadline::text);
+    elsif p_run_at not between '1900-01-01' and '2200-01-01' then
+        perform pgflow._refuse_value('run_at', 'between the years 1900 and 2200', p_run_at::text);
+    elsif p_deadline <= pgflow.now() or p_deadline > '2200-01-01' then
+        perform pgflow._refuse_value('deadline', 'in the future, before the year 2200',
+            p_deadline::text);
     elsif char_length(p_idempotency_key) not between 1 and 500
         or p_idempotency_key like 'pgflow:%' then
         perform pgflow._refuse_value('idempotency_key',
@@ -123,7 +124,83 @@ comment on function pgflow._enqueue is
     'Inserts one run per input and hints. The arguments are checked.';
 
 -- The key's row is inserted first and read in a second statement: whoever inserts it makes the run,
--- all others wait for that transaction and return its run.
+-- all others wait for that transaction and return its run. A run id that is given is a key as well.
+create or replace function pgflow._claim_key(
+    p_project text, p_key text, p_run_id uuid, p_handler text, p_input jsonb
+)
+returns uuid
+language plpgsql
+as $$
+declare
+    v_sha256 bytea := pgflow._sha256(coalesce(p_input, '{}'));
+    v_first pgflow.run_key;
+begin
+    insert into pgflow.run_key (project_id, key, run_id, handler, input_sha256, created_at)
+    values (p_project, p_key, p_run_id, p_handler, v_sha256, pgflow.now())
+    on conflict do nothing;
+    if found then
+        return null;
+    end if;
+    select k.* into v_first from pgflow.run_key k where k.project_id = p_project and k.key = p_key;
+    if not found then  -- above read committed: the winner committed after our snapshot
+        raise exception using errcode = 'serialization_failure',
+            message = format('idempotency key %s was used by a concurrent transaction', p_key),
+            hint = 'Try the transaction again.';
+    elsif v_first.handler <> p_handler or v_first.input_sha256 <> v_sha256 then
+        perform pgflow._refuse_used(p_key, v_first.run_id, 'with another handler or input');
+    end if;
+    return v_first.run_id;
+end
+$$;
+comment on function pgflow._claim_key is
+    'Null if the key was free and is now this run''s; else the run that has it. Raises PF401 if '
+    'that is another handler''s or input''s.';
+
+create or replace function pgflow._refuse_used(p_key text, p_run_id uuid, p_how text)
+returns void
+language plpgsql
+as $$
+begin
+    if p_key like 'pgflow:id:%' then
+        perform pgflow._refuse('PF401', format('run id %s was used for another run', p_run_id),
+            'It was enqueued ' || p_how || '.', 'Use a new id for new work.', 'run_id');
+    end if;
+    perform pgflow._refuse('PF401', format('idempotency key %s was used for another run', p_key),
+        format('run %s was enqueued under it %s', p_run_id, p_how), 'Use a new key for new work.',
+        'idempotency_key');
+end
+$$;
+comment on function pgflow._refuse_used is 'Raises PF401 for an idempotency key or a run id.';
+
+-- Runs whose id was not given have no key; a caller may still give that id again.
+create or replace function pgflow._same_run(
+    p_project text, p_run_id uuid, p_handler text, p_input jsonb
+)
+returns uuid
+language plpgsql
+as $$
+declare
+    v_handler text;
+    v_input jsonb;
+begin
+    select r.handler, r.input into v_handler, v_input from pgflow.run r
+    where r.project_id = p_project and r.run_id = p_run_id
+    union all
+    select f.handler, f.input from pgflow.run_finished f
+    where f.project_id = p_project and f.run_id = p_run_id;
+    if not found then
+        return null;
+    elsif v_handler <> p_handler or v_input <> coalesce(p_input, '{}') then
+        perform pgflow._refuse_used('pgflow:id:' || p_run_id, p_run_id,
+            'with another handler or input');
+    end if;
+    return p_run_id;
+end
+$$;
+comment on function pgflow._same_run is
+    'The run id if such a run is there with the same handler and input, null if none is. Raises '
+    'PF401.';
+
 create or replace function pgflow._enqueue_once(
     p_project text, p_key text, p_handler text, p_input jsonb, p_queue text, p_priority integer,
     p_run_at timestamptz, p_max_attempts integer, p_timeout interval, p_deadline timestamptz,
@@ -134,75 +211,35 @@ language plpgsql
 as $$
 declare
     v_run_id uuid := coalesce(p_run_id, pgflow._new_id());
-    v_sha256 bytea := pgflow._sha256(coalesce(p_input, '{}'));
-    v_first pgflow.run_key;
+    v_id_key text := 'pgflow:id:' || p_run_id;
+    v_first uuid;
 begin
-    insert into pgflow.run_key (project_id, key, run_id, handler, input_sha256, created_at)
-    values (p_project, p_key, v_run_id, p_handler, v_sha256, pgflow.now())
-    on conflict do nothing;
-    if found then
-        if pgflow._same_run(p_project, p_run_id, p_handler, p_input) is not null then
-            perform pgflow._refuse('PF401', format('run id %s was used for another run', p_run_id),
-                'That run was enqueued without this idempotency key.', 'Use a new id for new work.',
-                'run_id');
+    if p_key is not null then
+        v_first := pgflow._claim_key(p_project, p_key, v_run_id, p_handler, p_input);
+        if v_first <> p_run_id then
+            perform pgflow._refuse_used(p_key, v_first, 'with another run id');
+        elsif v_first is not null then
+            return v_first;
         end if;
-        perform pgflow._enqueue(p_project, p_handler, array[p_input], p_queue, p_priority, p_run_at,
-            p_max_attempts, p_timeout, p_deadline, p_key, p_correlation_id, v_run_id, p_tags,
-            p_retry_of);
-        return v_run_id;
     end if;
-    select k.* into v_first from pgflow.run_key k where k.project_id = p_project and k.key = p_key;
-    if not found then  -- above read committed: the winner committed after our snapshot
-        raise exception using errcode = 'serialization_failure',
-            message = format('idempotency key %s was used by a concurrent transaction', p_key),
-            hint = 'Try the transaction again.';
+    if p_run_id is not null then
+        v_first := coalesce(pgflow._claim_key(p_project, v_id_key, p_run_id, p_handler, p_input),
+            pgflow._same_run(p_project, p_run_id, p_handler, p_input));
+        if v_first is not null and p_key is not null then
+            perform pgflow._refuse_used(v_id_key, v_first, 'without this idempotency key');
+        elsif v_first is not null then
+            return v_first;
+        end if;
     end if;
-    if v_first.handler <> p_handler or v_first.input_sha256 <> v_sha256
-       or (p_run_id is not null and v_first.run_id <> p_run_id) then
-        perform pgflow._refuse('PF401', format('idempotency key %s was used for another run',
-            p_key),
-            format('run %s of handler %s has it, with another handler, input or run id',
-                v_first.run_id, v_first.handler),
-            'Use a new key for new work.', 'idempotency_key');
-    end if;
-    return v_first.run_id;
+    perform pgflow._enqueue(p_project, p_handler, array[p_input], p_queue, p_priority, p_run_at,
+        p_max_attempts, p_timeout, p_deadline, p_key, p_correlation_id, v_run_id, p_tags,
+        p_retry_of);
+    return v_run_id;
 end
 $$;
 comment on function pgflow._enqueue_once is
-    'Enqueues under an idempotency key: the first call''s run is returned ever after. Raises '
-    'PF401.';
-
--- A run id given again is the same run if handler and input are the same.
-create or replace function pgflow._same_run(p_project text, p_run_id uuid, p_handler text,
-    p_input jsonb)
-returns uuid
-language plpgsql
-as $$
-declare
-    v_handler text;
-    v_input jsonb;
-begin
-    if p_run_id is null then
-        return null;
-    end if;
-    -- Whoever gives the same id at the same time waits here, and then sees this one's run.
-    perform pg_advisory_xact_lock(hashtextextended(p_project || p_run_id, 0));
-    select r.handler, r.input into v_handler, v_input from pgflow.run r
-    where r.project_id = p_project and r.run_id = p_run_id
-    union all
-    select f.handler, f.input from pgflow.run_finished f
-    where f.project_id = p_project and f.run_id = p_run_id;
-    if found and (v_handler <> p_handler or v_input <> coalesce(p_input, '{}')) then
-        perform pgflow._refuse('PF401', format('run id %s was used for another run', p_run_id),
-            format('it belongs to a run of handler %s, with another handler or input', v_handler),
-            'Use a new id for new work.', 'run_id');
-    end if;
-    return case when found then p_run_id end;
-end
-$$;
-comment on function pgflow._same_run is
-    'The run id if such a run is there with the same handler and input, null if none is. Raises '
-    'PF401.';
+    'Enqueues under an idempotency key, a run id or both: the first call''s run is returned ever '
+    'after. Raises PF401.';
 
 create or replace function pgflow.enqueue(
     handler text, input jsonb default '{}', queue text default null, priority integer default 0,
@@ -228,20 +265,16 @@ begin
     if pg_column_size(enqueue.input) > 8388608 then
         perform pgflow._refuse_value('input', 'at most 8 MB',
             pg_column_size(enqueue.input) || ' bytes');
-    elsif enqueue.idempotency_key is not null then
+    elsif enqueue.idempotency_key is not null or enqueue.run_id is not null then
         return pgflow._enqueue_once(v_project, enqueue.idempotency_key, enqueue.handler,
-            enqueue.input,
-            enqueue.queue, enqueue.priority, enqueue.run_at, enqueue.max_attempts, enqueue.timeout,
-            enqueue.deadline, enqueue.correlation_id, enqueue.run_id, enqueue.tags, null);
+            enqueue.input, enqueue.queue, enqueue.priority, enqueue.run_at, enqueue.max_attempts,
+            enqueue.timeout, enqueue.deadline, enqueue.correlation_id, enqueue.run_id,
+            enqueue.tags, null);
     end if;
-    v_run_id := pgflow._same_run(v_project, enqueue.run_id, enqueue.handler, enqueue.input);
-    if v_run_id is null then
-        select e.* into v_run_id from pgflow._enqueue(v_project, enqueue.handler,
-            array[enqueue.input],
-            enqueue.queue, enqueue.priority, enqueue.run_at, enqueue.max_attempts, enqueue.timeout,
-            enqueue.deadline, null, enqueue.correlation_id, enqueue.run_id, enqueue.tags,
-            null) as e;
-    end if;
+    select e.* into v_run_id
+    from pgflow._enqueue(v_project, enqueue.handler, array[enqueue.input], enqueue.queue,
+        enqueue.priority, enqueue.run_at, enqueue.max_attempts, enqueue.timeout, enqueue.deadline,
+        null, enqueue.correlation_id, null, enqueue.tags, null) as e;
     return v_run_id;
 end
 $$;

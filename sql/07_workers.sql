@@ -77,6 +77,9 @@ begin
         perform pgflow._use_queue(v_project, v_queue, 0);
     end loop;
     perform pgflow._register_handlers(v_project, register_worker.handlers);
+    insert into pgflow.worker_beat (project_id, worker_id, beat_at)
+    values (v_project, register_worker.worker_id, v_now)
+    on conflict on constraint worker_beat_pkey do update set beat_at = excluded.beat_at;
     insert into pgflow.worker as w (project_id, worker_id, queues, concurrency, host, pid, version,
         registered_by, started_at)
     values (v_project, register_worker.worker_id, register_worker.queues,
@@ -84,9 +87,6 @@ begin
         register_worker.host, register_worker.pid, register_worker.version, pgflow._actor(), v_now)
     on conflict on constraint worker_pkey do update
     set queues = excluded.queues, concurrency = excluded.concurrency, stopped_at = null;
-    insert into pgflow.worker_beat (project_id, worker_id, beat_at)
-    values (v_project, register_worker.worker_id, v_now)
-    on conflict on constraint worker_beat_pkey do update set beat_at = excluded.beat_at;
     select least(interval '15 seconds', min(q.lease_ttl) / 4) into v_settings.beat_every
     from pgflow.queue q
     where q.project_id = v_project and q.queue = any (register_worker.queues);
@@ -195,11 +195,11 @@ declare
     v_now timestamptz := pgflow.now();
     v_held uuid[];
 begin
-    delete from pgflow.idle_worker i
-    where i.project_id = v_project and i.worker_id = stop_worker.worker_id;
     -- First, because it waits for an acquire that is under way.
     delete from pgflow.worker_beat b
     where b.project_id = v_project and b.worker_id = stop_worker.worker_id;
+    delete from pgflow.idle_worker i
+    where i.project_id = v_project and i.worker_id = stop_worker.worker_id;
     v_held := array(
         select r.run_id from pgflow.run r
         where r.project_id = v_project and r.worker_id = stop_worker.worker_id

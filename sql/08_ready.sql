@@ -25,6 +25,8 @@ create or replace function pgflow._free_slots(p_project text, p_queue pgflow.que
 returns integer
 language plpgsql
 as $$
+declare
+    v_queue pgflow.queue;
 begin
     if current_setting('transaction_isolation') <> 'read committed' then
         perform pgflow._refuse('PF503',
@@ -33,13 +35,17 @@ begin
             'Under an older snapshot the slots that others took cannot be counted.',
             'begin isolation level read committed', 'queue');
     end if;
-    -- The lock is one statement and the count the next, which sees what the last holder did.
-    perform from pgflow.queue q
+    -- The lock is one statement and the count the next, which sees what the last holder did. The
+    -- settings are those of the locked row: they may have changed while we waited.
+    select q.* into v_queue from pgflow.queue q
     where q.project_id = p_project and q.queue = p_queue.queue
     for no key update;
-    return p_queue.max_concurrent - (
-        select count(*) from pgflow.slot s where s.project_id = p_project
-            and s.queue = p_queue.queue);
+    if v_queue.paused_at is not null then
+        return 0;
+    end if;
+    return v_queue.max_concurrent - (
+        select count(*) from pgflow.slot s
+        where s.project_id = p_project and s.queue = v_queue.queue);
 end
 $$;
 comment on function pgflow._free_slots is

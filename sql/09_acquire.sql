@@ -73,6 +73,8 @@ as $$
 declare
     v_now timestamptz := pgflow.now();
     v_clock double precision := extract(epoch from clock_timestamp());
+    -- Before the look: a transaction that ends in between is neither seen by the look nor hints.
+    v_xmin xid8 := pg_snapshot_xmin(pg_current_snapshot());
     v_marks jsonb;
     v_look boolean;
     v_settled bigint;
@@ -115,7 +117,7 @@ begin
     else
         v_acquired.runs := '[]';
         v_acquired.marks := pgflow._idle(p_project, p_worker, p_queues, v_marks, v_clock,
-            p_listening);
+            v_xmin, p_listening);
         v_acquired.look_again_in := least(
             make_interval(secs => (v_acquired.marks #>> '{idle,wait}')::float8),
             pgflow._next_due(p_project, v_now) - v_now);
@@ -150,7 +152,7 @@ comment on function pgflow._keep_beating is
 -- loses no hint. wait is the seconds until it looks again by itself.
 create or replace function pgflow._idle(
     p_project text, p_worker text, p_queues text[], p_marks jsonb, p_clock double precision,
-    p_listening boolean
+    p_xmin xid8, p_listening boolean
 )
 returns jsonb
 language plpgsql
@@ -182,7 +184,7 @@ begin
             v_idle := v_idle || jsonb_build_object('xid', pg_current_xact_id()::text);
         end if;
         v_wait := 0.02;
-    elsif pg_snapshot_xmin(pg_current_snapshot()) <= (v_idle ->> 'xid')::xid8 then
+    elsif p_xmin <= (v_idle ->> 'xid')::xid8 then
         v_wait := least(v_wait * 2, 0.25);
     elsif not exists (
         select from pgflow.idle_worker i

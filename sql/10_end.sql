@@ -21,6 +21,7 @@ as $$
 declare
     v_now timestamptz := pgflow.now();
     v_ended uuid[];
+    v_leases integer[];
     v_has_tasks boolean;
     v_slotted boolean;
 begin
@@ -48,7 +49,7 @@ begin
             g.step_count + pgflow._steps(w.steps), g.worker_id, g.created_at, g.run_at, g.deadline,
             g.first_started_at, g.leased_at, v_now, g.timeout, g.created_by, p_by, g.correlation_id,
             g.idempotency_key, p_code, left(p_detail, 8000),
-            case when w.cost is null then g.cost_usd else coalesce(g.cost_usd, 0) + w.cost end,
+            pgflow._cost(g.cost_usd, w.cost),
             g.tags, g.input,
             case when p_state = 'completed' then coalesce(w.output, 'null')::jsonb end,
             coalesce(p_error, g.last_error)
@@ -56,8 +57,8 @@ begin
         join unnest(p_run_ids, p_outputs, p_costs, p_steps) as w (run_id, output, cost, steps)
           on w.run_id = g.run_id
     )
-    select array_agg(g.run_id), bool_or(g.has_tasks), bool_or(g.slotted)
-    into v_ended, v_has_tasks, v_slotted
+    select array_agg(g.run_id), array_agg(g.lease_no), bool_or(g.has_tasks), bool_or(g.slotted)
+    into v_ended, v_leases, v_has_tasks, v_slotted
     from gone g;
     perform set_config('pgflow.ending', '', true);
     if v_has_tasks then
@@ -65,7 +66,10 @@ begin
         where t.project_id = p_project and t.run_id = any (v_ended) and t.state = 'open';
     end if;
     if v_slotted and p_lease_nos is not null then
-        delete from pgflow.slot s where s.project_id = p_project and s.run_id = any (v_ended);
+        -- Of this lease only: the handler of an earlier one may not have stopped yet.
+        delete from pgflow.slot s
+        using unnest(v_ended, v_leases) as e (run_id, lease_no)
+        where s.project_id = p_project and s.run_id = e.run_id and s.lease_no = e.lease_no;
     end if;
     return coalesce(v_ended, '{}');
 end
@@ -128,6 +132,11 @@ begin
           and e.lease_event_no is not null;
     end if;
     v_line.outcome := case when v_end = any (p_ends) then 'already' else 'lost' end;
+    if v_line.outcome = 'lost' then
+        v_line.code := 'PF301';
+        v_line.detail := format('run %s is %s; lease %s is gone', p_run_id,
+            coalesce(v_line.state, 'unknown'), p_lease_no);
+    end if;
     return v_line;
 end
 $$;

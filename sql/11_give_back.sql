@@ -28,6 +28,18 @@ as $$
 $$;
 comment on function pgflow._steps is 'How many steps a worker says it did, 0 to a million.';
 
+-- What is no number adds nothing: NaN or infinity would swallow what the run has cost so far.
+create or replace function pgflow._cost(p_before numeric, p_cost numeric)
+returns numeric
+language sql
+immutable
+as $$
+    select case when p_cost is null or p_cost in ('NaN', 'Infinity', '-Infinity') then p_before
+                else coalesce(p_before, 0) + p_cost end
+$$;
+comment on function pgflow._cost is
+    'What a run has cost, with what an execution adds; null is unknown.';
+
 create or replace function pgflow._free_slot(p_run pgflow.run)
 returns void
 language plpgsql
@@ -35,7 +47,8 @@ as $$
 begin
     if p_run.slotted then
         delete from pgflow.slot s
-        where s.project_id = p_run.project_id and s.queue = p_run.queue and s.run_id = p_run.run_id;
+        where s.project_id = p_run.project_id and s.queue = p_run.queue and s.run_id = p_run.run_id
+          and s.lease_no = p_run.lease_no;
     end if;
 end
 $$;
@@ -63,8 +76,7 @@ begin
         last_event_no = r.last_event_no + 1, attempt = r.attempt + p_counts::integer,
         last_error = coalesce(p_error, r.last_error),
         step_count = r.step_count + pgflow._steps(p_steps),
-        cost_usd = case when p_cost is null then r.cost_usd else coalesce(r.cost_usd,
-            0) + p_cost end
+        cost_usd = pgflow._cost(r.cost_usd, p_cost)
     where r.project_id = p_run.project_id and r.run_id = p_run.run_id;
     perform pgflow._free_slot(p_run);
     perform pgflow._hint_work(p_run.project_id, p_run.queue);

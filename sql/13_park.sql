@@ -111,8 +111,7 @@ begin
         has_tasks = true, last_event_no = v_event_no + 1, worker_id = null, leased_at = null,
         lease_event_no = null, slotted = false,
         step_count = r.step_count + pgflow._steps((p_park ->> 'steps')::integer),
-        cost_usd = case when p_park ->> 'cost_usd' is null then r.cost_usd
-                        else coalesce(r.cost_usd, 0) + (p_park ->> 'cost_usd')::numeric end
+        cost_usd = pgflow._cost(r.cost_usd, (p_park ->> 'cost_usd')::numeric)
     where r.project_id = p_project and r.run_id = v_run.run_id;
     perform pgflow._free_slot(v_run);
     v_line.outcome := 'done';

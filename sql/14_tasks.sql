@@ -47,7 +47,9 @@ begin
     elsif p_task.state in ('open', 'expired') then
         perform pgflow._refuse('PF402', format('task %s expired at %s', p_task.task_id,
             p_task.due_at),
-            'It can no longer be decided.', 'Retry the run to have it ask again.', 'task_id');
+            'It can no longer be decided.',
+            'Retry its run, once that has ended, to have it ask again.',
+            'task_id');
     else
         perform pgflow._refuse('PF402',
             format('task %s was %s before and cannot be %s', p_task.task_id, p_task.state, p_state),

@@ -59,8 +59,7 @@ begin
         lease_event_no = null,
         slotted = false, last_error = coalesce(p_error, r.last_error),
         step_count = r.step_count + pgflow._steps(p_steps),
-        cost_usd = case when p_cost is null then r.cost_usd
-                        else coalesce(r.cost_usd, 0) + p_cost end
+        cost_usd = pgflow._cost(r.cost_usd, p_cost)
     where r.project_id = p_run.project_id and r.run_id = p_run.run_id;
     return 'paused';
 end
@@ -215,6 +214,19 @@ begin
     set max_concurrent = excluded.max_concurrent, max_attempts = excluded.max_attempts,
         timeout = excluded.timeout, lease_ttl = excluded.lease_ttl
     returning q.* into v_queue;
+    if v_queue.max_concurrent is not null then
+        -- What runs already counts as well.
+        with slotted as (
+            update pgflow.run r set slotted = true
+            where r.project_id = v_project and r.queue = v_queue.queue and r.state = 'running'
+              and not r.slotted
+            returning r.*
+        )
+        insert into pgflow.slot (project_id, queue, run_id, lease_no, worker_id, taken_at)
+        select v_project, s.queue, s.run_id, s.lease_no, s.worker_id, s.leased_at
+        from slotted s
+        on conflict do nothing;
+    end if;
     perform pgflow._hint_work(v_project, v_queue.queue);
     return v_queue;
 end

@@ -158,7 +158,7 @@ def have_them_decided(page: Page, desk: Desk, story: Story) -> None:
     page.findings(inbox)
     worst, *others = inbox
     broken = len(worst["payload"]["broken_links"])
-    why = f"{broken} broken links" if broken else f"too long: {worst['payload']['words']:,} words"
+    why = f"{broken} broken link{'s'[: broken - 1]}" if broken else "too long"
     statements = [f"select action from pgflow.reject('{worst['task_id']}', '{why}');"]
     statements += [f"select action from pgflow.approve('{t['task_id']}', 'fine');" for t in others]
     expected = ["rejected", *("approved" for _ in others)]
@@ -169,7 +169,7 @@ def have_them_decided(page: Page, desk: Desk, story: Story) -> None:
     for statement in statements[:2]:
         page.say(f"  {statement}", "cyan")
     if len(others) > 1:
-        page.say(f"  and {len(others) - 1} more approvals, one each {PACE * 1000:.0f} ms", "dim")
+        page.say(f"  and so on, a decision each {PACE * 1000:.0f} ms", "dim")
     with page.progress("decided ", len(statements)) as bar:
         for number, statement in enumerate(statements):
             answer = person.send(statement)

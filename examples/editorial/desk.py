@@ -44,7 +44,7 @@ class Desk:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             if not self._keep:
-                stack.callback(shutil.rmtree, self.home, ignore_errors=True)
+                stack.callback(_remove, self.home)
             stack.enter_context(self.server.start(detached=self._keep))
             migrate(self.server.socket_dsn)
             self._conn = stack.enter_context(
@@ -144,3 +144,12 @@ class Desk:
 
     def _ask(self, query: str, **values: object) -> list[Row]:
         return self._conn.execute(query.encode(), values).fetchall()
+
+
+def _remove(folder: Path) -> None:
+    """Delete a folder, even if the server's programs were interrupted and still write into it."""
+    for _ in range(30):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.1)

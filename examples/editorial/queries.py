@@ -44,7 +44,11 @@ TAKEOVERS = """
         limit 1
     ) s
     where q.type = 'run.requeued' and q.payload ->> 'worker' = %(worker_id)s
-    order by q.run_id
+    order by (
+        select count(*)
+        from pgflow.timeline t
+        where t.run_id = q.run_id and t.type = 'step.completed' and t.event_no < q.event_no
+    ) desc, q.run_id
 """
 
 INBOX = """

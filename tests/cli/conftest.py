@@ -120,13 +120,14 @@ async def ask(ctx: Context) -> str | None:
 
 
 async def work(dsn: str) -> None:
-    """Work off what is pending."""
+    """Work off what is ready in the app's queue."""
     worker = Worker(app, dsn)
     running = asyncio.create_task(worker.run())
-    async with AsyncClient(dsn) as client:
-        while await client.runs(state="pending") or await client.runs(state="running"):
-            assert not running.done()
-            await asyncio.sleep(0.01)
+    async with asyncio.timeout(30), AsyncClient(dsn) as client:
+        for state in ("pending", "running"):
+            while await client.runs(state=state, queue="default"):
+                assert not running.done()
+                await asyncio.sleep(0.01)
     worker.stop()
     await running
 

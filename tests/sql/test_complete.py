@@ -141,6 +141,16 @@ def test_a_wrong_lease_number_changes_nothing(engine: Engine, lease_no: int) -> 
     assert engine.place.rows() == before
 
 
+def test_what_is_lost_says_so_by_its_code(engine: Engine) -> None:
+    lease = engine.leased()
+    engine.call("pause", run_id=lease.run_id)
+    for (line,) in (engine.complete(lease), engine.fail(lease), engine.release(lease)):
+        assert (line["outcome"], line["code"]) == ("lost", "PF301")
+        assert str(lease.run_id) in line["detail"]
+    line = engine.park(lease)
+    assert (line["outcome"], line["code"]) == ("lost", "PF301")
+
+
 def test_a_run_that_nobody_knows_is_lost(engine: Engine) -> None:
     (line,) = engine.call("complete", run_ids=[uuid4()], lease_nos=[1], outputs=["1"])
     assert (line["outcome"], line["state"]) == ("lost", None)

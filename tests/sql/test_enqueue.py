@@ -206,6 +206,29 @@ def test_a_time_without_end_is_refused(engine: Engine, field: str) -> None:
         engine.enqueue(**{field: "infinity"})
 
 
+@pytest.mark.parametrize("time", ["20000-01-01", "0044-03-15 BC", "-infinity"])
+def test_a_time_that_no_client_could_read_is_refused(engine: Engine, time: str) -> None:
+    with engine.refused("PF101", "run_at"):
+        engine.enqueue(run_at=time)
+
+
+def test_a_queue_made_meanwhile_gets_the_priority_of_an_older_snapshot(
+    engine: Engine, connect: Connect
+) -> None:
+    other = connect()
+    engine.conn.execute("set default_transaction_isolation to 'repeatable read'")
+    run_ids = [other.enqueue(queue="other")]
+    try:
+        with engine.conn.transaction():
+            engine.value("select count(*) from pgflow.run")
+            run_ids.append(other.enqueue(queue="brand new"))
+            run_ids.append(engine.enqueue(queue="brand new", priority=5))
+    except psycopg.errors.SerializationFailure:
+        run_ids = run_ids[:2]
+    other.worker(queues=["brand new"])
+    assert set(other.acquire(queues=["brand new"]).run_ids) == set(run_ids[1:])
+
+
 # ---- the same again
 
 

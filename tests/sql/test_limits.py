@@ -148,13 +148,26 @@ def test_the_limit_can_be_lowered_and_raised_under_way(engine: Engine) -> None:
     assert len(take(engine)) == 2
 
 
-def test_a_limit_set_under_way_counts_what_is_leased_from_then_on(engine: Engine) -> None:
+def test_a_limit_set_under_way_counts_what_is_running_already(engine: Engine) -> None:
     engine.enqueue_many([{}] * 4, queue="later")
-    before = engine.acquire(1, queues=["later"]).leases
-    engine.call("define_queue", queue="later", max_concurrent=1)
-    assert len(engine.acquire(queues=["later"]).leases) == 1
-    engine.complete(*before)
+    before = engine.acquire(2, queues=["later"]).leases
+    engine.call("define_queue", queue="later", max_concurrent=2)
     assert engine.acquire(queues=["later"]).leases == []
+    engine.complete(before[0])
+    assert len(engine.acquire(queues=["later"]).leases) == 1
+
+
+def test_the_slot_of_a_handler_that_still_runs_outlives_the_next_lease_of_its_run(
+    engine: Engine,
+) -> None:
+    engine.enqueue_many([{}] * 5, queue="two")
+    (held,) = engine.acquire(1, queues=["two"]).leases
+    engine.call("pause", run_id=held.run_id)
+    engine.call("resume", run_id=held.run_id)
+    (again,) = take(engine, "w:2")
+    assert again.run_id == held.run_id
+    engine.complete(again)
+    assert len(take(engine, "w:2")) == 1  # worker w:1 has not said yet that it stopped
 
 
 def test_a_limit_needs_read_committed(engine: Engine) -> None:

@@ -18,13 +18,16 @@ def retry(engine: Engine, run_id: UUID) -> UUID:
     return new
 
 
-@pytest.mark.parametrize("end", ["completed", "failed", "cancelled"])
+@pytest.mark.parametrize("end", ["completed", "failed", "cancelled", "timeout"])
 def test_a_finished_run_is_done_again_as_a_new_one(engine: Engine, end: str) -> None:
-    lease = engine.leased(input={"a": 1})
+    lease = engine.leased(input={"a": 1}, deadline=engine.now + timedelta(seconds=9))
     if end == "completed":
         engine.complete(lease)
     elif end == "failed":
         engine.fail(lease, retries=[False])
+    elif end == "timeout":
+        engine.later(seconds=9)
+        engine.tick()
     else:
         engine.call("cancel", run_id=lease.run_id)
     new = retry(engine, lease.run_id)
@@ -90,15 +93,11 @@ def test_a_retry_can_be_retried(engine: Engine) -> None:
     assert engine.run(newest)["retry_of"] == new
 
 
-@pytest.mark.parametrize("state", ["scheduled", "pending", "running", "paused"])
+@pytest.mark.parametrize(
+    "state", ["scheduled", "pending", "running", "waiting_approval", "waiting_event", "paused"]
+)
 def test_a_live_run_is_refused_and_told_its_state(engine: Engine, state: str) -> None:
-    engine.worker()
-    later = engine.now + timedelta(hours=1)
-    run_id = engine.enqueue(run_at=later if state == "scheduled" else None)
-    if state == "running":
-        engine.lease_of(run_id)
-    elif state == "paused":
-        engine.call("pause", run_id=run_id)
+    run_id = engine.put(state)
     with engine.refused("PF201", "run_id") as refused:
         retry(engine, run_id)
     assert f"is {state} and cannot be retried" in str(refused.value)
