@@ -2,13 +2,14 @@
 -- sees to what is due. 08_ready has the marks, 04_hints the reason of what _idle does.
 
 create or replace function pgflow._lease(
-    p_project text, p_worker text, p_tids tid[], p_limited text[], p_now timestamptz
+    p_project text, p_worker text, p_tids tid[], p_limited text[]
 )
 returns json
 language plpgsql
 as $$
 declare
     v_runs json;
+    v_now timestamptz := pgflow.now();  -- after the look: later than any creation that it saw
 begin
     -- A lease hangs on its worker's beat: stop_worker and reap, which delete that row, wait for
     -- this or make it fail. Otherwise a run leased meanwhile would never be taken back.
@@ -20,8 +21,8 @@ begin
     end if;
     with leased as (
         update pgflow.run r
-        set state = 'running', worker_id = p_worker, leased_at = p_now, lease_no = r.lease_no + 1,
-            first_started_at = coalesce(r.first_started_at, p_now),
+        set state = 'running', worker_id = p_worker, leased_at = v_now, lease_no = r.lease_no + 1,
+            first_started_at = coalesce(r.first_started_at, v_now),
             last_event_no = r.last_event_no + 1, lease_event_no = r.last_event_no + 1,
             slotted = r.queue = any (p_limited)
         where r.ctid = any (p_tids)
@@ -29,7 +30,7 @@ begin
     ),
     slots as (
         insert into pgflow.slot (project_id, queue, run_id, lease_no, worker_id, taken_at)
-        select p_project, l.queue, l.run_id, l.lease_no, p_worker, p_now
+        select p_project, l.queue, l.run_id, l.lease_no, p_worker, v_now
         from leased l
         where l.slotted
     )
@@ -111,7 +112,7 @@ begin
         end if;
     end loop;
     if cardinality(v_tids) > 0 then
-        v_acquired.runs := pgflow._lease(p_project, p_worker, v_tids, v_limited, v_now);
+        v_acquired.runs := pgflow._lease(p_project, p_worker, v_tids, v_limited);
         v_acquired.marks := pgflow._busy(p_project, p_worker, v_marks);
         v_acquired.look_again_in := '0';
     else
@@ -194,7 +195,7 @@ begin
         v_idle := v_idle - 'flagged' - 'xid';
         v_wait := 0.001;
     else
-        v_wait := 10;
+        v_wait := extract(epoch from pgflow._tick_every(p_project));
     end if;
     return p_marks || jsonb_build_object('idle', v_idle || jsonb_build_object('wait', v_wait));
 end

@@ -231,6 +231,18 @@ $$;
 comment on function pgflow._tick is
     'Sees to all duties of time; all nulls if somebody else is at it.';
 
+create or replace function pgflow._tick_every(p_project text)
+returns interval
+language sql
+stable
+as $$
+    select least(interval '10 seconds', min(q.lease_ttl) / 4)
+    from pgflow.queue q
+    where q.project_id = p_project
+$$;
+comment on function pgflow._tick_every is
+    'How often somebody has to tick: each 10 s, or a quarter of the shortest lease_ttl.';
+
 create or replace function pgflow._tick_if_due(p_project text, p_now timestamptz)
 returns json
 language plpgsql
@@ -238,9 +250,7 @@ as $$
 declare
     v_last_at timestamptz := (select t.last_at from pgflow.tick t where t.project_id = p_project);
 begin
-    if v_last_at < p_now - (
-            select least(interval '10 seconds', min(q.lease_ttl) / 4) from pgflow.queue q
-            where q.project_id = p_project)
+    if v_last_at < p_now - pgflow._tick_every(p_project)
        or pgflow._next_due(p_project, v_last_at) <= p_now then
         return (select nullif(array_to_json(t.reaped)::text, '[]')::json
             from pgflow._tick(p_project, p_now) as t);

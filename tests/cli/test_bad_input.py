@@ -35,6 +35,7 @@ REFUSED = [
     ("enqueue h --max-attempts 0", "max_attempts must be", "PF101"),
     ("enqueue h --timeout -3", "timeout must be", "PF101"),
     ("enqueue h --timeout 1e9", "timeout must be", "PF101"),
+    ("enqueue h --run-at 9999-12-31", "run_at must be", "PF101"),
     ("enqueue h --deadline 2020-01-01", "deadline must be", "PF101"),
     ("enqueue h --idempotency-key pgflow:x", "idempotency_key must be", "PF101"),
 ]

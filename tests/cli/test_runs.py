@@ -134,9 +134,3 @@ def test_times_are_those_of_the_database(succeeds: Command, db: psycopg.Connecti
     (run,) = succeeds("runs", "--json").objects
     assert run["run_at"] == "2126-07-01T03:30:00Z"
     assert "2126-07-01 09:00:00+05:30" in succeeds("show", run["run_id"]).out
-
-
-@pytest.mark.xfail(reason="psycopg cannot read such a time, and one of them breaks every list")
-def test_a_run_far_in_the_future_can_be_listed(pgflow: Command, db: psycopg.Connection) -> None:
-    db.execute("select pgflow.enqueue('far', run_at => '20000-01-01')")
-    assert pgflow("runs").code == 0

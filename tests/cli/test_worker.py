@@ -149,6 +149,27 @@ def test_ctrl_c_ends_a_worker_too(shop: Shop) -> None:
     assert "Traceback" not in err
 
 
+EARLY = """
+
+class Interrupting(dict):
+    def values(self):
+        import os, signal
+        os.kill(os.getpid(), signal.SIGTERM)
+        return super().values()
+
+
+app.registry.handlers = Interrupting(app.registry.handlers)
+"""
+
+
+@pytest.mark.xfail(reason="Worker.run() registers before it installs its signal handlers")
+def test_a_signal_while_the_worker_registers_ends_it_like_any_other(shop: Shop) -> None:
+    (shop.folder / "shop.py").write_text(APP + EARLY)
+    process = shop.start("--queues", "default")
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, "Traceback" in err) == (0, False)
+
+
 def test_json_logs_are_one_object_a_line_with_the_run(shop: Shop) -> None:
     run_id = shop.client.enqueue("greet", "Zoë", queue="greetings")
     with shop.worker("--log-format", "json", "--log-level", "debug") as process:

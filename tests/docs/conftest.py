@@ -1,4 +1,4 @@
-"""What the tests of the docs share: programs on the path, and patience."""
+"""What the tests of the docs share: programs on the path, and the patience to wait for a row."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+import psycopg
 import pytest
 
-T = TypeVar("T")
+Row = tuple[Any, ...]
 PATIENCE = 20.0  # seconds
 
 
@@ -31,15 +32,16 @@ def environment(dsn: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def patiently() -> Callable[[Callable[[], T | None]], T]:
-    """Return a function that looks until there is something, and returns that."""
+def first_row(db: psycopg.Connection) -> Callable[..., Row]:
+    """Return a function that asks until the first row of the answer is there and is right."""
 
-    def patiently(look: Callable[[], Any]) -> Any:
+    def first_row(query: str, *values: object, right: Callable[[Row], bool] | None = None) -> Row:
         deadline = time.monotonic() + PATIENCE
-        while (found := look()) is None:
-            if time.monotonic() > deadline:
-                pytest.fail(f"not within {PATIENCE:g} s")
+        while time.monotonic() < deadline:
+            row = db.execute(query.encode(), values or None).fetchone()
+            if row is not None and (right is None or right(row)):
+                return row
             time.sleep(0.02)
-        return found
+        pytest.fail(f"not within {PATIENCE:g} s: {query}")
 
-    return patiently
+    return first_row

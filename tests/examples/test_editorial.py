@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from examples.editorial import queries
+from examples.editorial import processes, queries
 from examples.editorial.analysis import BrokenLink, Findings, analyse
 from examples.editorial.app import Article, app, review
 from examples.editorial.demo import markdown_files
@@ -178,6 +178,21 @@ def test_latency_is_counted_from_the_approval_to_the_next_start(
     assert float(row[2]) == pytest.approx((started - resolved).total_seconds() * 1000)
 
 
+@pytest.mark.parametrize("has_psql", [True, False])
+def test_a_person_decides_with_or_without_psql(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, *, has_psql: bool
+) -> None:
+    if not has_psql:
+        monkeypatch.setattr(processes, "_find_psql", lambda: None)
+    person = processes.Person(dsn)
+    try:
+        assert person.client.startswith("psql " if has_psql else "decide.py")
+        assert person.send("select state from pgflow.state where state = 'paused';") == "paused"
+        assert person.send("select '%s';") == "%s"
+    finally:
+        person.leave()
+
+
 class Demo:
     """The demo as a process, in a temporary folder of its own."""
 
@@ -202,8 +217,8 @@ class Demo:
         return process.returncode, output
 
     def left(self) -> list[str]:
-        """Return the files and the processes that are left."""
-        listed = subprocess.run(["ps", "-eo", "args"], check=True, capture_output=True, text=True)
+        """Return the files, and the processes with our folder in their words or environment."""
+        listed = subprocess.run(["ps", "axeww"], check=True, capture_output=True, text=True)
         processes = [line for line in listed.stdout.splitlines() if str(self.home) in line]
         return processes + [str(path) for path in self.home.iterdir()]
 

@@ -30,4 +30,6 @@ def test_the_checked_in_schema_is_what_migrate_makes(dsn: str) -> None:
     text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
     if os.environ.get("PGFLOW_WRITE_SCHEMA"):
         DUMP.write_text(text)
-    assert text == DUMP.read_text(), "PGFLOW_WRITE_SCHEMA=1 make pytest ARGS=tests/migrate writes it"
+    assert text == DUMP.read_text(), (
+        "PGFLOW_WRITE_SCHEMA=1 make pytest ARGS=tests/migrate writes it"
+    )

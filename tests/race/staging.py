@@ -127,8 +127,11 @@ def check(engine: Engine, *run_ids: UUID) -> None:
         state = engine.one("select * from pgflow.runs where run_id = %s", run_id)
         finished = state["finished_at"] is not None
         assert [t for t in types if t in ENDS] == (types[-1:] if finished else [])
-        assert engine.value(
-            "select count(*) from pgflow.task where run_id = %s and state = 'open'"
-            " and run_id not in (select run_id from pgflow.run)",
-            run_id,
-        ) == 0
+        assert (
+            engine.value(
+                "select count(*) from pgflow.task where run_id = %s and state = 'open'"
+                " and run_id not in (select run_id from pgflow.run)",
+                run_id,
+            )
+            == 0
+        )
