@@ -33,7 +33,7 @@ class App(AsyncClient):
     ) -> None:
         self._given_dsn = dsn
         super().__init__("", project=project)
-        self.project = project
+        self.project = self._project
         self.version = version
         self.registry = Registry()
         self._sync: Client | None = None

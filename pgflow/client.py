@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
@@ -98,6 +99,8 @@ _CONNECTION: dict[str, Any] = {"autocommit": True, "prepare_threshold": None, "c
 class Client(Verbs):
     """A sync client on a DSN, or on your own connection and so inside your transaction.
 
+    Without a `project`, `$PGFLOW_PROJECT`, else the database's default.
+
     Example: `Client("postgresql://…").enqueue("send_email", {"to": "a@b.c"})`, or, committed with
     your own rows: `with conn.transaction(): conn.execute(…); Client(conn).enqueue("mail", …)`.
     """
@@ -105,7 +108,7 @@ class Client(Verbs):
     def __init__(self, where: str | psycopg.Connection[Any], *, project: str | None = None) -> None:
         self._conn = None if isinstance(where, str) else where
         self._dsn = where if isinstance(where, str) else ""
-        self._project = project
+        self._project = project or os.environ.get("PGFLOW_PROJECT")
         self._pool: ConnectionPool[Any] | None = None
 
     def _execute(self, statement: Statement[R]) -> R:
@@ -145,7 +148,7 @@ class AsyncClient(AsyncVerbs):
     ) -> None:
         self._conn = None if isinstance(where, str) else where
         self._dsn = where if isinstance(where, str) else ""
-        self._project = project
+        self._project = project or os.environ.get("PGFLOW_PROJECT")
         self._pool: AsyncConnectionPool[Any] | None = None
 
     @property

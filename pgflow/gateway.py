@@ -38,6 +38,11 @@ class Statement(Generic[R_co]):
     read: Callable[[list[Row]], R_co]
 
 
+def _int4(value: int | None) -> int | None:
+    """Bring a number within what the argument's type holds; the function refuses it by name."""
+    return None if value is None else max(-(2**31), min(value, 2**31 - 1))
+
+
 def _value(rows: list[Row]) -> Any:  # noqa: ANN401 - the caller's return type says what it is
     return next(iter(rows[0].values()))
 
@@ -81,8 +86,8 @@ def enqueue(
     """
     return Statement(
         b"select pgflow.enqueue(%(handler)s, %(input)s::jsonb, queue => %(queue)s,"
-        b" priority => %(priority)s::bigint::integer, run_at => %(run_at)s,"
-        b" max_attempts => %(max_attempts)s::bigint::integer, timeout => %(timeout)s,"
+        b" priority => %(priority)s::integer, run_at => %(run_at)s,"
+        b" max_attempts => %(max_attempts)s::integer, timeout => %(timeout)s,"
         b" deadline => %(deadline)s, idempotency_key => %(idempotency_key)s,"
         b" correlation_id => %(correlation_id)s, run_id => %(run_id)s::uuid,"
         b" tags => %(tags)s::text[], project => %(project)s)",
@@ -90,9 +95,9 @@ def enqueue(
             "handler": handler if isinstance(handler, str) else handler.name,
             "input": "{}" if input is None else dumps(input, "the input"),
             "queue": queue,
-            "priority": priority,
+            "priority": _int4(priority),
             "run_at": run_at,
-            "max_attempts": max_attempts,
+            "max_attempts": _int4(max_attempts),
             "timeout": timeout,
             "deadline": deadline,
             "idempotency_key": idempotency_key,
@@ -126,17 +131,17 @@ def enqueue_many(
     """
     return Statement(
         b"select pgflow.enqueue_many(%(handler)s, %(inputs)b::jsonb[], queue => %(queue)s,"
-        b" priority => %(priority)s::bigint::integer, run_at => %(run_at)s,"
-        b" max_attempts => %(max_attempts)s::bigint::integer, timeout => %(timeout)s,"
+        b" priority => %(priority)s::integer, run_at => %(run_at)s,"
+        b" max_attempts => %(max_attempts)s::integer, timeout => %(timeout)s,"
         b" deadline => %(deadline)s, idempotency_keys => %(idempotency_keys)s::text[],"
         b" correlation_id => %(correlation_id)s, tags => %(tags)s::text[], project => %(project)s)",
         {
             "handler": handler if isinstance(handler, str) else handler.name,
             "inputs": ["{}" if i is None else dumps(i, "an input") for i in inputs],
             "queue": queue,
-            "priority": priority,
+            "priority": _int4(priority),
             "run_at": run_at,
-            "max_attempts": max_attempts,
+            "max_attempts": _int4(max_attempts),
             "timeout": timeout,
             "deadline": deadline,
             "idempotency_keys": None if idempotency_keys is None else list(idempotency_keys),
@@ -270,12 +275,12 @@ def define_queue(
 ) -> Statement[None]:
     """Set all settings of a queue, those not given to their defaults. Raises BadRequest."""
     return Statement(
-        b"select 1 from pgflow.define_queue(%(queue)s, %(max_concurrent)s::bigint::integer,"
-        b" %(max_attempts)s::bigint::integer, %(timeout)s, %(lease_ttl)s, %(project)s)",
+        b"select 1 from pgflow.define_queue(%(queue)s, %(max_concurrent)s::integer,"
+        b" %(max_attempts)s::integer, %(timeout)s, %(lease_ttl)s, %(project)s)",
         {
             "queue": queue,
-            "max_concurrent": max_concurrent,
-            "max_attempts": max_attempts,
+            "max_concurrent": _int4(max_concurrent),
+            "max_attempts": _int4(max_attempts),
             "timeout": timeout,
             "lease_ttl": lease_ttl,
             "project": project,

@@ -26,8 +26,8 @@ def register_worker(
     """Make a worker known; returns how often it must beat."""
     return Statement(
         b"select w.beat_every from pgflow.register_worker(%(worker_id)s, %(queues)s::text[],"
-        b" %(concurrency)s::bigint::integer, %(handlers)s::jsonb, %(host)s,"
-        b" %(pid)s::bigint::integer, %(version)s, %(project)s) as w",
+        b" %(concurrency)s::integer, %(handlers)s::jsonb, %(host)s,"
+        b" %(pid)s::integer, %(version)s, %(project)s) as w",
         {
             "worker_id": worker_id,
             "queues": list(queues),
@@ -54,7 +54,7 @@ def acquire(
     """Lease up to `max_runs` ready runs. `marks` is what the last call returned."""
     return Statement(
         b"select a.runs::text, a.marks::text, a.look_again_in, a.reaped::text"
-        b" from pgflow.acquire(%(worker_id)s, %(queues)s::text[], %(max_runs)s::bigint::integer,"
+        b" from pgflow.acquire(%(worker_id)s, %(queues)s::text[], %(max_runs)s::integer,"
         b" %(marks)s::jsonb, %(listening)s, %(project)s) as a",
         {
             "worker_id": worker_id,

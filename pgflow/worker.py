@@ -94,16 +94,16 @@ class Worker:
 
         Raises ServerUnreachable if the server cannot be reached at the start, and only then.
         """
+        if install_signal_handlers:
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self.stop)
         structlog.contextvars.bind_contextvars(worker_id=self.worker_id)
         try:
             await (await connect(self._dsn)).close()
         except psycopg.OperationalError as error:
             raise ServerUnreachable(f"the server cannot be reached: {error}") from error
         await self._register()
-        if install_signal_handlers:
-            loop = asyncio.get_running_loop()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self.stop)
         _log.info("worker_started", queues=self._queues, concurrency=self._concurrency)
         background = [
             asyncio.create_task(job)

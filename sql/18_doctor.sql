@@ -42,7 +42,8 @@ begin
       and not exists (select from pgflow.worker_beat b
                       where b.project_id = v_project and b.worker_id = r.worker_id);
     return query
-    select case when t.last_at < v_now - interval '1 minute' then 'fail' else 'ok' end, 'tick',
+    select case when not isfinite(t.last_at) then 'warn'
+                when t.last_at < v_now - interval '1 minute' then 'fail' else 'ok' end, 'tick',
         case when isfinite(t.last_at) then format('duties of time last seen to at %s', t.last_at)
              else 'duties of time never seen to' end,
         case when t.last_at < v_now - interval '1 minute'

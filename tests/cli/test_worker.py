@@ -162,7 +162,6 @@ app.registry.handlers = Interrupting(app.registry.handlers)
 """
 
 
-@pytest.mark.xfail(reason="Worker.run() registers before it installs its signal handlers")
 def test_a_signal_while_the_worker_registers_ends_it_like_any_other(shop: Shop) -> None:
     (shop.folder / "shop.py").write_text(APP + EARLY)
     process = shop.start("--queues", "default")

@@ -26,7 +26,9 @@ def test_the_checked_in_schema_is_what_migrate_makes(dsn: str) -> None:
     command = [str(_pg_dump()), "--schema-only", "--no-owner", "--table=pgflow.*", dsn]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     # Comments name versions, \restrict a random key, SET the session's settings.
-    text = re.sub(r"^(--.*|\\.*|SET .*|SELECT pg_catalog\.set_config.*)\n", "", text, flags=re.M)
+    text = re.sub(
+        r"^(--.*|\\.*|SET .*|SELECT pg_catalog\.set_config.*)\n", "", text, flags=re.MULTILINE
+    )
     text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
     if os.environ.get("PGFLOW_WRITE_SCHEMA"):
         DUMP.write_text(text)
