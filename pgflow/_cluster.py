@@ -181,7 +181,16 @@ class Cluster:
         words = ["-U", "postgres", "-E", "UTF8", f"--locale={locale}", "--no-sync"]
         # The socket lies in a closed folder; TCP is open to every user of the machine.
         access = ["--auth-local=trust", "--auth-host=scram-sha-256", f"--pwfile={self.password}"]
-        if self._run([programs / "initdb", "-D", new, *words, *access]).wait():
+        initdb = self._run([programs / "initdb", "-D", new, *words, *access])
+        try:
+            failed = initdb.wait()
+        except (
+            BaseException
+        ):  # a signal that was made an exception: initdb has a session of its own
+            os.killpg(initdb.pid, signal.SIGKILL)
+            initdb.wait()
+            raise
+        if failed:
             raise ServerStartFailed(f"initdb failed:\n{self._told}")
         new.rename(self._data)
 

@@ -85,3 +85,24 @@ def test_a_start_that_fails_says_why(data_dir: Path, fault: str) -> None:
     with pytest.raises(Exception, match=r"shared_buffers|pg_control|could not find the database"):
         server.start()
     assert not server.is_running()
+
+
+# As a program does that turns SIGTERM into an exception.
+INTERRUPTED = """
+import signal, sys
+from pgflow.embedded import EmbeddedServer
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+EmbeddedServer(sys.argv[1]).start()
+"""
+
+
+def test_an_interrupted_start_leaves_no_initdb_behind(data_dir: Path) -> None:
+    starting = subprocess.Popen([sys.executable, "-c", INTERRUPTED, str(data_dir)])
+    deadline = time.monotonic() + 60
+    while not (data_dir / "postgres.new" / "base").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    starting.send_signal(signal.SIGTERM)
+    assert starting.wait(timeout=60) == 1
+    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+    assert [line for line in listed.stdout.splitlines() if str(data_dir) in line] == []

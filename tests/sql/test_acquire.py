@@ -208,6 +208,7 @@ def test_marks_that_are_no_object_are_refused(engine: Engine) -> None:
         engine.rows("select pgflow.acquire('w:1', '{default}', 1, '[]')")
 
 
+@pytest.mark.parametrize("place", ["fresh"], indirect=True)
 def test_a_batch_is_bounded_by_its_size_and_not_only_by_its_number(engine: Engine) -> None:
     engine.worker()
     big = {"text": secrets.token_hex(1_600_000)}  # 3.2 MB, which cannot be packed
@@ -226,6 +227,7 @@ def test_due_runs_are_promoted_and_leased_by_the_same_call(engine: Engine) -> No
     assert engine.acquire().run_ids == [run_id]
 
 
+@pytest.mark.parametrize("place", ["fresh"], indirect=True)
 def test_all_that_is_due_at_once_is_promoted_without_delay(engine: Engine) -> None:
     engine.worker()
     run_at = engine.now + timedelta(seconds=3)

@@ -10,6 +10,8 @@ import pytest
 if TYPE_CHECKING:
     from tests.sql.conftest import Engine
 
+pytestmark = pytest.mark.parametrize("place", ["fresh"], indirect=True)
+
 # constraint: the state of a run, and the change that the constraint refuses
 LIVE = {
     "kind_is_known": ("pending", "kind = 'flow'"),

@@ -190,6 +190,7 @@ def test_a_run_of_another_project_is_lost(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("poison", POISONS)
+@pytest.mark.parametrize("place", ["fresh"], indirect=True)
 def test_one_poisoned_output_in_200_fails_alone(engine: Engine, poison: str) -> None:
     leases = leased(engine, 200)
     outputs = ['{"ok": 1}'] * 200
@@ -287,6 +288,7 @@ def test_a_completion_after_retries_clears_the_code_and_keeps_the_last_error(
     assert run["last_error"] == {"type": "ValueError", "message": "boom"}
 
 
+@pytest.mark.parametrize("place", ["fresh"], indirect=True)
 def test_an_output_just_under_its_limit_is_stored(engine: Engine) -> None:
     lease = engine.leased()
     assert engine.complete(lease, output=f'"{secrets.token_hex(4_190_000)}"') == []

@@ -161,6 +161,7 @@ def test_both_of_two_tasks_that_are_due_at_once_end_the_run_once(engine: Engine)
     assert engine.state(run_id) == "cancelled"
 
 
+@pytest.mark.parametrize("place", ["fresh"], indirect=True)
 def test_hundreds_of_overdue_paused_runs_do_not_keep_the_others_from_expiring(
     engine: Engine,
 ) -> None:

@@ -162,11 +162,13 @@ def test_the_caller_may_use_any_isolation(engine: Engine, isolation: str) -> Non
     ],
     ids=lambda value: str(value)[:20],
 )
+@pytest.mark.parametrize("place", ["fresh"], indirect=True)
 def test_a_bad_argument_is_refused_by_its_name(engine: Engine, field: str, value: object) -> None:
     with engine.refused("PF101", field):
         engine.call("enqueue", **{"handler": "h", "queue": "new", field: value})
 
 
+@pytest.mark.parametrize("place", ["fresh"], indirect=True)
 def test_an_input_over_its_limit_is_refused_by_its_name(engine: Engine) -> None:
     with engine.refused("PF101", "input"):
         engine.enqueue(input={"text": secrets.token_hex(4_200_000)})

@@ -62,6 +62,7 @@ def test_a_table_of_inputs_is_refused(engine: Engine) -> None:
         engine.call("enqueue_many", handler="h", inputs=[[Jsonb(1), Jsonb(2)]])
 
 
+@pytest.mark.parametrize("place", ["fresh"], indirect=True)
 def test_an_input_of_many_over_its_limit_is_refused_by_its_name(engine: Engine) -> None:
     with engine.refused("PF101", "inputs"):
         engine.enqueue_many([{}, {"text": secrets.token_hex(4_200_000)}])
@@ -85,6 +86,7 @@ def test_an_input_of_many_over_its_limit_is_refused_by_its_name(engine: Engine) 
     ],
     ids=lambda value: str(value)[:20],
 )
+@pytest.mark.parametrize("place", ["fresh"], indirect=True)
 def test_a_bad_argument_of_many_is_refused_by_its_name(
     engine: Engine, field: str, value: object
 ) -> None:

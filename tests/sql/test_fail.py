@@ -204,6 +204,7 @@ def test_arrays_that_do_not_fit_are_refused(engine: Engine, name: str) -> None:
 
 
 @pytest.mark.parametrize("poison", POISONS)
+@pytest.mark.parametrize("place", ["fresh"], indirect=True)
 def test_one_poisoned_error_in_200_is_kept_as_far_as_it_can_be(engine: Engine, poison: str) -> None:
     leases = leased(engine, 200)
     errors = [json.dumps(ERROR)] * 200

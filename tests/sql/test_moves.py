@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from tests.sql.conftest import Engine
 
+pytestmark = pytest.mark.parametrize("place", ["fresh"], indirect=True)
+
 LIVE = (
     "scheduled",
     "pending",

@@ -64,6 +64,7 @@ def test_defining_a_queue_leaves_its_runs_and_its_pause(engine: Engine) -> None:
     ],
     ids=lambda value: str(value)[:20],
 )
+@pytest.mark.parametrize("place", ["fresh"], indirect=True)
 def test_a_bad_setting_is_refused_by_its_name(engine: Engine, field: str, value: object) -> None:
     with engine.refused("PF101", field):
         engine.call("define_queue", **{"queue": "mail", field: value})

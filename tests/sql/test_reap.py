@@ -145,6 +145,7 @@ def test_a_dead_worker_is_shown_as_dead(engine: Engine) -> None:
     assert engine.worker_status()["status"] == "dead"
 
 
+@pytest.mark.parametrize("place", ["fresh"], indirect=True)
 def test_every_run_of_a_dead_worker_is_taken_back_within_a_minute(engine: Engine) -> None:
     engine.worker(concurrency=2000)
     engine.worker("w:2")

@@ -180,6 +180,7 @@ def test_the_same_key_twice_in_a_batch_is_journalled_once(engine: Engine) -> Non
 
 
 @pytest.mark.parametrize("poison", POISONS)
+@pytest.mark.parametrize("place", ["fresh"], indirect=True)
 def test_one_poisoned_result_in_60_is_refused_alone(engine: Engine, poison: str) -> None:
     engine.worker()
     engine.enqueue_many([{}] * 20)
@@ -223,6 +224,7 @@ def test_a_digest_that_is_no_hex_is_refused_alone(engine: Engine) -> None:
     assert [(line["outcome"], line["code"]) for line in lines] == [("refused", "b")]
 
 
+@pytest.mark.parametrize("place", ["fresh"], indirect=True)
 def test_a_big_result_is_stored(engine: Engine) -> None:
     lease = engine.leased()
     assert engine.record_steps(lease, a=f'"{secrets.token_hex(4_190_000)}"') == []

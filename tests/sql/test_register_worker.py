@@ -101,6 +101,7 @@ def test_it_is_told_to_beat_four_times_within_the_shortest_lease(
     ],
     ids=lambda value: str(getattr(value, "obj", value))[:45],
 )
+@pytest.mark.parametrize("place", ["fresh"], indirect=True)
 def test_a_bad_argument_is_refused_by_its_name(engine: Engine, field: str, value: object) -> None:
     given = {"worker_id": "w:new", "queues": ["new"], "concurrency": 1, field: value}
     with engine.refused("PF101", field):

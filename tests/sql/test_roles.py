@@ -10,6 +10,8 @@ import pytest
 if TYPE_CHECKING:
     from tests.sql.conftest import Connect, Engine, MakeRole
 
+pytestmark = pytest.mark.parametrize("place", ["fresh"], indirect=True)
+
 ROLES = ["pgflow_reader", "pgflow_client", "pgflow_approver", "pgflow_worker", "pgflow_admin"]
 
 # Which roles may call each public function. The call is one that does no harm and mostly fails.
