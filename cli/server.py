@@ -17,15 +17,22 @@ from .session import Session, global_options, pass_session
 
 
 @click.command()
+@click.option(
+    "--direct-dsn",
+    metavar="DSN",
+    envvar="PGFLOW_DIRECT_DSN",
+    show_envvar=True,
+    help="The server's own address if the DSN is a pooler's.",
+)
 @json_option
 @global_options
 @pass_session
-def migrate(session: Session, *, as_json: bool) -> None:
+def migrate(session: Session, *, direct_dsn: str | None, as_json: bool) -> None:
     """Bring the database to this program's version.
 
     Harmless when it is there already; refused when it is newer.
     """
-    done = schema.migrate(session.target())
+    done = schema.migrate(direct_dsn or session.target())
     if as_json:
         print_json(done)
         return

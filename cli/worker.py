@@ -33,7 +33,13 @@ from .session import Session, completed, global_options, pass_session
     show_default=True,
     help="Handlers at once.",
 )
-@click.option("--direct-dsn", metavar="DSN", help="Where to LISTEN if the DSN is a pooler's.")
+@click.option(
+    "--direct-dsn",
+    metavar="DSN",
+    envvar="PGFLOW_DIRECT_DSN",
+    show_envvar=True,
+    help="Where to LISTEN if the DSN is a pooler's.",
+)
 @click.option(
     "--grace",
     type=click.FloatRange(min=0),

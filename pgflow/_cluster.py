@@ -186,7 +186,7 @@ class Cluster:
             failed = initdb.wait()
         except (
             BaseException
-        ):  # a signal that was made an exception: initdb has a session of its own
+        ):  # a signal made an exception: initdb has its own session
             os.killpg(initdb.pid, signal.SIGKILL)
             initdb.wait()
             raise

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from pgflow._json import dumps
 from pgflow.context import Context, Suspend, ThreadContext
-from pgflow.errors import JournalMismatch, NotJson, Rejected
+from pgflow.errors import JournalMismatch, NotJson, NotStored, Rejected
 from pgflow.models import Lease
 from pgflow.registry import Handler, Registry
 from pgflow.reports import Completed, End, Failed, Waiting, failure
@@ -28,17 +28,29 @@ async def execute(
     Whatever the handler raises becomes a report, except the cancellation of this task.
     """
     try:
-        handler = _find(registry, lease.handler)
-        value = await _within(lease.timeout, _call(handler, lease, context, threads))
-        if context.waits:  # the handler caught Suspend and went on
-            return Waiting(lease, context.park())
-        return Completed(lease, dumps(value, "what the handler returned"), context.cost_usd)
-    except Suspend:
-        return Waiting(lease, context.park())
-    except asyncio.CancelledError:
-        raise
+        return await _execute(lease, context, registry, threads)
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        return _failed(lease, context, error)  # the handler's own: something it awaited was cancelled
     except BaseException as error:  # noqa: BLE001 - SystemExit of a handler must not stop the worker
         return _failed(lease, context, error)
+
+
+async def _execute(
+    lease: Lease, context: Context, registry: Registry, threads: ThreadPoolExecutor
+) -> End:
+    value: object = None
+    try:
+        handler = _find(registry, lease.handler)
+        value = await _within(lease.timeout, _call(handler, lease, context, threads))
+    except Suspend:
+        if not context.waits:
+            raise
+    if context.waits:  # also where the handler caught Suspend and went on
+        return Waiting(lease, context.park(), context.cost_usd)
+    return Completed(lease, dumps(value, "what the handler returned"), context.cost_usd)
 
 
 def _find(registry: Registry, name: str) -> Handler[..., object]:
@@ -67,6 +79,7 @@ _MEANINGS: tuple[tuple[type[BaseException], str, bool], ...] = (
     (_TimeoutPassedError, "E-RUN-003", True),
     (JournalMismatch, "E-RUN-012", False),
     (NotJson, "E-RUN-001", False),
+    (NotStored, "E-RUN-017", False),
     (Rejected, "E-RUN-006", False),
     (BaseException, "E-RUN-001", True),
 )
@@ -115,8 +128,8 @@ async def in_thread(
 ) -> tuple[T | None, BaseException | None]:
     """Call a plain function in a thread. Its exception comes back as a value.
 
-    A thread can't be interrupted: `context.cancelled` tells the function. When the run was taken
-    away, the cancellation is raised once the function has ended: until then its slot is in use.
+    A thread can't be interrupted: `context.cancelled` tells the function, and `context.overstaying`
+    tells the worker that it goes on.
     """
 
     def guarded() -> tuple[T | None, BaseException | None]:
@@ -130,7 +143,6 @@ async def in_thread(
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
-        if context.cancelled:
-            await asyncio.wait({future})
         context.cancelled = True
+        context.overstaying.append(future)
         raise

@@ -13,15 +13,18 @@ from pgflow.errors import NotJson
 def dumps(value: object, what: str = "a value") -> str:
     """Return `value` as JSON text. Raises NotJson, which says what it is and why it isn't."""
     try:
-        return to_json(value).decode()
+        text = to_json(value)
+        if b"NaN" in text or b"Infinity" in text:
+            orjson.loads(text)  # to_json writes these numbers, which JSON doesn't have
     except (PydanticSerializationError, ValueError, RecursionError) as error:
         raise NotJson(f"{what} is not JSON: {error}") from error
+    return text.decode()
 
 
 def digest(value: object, what: str) -> str:
     """Return the hex SHA-256 of a value's JSON with sorted keys. Raises NotJson."""
     try:
-        plain = to_jsonable_python(value)
-    except (PydanticSerializationError, ValueError, RecursionError) as error:
+        text = orjson.dumps(to_jsonable_python(value), option=orjson.OPT_SORT_KEYS)
+    except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
         raise NotJson(f"{what} is not JSON: {error}") from error
-    return hashlib.sha256(orjson.dumps(plain, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return hashlib.sha256(text).hexdigest()

@@ -11,7 +11,7 @@ import structlog
 
 from pgflow import gateway, protocol
 from pgflow._link import Link
-from pgflow.errors import PgflowError
+from pgflow.errors import LeaseLost, NotStored, PgflowError
 from pgflow.models import Outcome, Parked
 from pgflow.reports import (
     Completed,
@@ -20,10 +20,13 @@ from pgflow.reports import (
     Released,
     Step,
     Waiting,
+    failure,
 )
 
 _log = structlog.get_logger("pgflow")
 _BATCH = 1000
+# What a whole statement is refused with: by the database, or while its values are encoded.
+_REFUSED = (PgflowError, psycopg.Error, UnicodeError)
 
 
 class Reporter:
@@ -49,7 +52,7 @@ class Reporter:
         self._news.set()
 
     async def step(self, step: Step) -> None:
-        """Journal a step; returns when it is committed. Raises LookupError if the lease is lost."""
+        """Journal a step; returns when it is committed. Raises LeaseLost, NotStored."""
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._steps.append((step, written))
         self._news.set()
@@ -102,25 +105,37 @@ class Reporter:
     async def _send(
         self, statement: Callable[[Any], gateway.Statement[Any]], reports: Sequence[End]
     ) -> None:
-        """Send one kind of report; if the statement itself is refused, each report alone.
-
-        One that is refused alone is dropped, with an error in the log: its lease is no longer named
-        in the beat, and the run goes back to its queue.
-        """
+        """Send one kind of report; if the statement itself is refused, each half, down to one."""
         try:
             lines = await self._link.run(statement(reports))
-        except (PgflowError, psycopg.Error) as error:
+        except _REFUSED as error:
             if len(reports) > 1:
-                for report in reports:
-                    await self._send(statement, [report])
-                return
-            report = reports[0]
-            _log.error("report_refused", run_id=report.lease.run_id, error=str(error))
-            self._ended(report, Outcome(report.lease.run_id, "lost", detail=str(error)))
+                half = len(reports) // 2
+                await self._send(statement, reports[:half])
+                await self._send(statement, reports[half:])
+            else:
+                self._refused(reports[0], "E-RUN-017", str(error))
             return
         said = {line.run_id: line for line in lines}
         for report in reports:
-            self._ended(report, said.get(report.lease.run_id))
+            line = said.get(report.lease.run_id)
+            if isinstance(report, Waiting) and line is not None and line.outcome == "refused":
+                self._refused(report, "E-RUN-001", f"it cannot wait for this: {line.detail}")
+            else:
+                self._ended(report, line)
+
+    def _refused(self, report: End, code: str, reason: str) -> None:
+        """Fail a run that the database will not let end or wait as its handler wants.
+
+        A failure that is refused itself is dropped, with an error in the log: its lease is no
+        longer named in the beat, and the run goes back to its queue.
+        """
+        if isinstance(report, Completed | Waiting):
+            cost = report.cost_usd
+            self.end(failure(report.lease, code, reason, retry=False, cost_usd=cost))
+        else:
+            _log.error("report_refused", run_id=report.lease.run_id, error=reason)
+            self._ended(report, Outcome(report.lease.run_id, "lost", detail=reason))
 
     async def _send_steps(self, steps: list[tuple[Step, asyncio.Future[None]]]) -> None:
         try:
@@ -134,10 +149,13 @@ class Reporter:
                     project=self._project,
                 )
             )
-        except (PgflowError, psycopg.Error) as error:
-            for _, written in steps:
-                if not written.done():
-                    written.set_exception(error)
+        except _REFUSED as error:
+            if len(steps) > 1:
+                half = len(steps) // 2
+                await self._send_steps(steps[:half])
+                await self._send_steps(steps[half:])
+            elif not steps[0][1].done():
+                steps[0][1].set_exception(_not_stored(steps[0][0], error))
             return
         said = {(line.run_id, line.code): line for line in lines}
         for step, written in steps:
@@ -147,11 +165,13 @@ class Reporter:
             if line is None or line.outcome == "already":
                 written.set_result(None)
             elif line.outcome == "lost":
-                written.set_exception(LookupError(f"the lease of run {step.lease.run_id} is lost"))
+                written.set_exception(LeaseLost(f"the lease of run {step.lease.run_id} is lost"))
             else:
-                written.set_exception(
-                    ValueError(f"the result of step {step.key} was refused: {line.detail}")
-                )
+                written.set_exception(_not_stored(step, line.detail))
+
+
+def _not_stored(step: Step, why: object) -> NotStored:
+    return NotStored(f"the result of step {step.key} cannot be stored: {why}")
 
 
 def _leases(reports: Sequence[End]) -> tuple[list[str], list[int]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine
+import math
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
@@ -46,6 +47,7 @@ class Context:
     def __init__(self, lease: Lease, worker: Reporting) -> None:
         self.lease = lease
         self.cancelled = False
+        self.overstaying: list[asyncio.Future[Any]] = []
         self.waits: list[dict[str, Any]] = []
         self.cost_usd: float | None = None
         self._worker = worker
@@ -83,26 +85,37 @@ class Context:
         run is paused with E-RUN-012. A result comes back as the return annotation says.
         Example: `draft = await ctx.step("draft", write_draft, article)`.
         """
+        key, inputs, entry = self.recall(name, args, kwargs)
+        if entry is None:
+            if inspect.iscoroutinefunction(function):
+                value = await function(*args, **kwargs)
+            else:
+                value = await self._worker.in_thread(self, lambda: function(*args, **kwargs))
+                if inspect.isawaitable(value):  # of a lambda, say
+                    value = await value
+            entry = await self.keep(key, inputs, value)
+        return _typed(function, entry.value)
+
+    def recall(
+        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[str, str, Entry | None]:
+        """Return a step's key, the digest of its arguments and, if it was done, its entry."""
         key = self._key(name)
         inputs = digest([args, kwargs], f"an argument of step {name}")
         entry = self._journal.get(key)
-        if entry is not None:
-            if entry.digest != inputs:
-                raise JournalMismatch(
-                    f"step {key} was journalled with other arguments: "
-                    "the handler's code or its inputs changed"
-                )
-            return _typed(function, entry.value)
-        if inspect.iscoroutinefunction(function):
-            value = await function(*args, **kwargs)
-        else:
-            value = await self._worker.in_thread(self, lambda: function(*args, **kwargs))
-        text = dumps(value, f"the result of step {name}")
+        if entry is not None and entry.digest != inputs:
+            raise JournalMismatch(
+                f"step {key} was journalled with other arguments: "
+                "the handler's code or its inputs changed"
+            )
+        return key, inputs, entry
+
+    async def keep(self, key: str, inputs: str, value: object) -> Entry:
+        """Journal a step's result; return what the handler is given when it is resumed."""
+        text = dumps(value, f"the result of step {key}")
         await self._worker.record(self.lease, key, inputs, text)
-        # What a resumed handler would be given: what the database returns, not what was computed.
-        plain = to_jsonable_python(value)
-        self._journal[key] = Entry(key, "step", plain, inputs)
-        return _typed(function, plain)
+        entry = self._journal[key] = Entry(key, "step", to_jsonable_python(value), inputs)
+        return entry
 
     async def approval(
         self,
@@ -148,6 +161,8 @@ class Context:
 
     def usage(self, *, cost_usd: float) -> None:
         """Add to what the run has cost; it is stored with the end of this execution."""
+        if not math.isfinite(cost_usd):
+            raise ValueError(f"cost_usd must be a finite number, not {cost_usd}")
         self.cost_usd = (self.cost_usd or 0) + cost_usd
 
     def park(self) -> str:
@@ -165,7 +180,7 @@ class Context:
         )
 
     def _wait(self, **wait: Any) -> None:
-        dumps(wait["payload"], f"the payload of {wait['key']}")
+        dumps(wait, f"what {wait['key']} asks for")
         self.waits.append(wait)
         raise Suspend
 
@@ -176,7 +191,10 @@ class Context:
 
 
 def _typed(function: Callable[..., Any], value: Any) -> Any:
-    hint = inspect.get_annotations(function, eval_str=True).get("return")
+    try:
+        hint = inspect.get_annotations(function, eval_str=True).get("return")
+    except NameError:  # an annotation that only a type checker can resolve
+        return value
     if hint in (None, Any, inspect.Signature.empty):
         return value
     return TypeAdapter(hint).validate_python(value)
@@ -189,25 +207,44 @@ class ThreadContext:
         self._context = context
         self._loop = loop
 
+    @overload
+    def step(
+        self, name: str, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T: ...
+    @overload
+    def step(
+        self, name: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T: ...
+    def step(self, name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """As Context.step; a plain function is called in this thread."""
+        key, inputs, entry = self._context.recall(name, args, kwargs)
+        if entry is None:
+            value = function(*args, **kwargs)
+            if inspect.isawaitable(value):
+                value = self._wait_for(value)
+            entry = self._wait_for(self._context.keep(key, inputs, value))
+        return _typed(function, entry.value)
+
     def __getattr__(self, name: str) -> Any:
         """Return an attribute of the context, its coroutines made blocking calls."""
         value = getattr(self._context, name)
         if not inspect.iscoroutinefunction(value):
             return value
+        return lambda *args, **kwargs: self._wait_for(value(*args, **kwargs))
 
-        def blocking(*args: Any, **kwargs: Any) -> Any:
-            coroutine: Coroutine[Any, Any, Any] = _unwound(value(*args, **kwargs))
-            result, suspend = asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
-            if suspend is not None:
-                raise suspend
-            return result
-
-        return blocking
+    def _wait_for(self, call: Awaitable[T]) -> T:
+        outcome = asyncio.run_coroutine_threadsafe(_outcome(call), self._loop)
+        result, raised = outcome.result()
+        if raised is not None:
+            raise raised
+        return cast("T", result)
 
 
-async def _unwound(call: Awaitable[Any]) -> tuple[Any, Suspend | None]:
-    """Carry Suspend as a value: raised in a task of its own it would stop the event loop."""
+async def _outcome(call: Awaitable[T]) -> tuple[T | None, BaseException | None]:
+    """Carry what is raised as a value: SystemExit in a task of its own would stop the event loop."""
     try:
         return await call, None
-    except Suspend as suspend:
-        return None, suspend
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:  # noqa: BLE001 - raised again in the handler's thread
+        return None, error

@@ -70,6 +70,10 @@ class NotJson(PgflowError):
     """A value that has to be stored is not JSON."""
 
 
+class NotStored(PgflowError):
+    """The database cannot store a value: it is too large, or has a NUL in a text."""
+
+
 class JournalMismatch(PgflowError):
     """A step was journalled with other inputs: the handler's code has changed."""
 

@@ -47,6 +47,7 @@ class Waiting:
 
     lease: Lease
     park: str
+    cost_usd: float | None = None
 
 
 @dataclass(slots=True)
@@ -74,7 +75,7 @@ def failure(
     if isinstance(error, str):
         kind, message, trace = code, error, ""
     else:
-        kind, message = type(error).__name__, str(error)
+        kind, message = type(error).__name__, _words(error)
         trace = "".join(traceback.format_exception(error))
     # A text parameter cannot hold a NUL; the database would refuse the whole report.
     message = message[:_MESSAGE_LIMIT].replace("\0", "\N{SYMBOL FOR NULL}")
@@ -88,6 +89,13 @@ def failure(
         retry=retry,
         cost_usd=cost_usd,
     )
+
+
+def _words(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - whatever the handler's own exception does
+        return "(its message cannot be printed)"
 
 
 def _storable(text: str) -> str:

@@ -31,7 +31,7 @@ REFUSED = [
     ("--project nowhere runs", "unknown project: nowhere", "PF502"),
     ("runs --project nowhere", "unknown project: nowhere", "PF502"),
     ("enqueue h --priority 44", "priority must be -9 to 9", "PF101"),
-    ("enqueue h --priority 99999999999999999999", "out of range", "PF101"),
+    ("enqueue h --priority 99999999999999999999", "priority must be -9 to 9", "PF101"),
     ("enqueue h --max-attempts 0", "max_attempts must be", "PF101"),
     ("enqueue h --timeout -3", "timeout must be", "PF101"),
     ("enqueue h --timeout 1e9", "timeout must be", "PF101"),
