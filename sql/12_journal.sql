@@ -1,11 +1,17 @@
 -- The journal: what a run has learned. A step's result is written by its worker, under its lease.
 
+-- Runs and entries are found by their primary keys, and lists are joined by hashing: for lists
+-- whose length it doesn't know the planner likes the index of running runs and nested loops, which
+-- is quadratic (500 steps in 60 ms instead of 8). So the state stands in a `case`, where no index
+-- can use it, and nested loops are off.
 create or replace function pgflow._record_step(
     p_project text, p_run_ids uuid[], p_lease_nos integer[], p_keys text[], p_digests text[],
     p_values text[]
 )
 returns setof pgflow.outcome_v1
 language plpgsql
+set enable_seqscan = off
+set enable_nestloop = off
 as $$
 declare
     v_many integer := cardinality(p_run_ids);
@@ -21,16 +27,17 @@ begin
                 count(*) over (partition by g.run_id, g.lease_no) as many
             from unnest(p_run_ids, p_lease_nos, p_keys, p_digests, p_values) with ordinality
                  as g (run_id, lease_no, key, digest, value, n)
-            where not exists (select from pgflow.journal j
-                              where j.project_id = p_project and j.run_id = g.run_id
-                                  and j.key = g.key)
+            where g.key is null
+               or (g.run_id, g.key) not in (
+                   select j.run_id, j.key from pgflow.journal j
+                   where j.project_id = p_project and j.run_id = any (p_run_ids))
         ),
         held as (
             update pgflow.run r
             set step_count = r.step_count + g.many, last_event_no = r.last_event_no + g.many
             from (select distinct run_id, lease_no, many from given) g
             where r.project_id = p_project and r.run_id = g.run_id and r.run_id = any (p_run_ids)
-              and r.state = 'running' and r.lease_no = g.lease_no
+              and case r.state when 'running' then r.lease_no = g.lease_no end
             returning r.run_id, r.lease_no, r.attempt, r.last_event_no - g.many as event_no
         ),
         recorded as (
@@ -54,9 +61,11 @@ begin
                 null::text, g.key, null::text
             from unnest(p_run_ids, p_lease_nos, p_keys) as g (run_id, lease_no, key)
             left join pgflow.journal j
-                   on j.project_id = p_project and j.run_id = g.run_id and j.key = g.key
+                   on j.project_id = p_project and j.run_id = any (p_run_ids)
+                  and j.run_id = g.run_id and j.key = g.key
             where not exists (select from pgflow.run r
-                              where r.project_id = p_project and r.run_id = g.run_id
+                              where r.project_id = p_project and r.run_id = any (p_run_ids)
+                                and r.run_id = g.run_id
                                 and r.state = 'running' and r.lease_no = g.lease_no
                                 and j.lease_no = g.lease_no);
         end if;
