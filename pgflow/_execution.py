@@ -33,7 +33,9 @@ async def execute(
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
-        return _failed(lease, context, error)  # the handler's own: something it awaited was cancelled
+        return _failed(
+            lease, context, error
+        )  # the handler's own: something it awaited was cancelled
     except BaseException as error:  # noqa: BLE001 - SystemExit of a handler must not stop the worker
         return _failed(lease, context, error)
 

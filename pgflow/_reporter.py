@@ -79,7 +79,7 @@ class Reporter:
             Waiting: lambda rs: protocol.park([r.park for r in rs], project=self._project),
             Failed: self._fail,
             Released: lambda rs: protocol.release(
-                *_leases(rs), rs[0].reason, project=self._project
+                *_leases(rs), rs[0].reason, _costs(rs), project=self._project
             ),
         }
 
@@ -178,6 +178,6 @@ def _leases(reports: Sequence[End]) -> tuple[list[str], list[int]]:
     return [r.lease.run_id for r in reports], [r.lease.lease_no for r in reports]
 
 
-def _costs(reports: Sequence[Completed] | Sequence[Failed]) -> list[float | None] | None:
+def _costs(reports: Sequence[Completed | Failed | Released]) -> list[float | None] | None:
     costs = [r.cost_usd for r in reports]
     return costs if any(c is not None for c in costs) else None

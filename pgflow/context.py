@@ -212,9 +212,7 @@ class ThreadContext:
         self, name: str, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T: ...
     @overload
-    def step(
-        self, name: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
-    ) -> T: ...
+    def step(self, name: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
     def step(self, name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """As Context.step; a plain function is called in this thread."""
         key, inputs, entry = self._context.recall(name, args, kwargs)
@@ -241,7 +239,7 @@ class ThreadContext:
 
 
 async def _outcome(call: Awaitable[T]) -> tuple[T | None, BaseException | None]:
-    """Carry what is raised as a value: SystemExit in a task of its own would stop the event loop."""
+    """Carry what is raised as a value: SystemExit in a task would stop the event loop."""
     try:
         return await call, None
     except asyncio.CancelledError:

@@ -159,6 +159,7 @@ def release(
     run_ids: Sequence[str],
     lease_nos: Sequence[int],
     reason: str,
+    costs_usd: Sequence[float | None] | None,
     *,
     project: str | None = None,
 ) -> Statement[list[Outcome]]:
@@ -166,11 +167,12 @@ def release(
     return Statement(
         b"select r.run_id::text, r.outcome, r.state, r.code, r.detail"
         b" from pgflow.release(%(run_ids)b::text[]::uuid[], %(lease_nos)s::integer[], %(reason)s,"
-        b" project => %(project)s) as r",
+        b" %(costs_usd)s::numeric[], project => %(project)s) as r",
         {
             "run_ids": list(run_ids),
             "lease_nos": list(lease_nos),
             "reason": reason,
+            "costs_usd": None if costs_usd is None else list(costs_usd),
             "project": project,
         },
         _outcomes,

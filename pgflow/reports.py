@@ -39,6 +39,7 @@ class Released:
 
     lease: Lease
     reason: str
+    cost_usd: float | None = None
 
 
 @dataclass(slots=True)

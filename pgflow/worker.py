@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import psycopg
 import structlog
@@ -43,7 +43,7 @@ class _Held:
     lease: Lease
     context: Context
     task: asyncio.Task[None] | None = None
-    reporting: bool = False
+    stage: Literal["executing", "reporting", "lost"] = "executing"
 
 
 class Worker:
@@ -94,30 +94,48 @@ class Worker:
 
         Raises ServerUnreachable if the server cannot be reached at the start, and only then.
         """
-        if install_signal_handlers:
-            loop = asyncio.get_running_loop()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self.stop)
-        structlog.contextvars.bind_contextvars(worker_id=self.worker_id)
+        loop = asyncio.get_running_loop()
+        numbers = (signal.SIGTERM, signal.SIGINT) if install_signal_handlers else ()
+        for number in numbers:
+            loop.add_signal_handler(number, self.stop)
+        try:
+            with structlog.contextvars.bound_contextvars(worker_id=self.worker_id):
+                await self._connect()
+                await self._work()
+        finally:
+            for number in numbers:
+                loop.remove_signal_handler(number)
+            await self._claims.close()
+            await self._reports.close()
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _connect(self) -> None:
         try:
             await (await connect(self._dsn)).close()
         except psycopg.OperationalError as error:
             raise ServerUnreachable(f"the server cannot be reached: {error}") from error
         await self._register()
+
+    async def _work(self) -> None:
         _log.info("worker_started", queues=self._queues, concurrency=self._concurrency)
-        background = [
-            asyncio.create_task(job)
-            for job in (self._reporter.run(), self._listener.run(), self._beat_loop())
-        ]
         claiming = asyncio.create_task(self._claim_loop())
+        jobs = (self._reporter.run(), self._listener.run(), self._beat_loop())
+        tasks = [claiming, *(asyncio.create_task(job) for job in jobs), self._until_stopped()]
         try:
-            await _first_of(claiming, *background, asyncio.create_task(self._stopping.wait()))
+            await _first_of(*tasks)
             await self._drain(claiming)
         finally:
-            for task in (claiming, *background):
+            tasks += [h.task for h in self._held.values() if h.task is not None]
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(claiming, *background, return_exceptions=True)
+            await asyncio.wait(tasks, timeout=1.0)
             await self._goodbye()
+
+    def _until_stopped(self) -> asyncio.Task[None]:
+        async def wait() -> None:
+            await self._stopping.wait()
+
+        return asyncio.create_task(wait())
 
     def stop(self) -> None:
         """Claim no more; called again: don't wait for the handlers."""
@@ -175,22 +193,35 @@ class Worker:
 
     def _execute(self, held: _Held) -> None:
         self._executing += 1
-        held.reporting = False
+        held.stage = "executing"
         held.task = asyncio.create_task(self._execution(held))
 
     async def _execution(self, held: _Held) -> None:
         structlog.contextvars.bind_contextvars(run_id=held.lease.run_id)
         try:
             end = await execute(held.lease, held.context, self._app.registry, self._threads)
-            self._report(held, end)
+            if held.stage == "executing":
+                self._report(held, end)
         finally:
-            self._executing -= 1
-            self._freed.set()
+            overstaying = [t for t in held.context.overstaying if not t.done()]
+            if overstaying:
+                _log.warning("function_overstays", run_id=held.lease.run_id)
+                ended = asyncio.gather(*overstaying, return_exceptions=True)
+                ended.add_done_callback(lambda _: self._left(held))
+            else:
+                self._left(held)
+
+    def _left(self, held: _Held) -> None:
+        """Free the place of a handler that has stopped, with whatever it had in threads."""
+        self._executing -= 1
+        if held.stage == "lost":
+            self._held.pop((held.lease.run_id, held.lease.lease_no), None)
+        self._freed.set()
 
     # Reporting
 
     def _report(self, held: _Held, end: End) -> None:
-        held.reporting = True
+        held.stage = "reporting"
         self._reporter.end(end)
 
     def _ended(self, end: End, outcome: Outcome | Parked | None) -> None:
@@ -198,9 +229,11 @@ class Worker:
         key = (lease.run_id, lease.lease_no)
         if isinstance(outcome, Parked) and outcome.outcome == "news":
             held = self._held[key]
+            cost = held.context.cost_usd
             lease.news = outcome.news or 0
             lease.journal = [*(lease.journal or []), *(outcome.entries or [])]
             held.context = Context(lease, self)
+            held.context.cost_usd = cost  # of this lease, and not stored yet
             self._execute(held)
             return
         self._held.pop(key, None)
@@ -267,12 +300,11 @@ class Worker:
     def _interrupt(self, key: tuple[str, int], state: str | None) -> None:
         """Stop a handler whose run was taken away; nothing that it says counts any more."""
         held = self._held.get(key)
-        if held is None or held.reporting or held.task is None:
+        if held is None or held.stage != "executing" or held.task is None:
             return
         _log.warning("lease_lost", run_id=key[0], lease_no=key[1], state=state)
         held.context.cancelled = True
-        held.reporting = True
-        held.task.add_done_callback(lambda _: self._held.pop(key, None))
+        held.stage = "lost"
         held.task.cancel()
 
     def _hear(self, payload: str) -> None:
@@ -297,23 +329,24 @@ class Worker:
     async def _drain(self, claiming: asyncio.Task[None]) -> None:
         """Let handlers end within the grace, give back the rest, deliver all reports."""
         if not claiming.done():
-            await _wait_for(asyncio.wait({claiming}), 5.0)
-        running = [h.task for h in self._held.values() if h.task and not h.task.done()]
-        _log.info("worker_stopping", running=len(running), grace=self._grace)
-        if running:
-            await _first_of(
-                asyncio.ensure_future(asyncio.wait(running, timeout=self._grace)),
-                asyncio.create_task(self._abort.wait()),
-            )
+            await asyncio.wait({claiming}, timeout=5.0)
+        _log.info("worker_stopping", running=self._executing, grace=self._grace)
+        ended = asyncio.create_task(self._none("executing"))
+        aborted = asyncio.create_task(self._abort.wait())
+        either = asyncio.FIRST_COMPLETED
+        await asyncio.wait({ended, aborted}, timeout=self._grace, return_when=either)
+        ended.cancel()
+        aborted.cancel()
         for held in list(self._held.values()):
-            if held.task is not None and not held.task.done() and not held.reporting:
+            if held.task is not None and held.stage == "executing":
                 held.context.cancelled = True
                 held.task.cancel()
-                self._report(held, Released(held.lease, "shutdown"))
-        await _wait_for(self._delivered(), 5.0)
+                self._report(held, Released(held.lease, "shutdown", held.context.cost_usd))
+        await _wait_for(self._none("reporting"), 5.0)
 
-    async def _delivered(self) -> None:
-        while any(h.reporting for h in self._held.values()):
+    async def _none(self, stage: str) -> None:
+        """Wait until no lease is at that stage."""
+        while any(h.stage == stage for h in self._held.values()):
             self._freed.clear()
             await self._freed.wait()
 
@@ -322,9 +355,6 @@ class Worker:
         await _wait_for(
             self._claims.run(protocol.stop_worker(self.worker_id, project=self._project)), 5.0
         )
-        await self._claims.close()
-        await self._reports.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
         _log.info("worker_stopped", undelivered=len(self._held))
 
 
