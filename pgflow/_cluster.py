@@ -184,9 +184,7 @@ class Cluster:
         initdb = self._run([programs / "initdb", "-D", new, *words, *access])
         try:
             failed = initdb.wait()
-        except (
-            BaseException
-        ):  # a signal made an exception: initdb has its own session
+        except BaseException:  # a signal made an exception: initdb has its own session
             os.killpg(initdb.pid, signal.SIGKILL)
             initdb.wait()
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
 import orjson
 from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
@@ -15,10 +16,14 @@ def dumps(value: object, what: str = "a value") -> str:
     try:
         text = to_json(value)
         if b"NaN" in text or b"Infinity" in text:
-            orjson.loads(text)  # to_json writes these numbers, which JSON doesn't have
+            json.loads(text, parse_constant=_no_constant)  # unless a text says so
     except (PydanticSerializationError, ValueError, RecursionError) as error:
         raise NotJson(f"{what} is not JSON: {error}") from error
     return text.decode()
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def digest(value: object, what: str) -> str:

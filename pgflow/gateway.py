@@ -22,11 +22,23 @@ RunId = UUID | str
 
 
 class Named(Protocol):
-    """Something with a handler's name, as what `App.handler` returns."""
+    """A handler's name and settings, as `App.handler` returns them."""
 
     @property
     def name(self) -> str:
         """The handler's name in the database."""
+
+    @property
+    def queue(self) -> str:
+        """The queue of its runs."""
+
+    @property
+    def max_attempts(self) -> int | None:
+        """How often a run is executed at most; None: as its queue says."""
+
+    @property
+    def timeout(self) -> timedelta | None:
+        """The bound of one execution; None: as its queue says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +53,22 @@ class Statement(Generic[R_co]):
 def _int4(value: int | None) -> int | None:
     """Bring a number within what the argument's type holds; the function refuses it by name."""
     return None if value is None else max(-(2**31), min(value, 2**31 - 1))
+
+
+def _handler(
+    handler: str | Named, queue: str | None, max_attempts: int | None, timeout: timedelta | None
+) -> Row:
+    """Take what is not given from the handler, which no worker may have registered yet."""
+    if not isinstance(handler, str):
+        queue = handler.queue if queue is None else queue
+        max_attempts = handler.max_attempts if max_attempts is None else max_attempts
+        timeout = handler.timeout if timeout is None else timeout
+    return {
+        "handler": handler if isinstance(handler, str) else handler.name,
+        "queue": queue,
+        "max_attempts": _int4(max_attempts),
+        "timeout": timeout,
+    }
 
 
 def _value(rows: list[Row]) -> Any:  # noqa: ANN401 - the caller's return type says what it is
@@ -92,13 +120,10 @@ def enqueue(
         b" correlation_id => %(correlation_id)s, run_id => %(run_id)s::uuid,"
         b" tags => %(tags)s::text[], project => %(project)s)",
         {
-            "handler": handler if isinstance(handler, str) else handler.name,
+            **_handler(handler, queue, max_attempts, timeout),
             "input": "{}" if input is None else dumps(input, "the input"),
-            "queue": queue,
             "priority": _int4(priority),
             "run_at": run_at,
-            "max_attempts": _int4(max_attempts),
-            "timeout": timeout,
             "deadline": deadline,
             "idempotency_key": idempotency_key,
             "correlation_id": correlation_id,
@@ -136,13 +161,10 @@ def enqueue_many(
         b" deadline => %(deadline)s, idempotency_keys => %(idempotency_keys)s::text[],"
         b" correlation_id => %(correlation_id)s, tags => %(tags)s::text[], project => %(project)s)",
         {
-            "handler": handler if isinstance(handler, str) else handler.name,
+            **_handler(handler, queue, max_attempts, timeout),
             "inputs": ["{}" if i is None else dumps(i, "an input") for i in inputs],
-            "queue": queue,
             "priority": _int4(priority),
             "run_at": run_at,
-            "max_attempts": _int4(max_attempts),
-            "timeout": timeout,
             "deadline": deadline,
             "idempotency_keys": None if idempotency_keys is None else list(idempotency_keys),
             "correlation_id": correlation_id,

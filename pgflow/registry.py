@@ -36,6 +36,11 @@ class Handler(Generic[P, T]):
     takes_input: bool
     adapter: TypeAdapter[Any] | None
 
+    @property
+    def max_attempts(self) -> int | None:
+        """How often a run is executed at most; None: as its queue says."""
+        return self.retry.max_attempts
+
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call the function itself, without a run."""
         return self.function(*args, **kwargs)
@@ -52,7 +57,7 @@ class Handler(Generic[P, T]):
         return {
             "handler": self.name,
             "queue": self.queue,
-            "max_attempts": self.retry.max_attempts,
+            "max_attempts": self.max_attempts,
             "timeout": None if self.timeout is None else self.timeout.total_seconds(),
             "retry_base": self.retry.base.total_seconds(),
             "retry_factor": self.retry.factor,

@@ -120,7 +120,8 @@ class Worker:
         _log.info("worker_started", queues=self._queues, concurrency=self._concurrency)
         claiming = asyncio.create_task(self._claim_loop())
         jobs = (self._reporter.run(), self._listener.run(), self._beat_loop())
-        tasks = [claiming, *(asyncio.create_task(job) for job in jobs), self._until_stopped()]
+        tasks: list[asyncio.Task[Any]] = [claiming, *map(asyncio.create_task, jobs)]
+        tasks.append(asyncio.create_task(self._stopping.wait()))
         try:
             await _first_of(*tasks)
             await self._drain(claiming)
@@ -130,12 +131,6 @@ class Worker:
                 task.cancel()
             await asyncio.wait(tasks, timeout=1.0)
             await self._goodbye()
-
-    def _until_stopped(self) -> asyncio.Task[None]:
-        async def wait() -> None:
-            await self._stopping.wait()
-
-        return asyncio.create_task(wait())
 
     def stop(self) -> None:
         """Claim no more; called again: don't wait for the handlers."""

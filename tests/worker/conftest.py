@@ -105,6 +105,10 @@ class Stage:
         running.stop()
         running.ended()
 
+    def until(self, look: Callable[[], T]) -> T:
+        """Ask again and again until the answer is true, and return it."""
+        return until(look)
+
     def one(self, query: str, *values: object) -> Any:
         """Return the first value of the first row, None if there is no row."""
         row = self.db.execute(query.encode(), values).fetchone()
@@ -126,6 +130,10 @@ class Stage:
         """Wait until the run is finished."""
         until(lambda: self.run(run_id)["finished_at"])
         return self.run(run_id)
+
+    def logged(self, logs: Logs, event: str) -> MutableMapping[str, Any]:
+        """Wait until something was logged, and return its first line."""
+        return until(lambda: [line for line in logs if line["event"] == event])[0]
 
     def all_end(self, count: int) -> None:
         """Wait until so many runs are finished."""
