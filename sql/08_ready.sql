@@ -74,7 +74,8 @@ begin
     end if;
     if (settled is not null or p_marks -> 'noted' is null)
         and pg_current_xact_id_if_assigned() is null then
-        v_seq := (select s.last_value from pgflow.run_seq s);
+        -- Of a sequence that nobody has drawn from, last_value is the first to be drawn.
+        v_seq := (select s.last_value - (not s.is_called)::integer from pgflow.run_seq s);
         p_marks := p_marks || jsonb_build_object('noted',
             jsonb_build_object('seq', v_seq, 'xid', pg_current_xact_id()::text));
     end if;

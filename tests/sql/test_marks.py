@@ -206,3 +206,23 @@ def test_a_reaped_run_is_found_by_a_worker_whose_marks_are_far_on(engine: Engine
     look = engine.acquire(marks=aged(look.marks, looked_at=JUST_NOW), worker_id="w:2")
     run = engine.run(lost.run_id)
     assert (run["state"], run["worker_id"]) == ("running", "w:2")
+
+
+def test_the_first_run_that_ever_was_is_found_by_a_worker_that_waited_for_it(dsn: str) -> None:
+    """In a database whose sequence was never drawn from; the clones of `engine` have been used."""
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute("select pgflow.register_worker('w:1', '{default}', 10)")
+        marks: Marks = {}
+        for _ in range(3):
+            row = conn.execute(
+                "select marks from pgflow.acquire('w:1', '{default}', 10, %s)",
+                [Jsonb(aged(marks, looked_at=2, started_at=JUST_NOW) if marks else {})],
+            ).fetchone()
+            assert row is not None
+            marks = row[0]
+        conn.execute("select pgflow.enqueue('h')")
+        found = conn.execute(
+            "select json_array_length(runs) from pgflow.acquire('w:1', '{default}', 10, %s)",
+            [Jsonb(marks)],
+        ).fetchone()
+    assert found == (1,)
