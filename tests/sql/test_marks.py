@@ -6,6 +6,9 @@ import copy
 import time
 from typing import TYPE_CHECKING, Any
 
+import psycopg
+from psycopg.types.json import Jsonb
+
 if TYPE_CHECKING:
     from uuid import UUID
 
