@@ -115,7 +115,7 @@ def test_a_paused_run_is_done_again_by_the_same_worker_while_its_old_thread_goes
         if ctx.lease.lease_no == 1:
             inside.set()
             release.wait(30)
-        return ctx.lease.lease_no
+        return int(ctx.lease.lease_no)
 
     with stage.worker():
         run_id = stage.client.enqueue(first_one_stays)

@@ -148,7 +148,7 @@ def test_a_result_comes_back_as_its_annotation_says_now_and_later(stage: Stage) 
                 await ctx.step("unresolvable", unresolvable),
                 await ctx.step("builtin", len, [1, 2]),
                 await ctx.step("partial", functools.partial(max, 1, 2)),
-                await ctx.step("lambda", lambda: drafts()),
+                await ctx.step("lambda", lambda words: asyncio.sleep(0, words), {"words": ["a"]}),
             ]
         )
         if ctx.attempt == 0:
