@@ -44,6 +44,8 @@ async def _execute(
     lease: Lease, context: Context, registry: Registry, threads: ThreadPoolExecutor
 ) -> End:
     value: object = None
+    if lease.unreadable is not None:
+        raise _UnfitInputError(f"the input cannot be read: {lease.unreadable}")
     try:
         handler = _find(registry, lease.handler)
         value = await _within(lease.timeout, _call(handler, lease, context, threads))

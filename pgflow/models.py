@@ -41,7 +41,10 @@ class Entry(_FromJson):
 
 @dataclass(slots=True)
 class Lease:
-    """A run that this worker holds. `lease_no` is the fencing token; `timeout` is in seconds."""
+    """A run that this worker holds. `lease_no` is the fencing token; `timeout` is in seconds.
+
+    `unreadable` says why input and journal could not be read, where they couldn't.
+    """
 
     run_id: str
     lease_no: int
@@ -57,6 +60,7 @@ class Lease:
     tags: list[str] | None = None
     priority: int = 0
     journal: list[dict[str, Any]] | None = None
+    unreadable: str | None = None
 
     @classmethod
     def from_json(cls, run: dict[str, Any]) -> Self:

@@ -87,9 +87,7 @@ begin
             limit 500
             for update of r skip locked
         loop
-            v_reaped := v_reaped || json_build_object('run_id', v_run.run_id,
-                'state', pgflow._fail_lost(v_run, p_now), 'worker_id', v_run.worker_id,
-                'attempt_count', v_run.attempt + 1, 'max_attempts', v_run.max_attempts);
+            v_reaped := v_reaped || pgflow._take_back(v_run, p_now);
         end loop;
         -- A worker that has been dead for a day, and whose runs are all taken back, is forgotten.
         delete from pgflow.worker_beat b
@@ -98,6 +96,18 @@ begin
           and not exists (select from pgflow.run r
                           where r.project_id = p_project and r.worker_id = b.worker_id
                             and r.state = 'running');
+    end loop;
+    -- A worker that stopped above read committed did not see what it claimed at that moment.
+    for v_run in
+        select r.* from pgflow.run r
+        where r.project_id = p_project and r.state = 'running'
+          and not exists (select from pgflow.worker_beat b
+                          where b.project_id = p_project and b.worker_id = r.worker_id)
+        order by r.run_id
+        limit 500
+        for update of r skip locked
+    loop
+        v_reaped := v_reaped || pgflow._take_back(v_run, p_now);
     end loop;
     -- An acquire that was under way when its worker stopped may have left these.
     delete from pgflow.idle_worker i
@@ -110,6 +120,19 @@ $$;
 comment on function pgflow._reap is
     'Takes back the runs of workers that have not beaten for their queue''s lease_ttl; returns a '
     'line for each.';
+
+create or replace function pgflow._take_back(p_run pgflow.run, p_now timestamptz)
+returns json
+language plpgsql
+as $$
+begin
+    return json_build_object('run_id', p_run.run_id, 'state', pgflow._fail_lost(p_run, p_now),
+        'worker_id', p_run.worker_id, 'attempt_count', p_run.attempt + 1,
+        'max_attempts', p_run.max_attempts);
+end
+$$;
+comment on function pgflow._take_back is
+    'Takes a lost run back; returns the line that reap tells of it.';
 
 create or replace function pgflow._fail_lost(p_run pgflow.run, p_now timestamptz)
 returns text
@@ -222,6 +245,14 @@ begin
     if cardinality(reaped) < 500 and expired < 500 and not exists (
         select from pgflow.run r
         where r.project_id = p_project and r.state = 'scheduled' and r.run_at <= p_now
+        union all
+        select from pgflow.run r
+        where r.project_id = p_project and r.deadline <= p_now
+        union all
+        select from pgflow.task t
+        join pgflow.run r on r.project_id = p_project and r.run_id = t.run_id
+        where t.project_id = p_project and t.state = 'open' and t.due_at <= p_now
+          and r.state <> 'paused' and t.key = any (r.waits_for)
     ) then
         update pgflow.tick t set last_at = p_now
         where t.project_id = p_project and t.last_at < p_now - interval '1 second';

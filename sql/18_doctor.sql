@@ -36,7 +36,7 @@ begin
     return query
     select 'fail', 'lease without worker',
         format('run %s is leased to worker %s, which has no beat', r.run_id, r.worker_id),
-        'Nobody reaps it: pgflow pause RUN, then pgflow resume RUN.'
+        'It goes back at the next tick of any worker; none may be running.'
     from pgflow.run r
     where r.project_id = v_project and r.state = 'running'
       and not exists (select from pgflow.worker_beat b

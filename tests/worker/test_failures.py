@@ -398,3 +398,29 @@ def test_a_plain_function_that_overstays_its_timeout_keeps_its_place(
         assert (inside, stage.run(second)["lease_no"]) == ([1], 0)
         release.set()
         assert stage.output(second) == 2
+
+
+@pytest.mark.parametrize(
+    "poison", ["[" * 3000 + "]" * 3000, "1" + "0" * 5000], ids=["deep", "long"]
+)
+def test_an_input_that_python_cannot_read_fails_its_run_alone(stage: Stage, poison: str) -> None:
+    @stage.app.handler(retry=ONCE)
+    async def fine(given: Any) -> Any:
+        return given
+
+    enqueue = "select pgflow.enqueue('fine', %s)"
+    first = stage.one(enqueue, '{"text": "a, {\\"run_id\\" : 1", "run_id" : 2}')
+    second = stage.one(enqueue, poison)
+    third = stage.one(enqueue, "1e400")
+    with stage.worker():
+        stage.all_end(3)
+    assert stage.output(first) == {"text": 'a, {"run_id" : 1', "run_id": 2}
+    assert stage.output(third) == 10**400
+    run = stage.db.execute(
+        "select state, error_code, attempt, error_detail from pgflow.run_finished"
+        " where run_id = %s",
+        [second],
+    ).fetchone()
+    assert run is not None
+    assert run[:3] == ("failed", "E-RUN-005", 1)
+    assert "cannot be read" in run[3]
