@@ -83,7 +83,7 @@ declare
     v_room integer;
     v_bytes bigint := bigint '8388608';
     v_tids tid[] := '{}';
-    v_limited text[] := '{}';
+    v_free jsonb := '{}';
     v_taken record;
     v_acquired pgflow.acquired_v1;
 begin
@@ -92,27 +92,32 @@ begin
         from pgflow._note(coalesce(p_marks, '{}'), v_clock) as n;
     perform pgflow._keep_beating(p_project, p_worker, v_now);
     v_acquired.reaped := pgflow._tick_if_due(p_project, v_now);
+    -- Limited queues are locked in the order of their names, and taken from in the worker's order.
     for v_queue in
         select q.* from pgflow.queue q
         where q.project_id = p_project and q.queue = any (p_queues) and q.paused_at is null
-        order by case when q.max_concurrent is not null then q.queue end nulls last,
-                 array_position(p_queues, q.queue)
+          and q.max_concurrent is not null
+        order by q.queue
     loop
-        v_room := p_max_runs - cardinality(v_tids);
-        if v_queue.max_concurrent is not null then
-            v_room := least(v_room, pgflow._free_slots(p_project, v_queue));
-        end if;
+        v_free := v_free || jsonb_build_object(v_queue.queue,
+            pgflow._free_slots(p_project, v_queue));
+    end loop;
+    for v_queue in
+        select q.* from pgflow.queue q
+        where q.project_id = p_project and q.queue = any (p_queues) and q.paused_at is null
+          and (q.max_concurrent is null or v_free ? q.queue)
+        order by array_position(p_queues, q.queue)
+    loop
+        v_room := least(p_max_runs - cardinality(v_tids), (v_free ->> v_queue.queue)::integer);
         continue when v_room <= 0 or v_bytes <= 0;
         v_taken := pgflow._take(p_project, v_queue, v_room, v_look, v_settled, v_marks, v_bytes);
         v_marks := v_taken.p_marks;
         v_bytes := v_taken.p_bytes;
         v_tids := v_tids || v_taken.tids;
-        if v_queue.max_concurrent is not null then
-            v_limited := v_limited || v_queue.queue;
-        end if;
     end loop;
     if cardinality(v_tids) > 0 then
-        v_acquired.runs := pgflow._lease(p_project, p_worker, v_tids, v_limited);
+        v_acquired.runs := pgflow._lease(p_project, p_worker, v_tids,
+            array(select jsonb_object_keys(v_free)));
         v_acquired.marks := pgflow._busy(p_project, p_worker, v_marks);
         v_acquired.look_again_in := '0';
     else

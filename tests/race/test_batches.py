@@ -50,7 +50,6 @@ BATCHES: dict[str, Batch] = {
 def leases_of(engine: Engine, many: int) -> list[Lease]:
     """Lease runs whose rows stand in the table in another order than that of their ids."""
     engine.worker()
-    engine.rows("alter function pgflow._end set enable_bitmapscan = off; alter function pgflow._record_step set enable_bitmapscan = off; alter function pgflow._record_step set enable_hashjoin = off")
     run_ids = engine.enqueue_many([{}] * many)
     for run_id in sorted(run_ids, key=lambda run_id: run_id.bytes[::-1]):
         engine.call("emit", run_id=run_id, type="note")  # which writes its row anew, at the end
