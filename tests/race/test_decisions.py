@@ -43,9 +43,7 @@ def test_a_tick_passes_by_a_task_that_is_being_approved(engine: Engine, two: Two
     check(engine, run_id)
 
 
-def test_a_task_whose_approval_is_undone_expires_at_the_next_tick(
-    engine: Engine, two: Two
-) -> None:
+def test_a_task_whose_approval_is_undone_expires_at_the_next_tick(engine: Engine, two: Two) -> None:
     person, worker = two
     run_id = engine.waiting({"key": "ok", "due_in": DUE})
     with undone(person):
@@ -297,15 +295,14 @@ def test_events_of_a_decision_and_of_another_verb_are_numbered_one_after_the_oth
         "record_step": lambda: other.record_steps(lease, one="1", two="2"),
         "release": lambda: other.release(lease),
     }
-    approve = lambda: person.approve(task)  # noqa: E731
     if wins == "person":
         with held(person):
-            approve()
+            person.approve(task)
             going = blocked(other, verbs[verb], by=person)
     else:
         with held(other):
             verbs[verb]()
-            going = blocked(person, approve, by=other)
+            going = blocked(person, lambda: person.approve(task), by=other)
     going.result()
     assert "task.resolved" in engine.types(lease.run_id)
     check(engine, lease.run_id)
