@@ -83,7 +83,7 @@ declare
     v_room integer;
     v_bytes bigint := bigint '8388608';
     v_tids tid[] := '{}';
-    v_free jsonb := '{}';
+    v_free jsonb := jsonb '{}';
     v_taken record;
     v_acquired pgflow.acquired_v1;
 begin
