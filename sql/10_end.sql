@@ -22,6 +22,7 @@ declare
     v_now timestamptz := pgflow.now();
     v_ended uuid[];
     v_leases integer[];
+    v_queues text[];
     v_has_tasks boolean;
     v_slotted boolean;
 begin
@@ -67,9 +68,14 @@ begin
     end if;
     if v_slotted and p_lease_nos is not null then
         -- Of this lease only: the handler of an earlier one may not have stopped yet.
-        delete from pgflow.slot s
-        using unnest(v_ended, v_leases) as e (run_id, lease_no)
-        where s.project_id = p_project and s.run_id = e.run_id and s.lease_no = e.lease_no;
+        with freed as (
+            delete from pgflow.slot s
+            using unnest(v_ended, v_leases) as e (run_id, lease_no)
+            where s.project_id = p_project and s.run_id = e.run_id and s.lease_no = e.lease_no
+            returning s.queue
+        )
+        select array_agg(distinct f.queue) into v_queues from freed f;
+        perform pgflow._hint_work(p_project, u.queue) from unnest(v_queues) as u (queue);
     end if;
     return coalesce(v_ended, '{}');
 end
