@@ -96,8 +96,14 @@ class Link:
 
 
 async def connect(dsn: str) -> psycopg.AsyncConnection[Any]:
-    """Connect in autocommit, in read committed whatever the database's default is."""
-    conn = await psycopg.AsyncConnection.connect(dsn, autocommit=True, **SETTINGS)
+    """Connect in autocommit, in read committed whatever the database's default is.
+
+    Raises ServerUnreachable.
+    """
+    try:
+        conn = await psycopg.AsyncConnection.connect(dsn, autocommit=True, **SETTINGS)
+    except psycopg.OperationalError as error:
+        raise ServerUnreachable(f"the server cannot be reached: {error}".strip()) from error
     default = await (await conn.execute("show default_transaction_isolation")).fetchone()
     if default != ("read committed",):
         # A session setting: behind a pooler it would leak to others, but harmlessly.

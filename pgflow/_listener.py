@@ -10,6 +10,7 @@ import psycopg
 import structlog
 
 from pgflow._link import connect
+from pgflow.errors import PgflowError
 
 _log = structlog.get_logger("pgflow")
 
@@ -46,7 +47,7 @@ class Listener:
             began = time.monotonic()
             try:
                 await self._listen()
-            except (psycopg.Error, OSError) as error:
+            except (PgflowError, psycopg.Error, OSError) as error:
                 if not self._told_deaf:
                     _log.warning("listener_lost", error=str(error).strip())
             self.proven = False

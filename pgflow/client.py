@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import os
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
@@ -11,7 +13,7 @@ import psycopg
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from pgflow import gateway
-from pgflow.database import aexecute, execute
+from pgflow.database import aexecute, execute, refusals
 from pgflow.gateway import Statement
 
 P = ParamSpec("P")
@@ -110,22 +112,29 @@ class Client(Verbs):
         self._dsn = where if isinstance(where, str) else ""
         self._project = project or os.environ.get("PGFLOW_PROJECT")
         self._pool: ConnectionPool[Any] | None = None
+        self._opening = threading.Lock()
 
     def _execute(self, statement: Statement[R]) -> R:
         statement = _in_project(statement, self._project)
         if self._conn is not None:
             return execute(self._conn, statement)
-        if self._pool is None:
-            self._pool = ConnectionPool(
-                self._dsn,
-                kwargs=_CONNECTION,
-                min_size=0,
-                max_size=8,
-                check=ConnectionPool.check_connection,
-                open=True,
-            )
-        with self._pool.connection() as conn:
+        with refusals(), self._open().connection() as conn:
             return execute(conn, statement)
+
+    def _open(self) -> ConnectionPool[Any]:
+        with self._opening:
+            if self._pool is None:
+                # A pool only tells that it got no connection, after 30 s; this tells why, at once.
+                psycopg.connect(self._dsn, **_CONNECTION).close()
+                self._pool = ConnectionPool(
+                    self._dsn,
+                    kwargs=_CONNECTION,
+                    min_size=0,
+                    max_size=8,
+                    check=ConnectionPool.check_connection,
+                    open=True,
+                )
+            return self._pool
 
     def close(self) -> None:
         """Close the connections that this client opened."""
@@ -150,6 +159,7 @@ class AsyncClient(AsyncVerbs):
         self._dsn = where if isinstance(where, str) else ""
         self._project = project or os.environ.get("PGFLOW_PROJECT")
         self._pool: AsyncConnectionPool[Any] | None = None
+        self._opening = asyncio.Lock()
 
     @property
     def dsn(self) -> str:
@@ -160,18 +170,24 @@ class AsyncClient(AsyncVerbs):
         statement = _in_project(statement, self._project)
         if self._conn is not None:
             return await aexecute(self._conn, statement)
-        if self._pool is None:
-            self._pool = AsyncConnectionPool(
-                self.dsn,
-                kwargs=_CONNECTION,
-                min_size=0,
-                max_size=8,
-                check=AsyncConnectionPool.check_connection,
-                open=False,
-            )
-            await self._pool.open()
-        async with self._pool.connection() as conn:
-            return await aexecute(conn, statement)
+        with refusals():
+            async with (await self._open()).connection() as conn:
+                return await aexecute(conn, statement)
+
+    async def _open(self) -> AsyncConnectionPool[Any]:
+        async with self._opening:
+            if self._pool is None:
+                await (await psycopg.AsyncConnection.connect(self.dsn, **_CONNECTION)).close()
+                self._pool = AsyncConnectionPool(
+                    self.dsn,
+                    kwargs=_CONNECTION,
+                    min_size=0,
+                    max_size=8,
+                    check=AsyncConnectionPool.check_connection,
+                    open=False,
+                )
+                await self._pool.open()
+            return self._pool
 
     async def close(self) -> None:
         """Close the connections that this client opened."""

@@ -179,6 +179,13 @@ class Context:
             "what is waited for",
         )
 
+    def anew(self, entries: list[dict[str, Any]]) -> Context:
+        """Return the context of another execution under this lease, which knows `entries` too."""
+        context = Context(self.lease, self._worker)
+        context.cost_usd = self.cost_usd  # not stored yet
+        context._journal = self._journal | {e["key"]: Entry.from_json(e) for e in entries}
+        return context
+
     def _wait(self, **wait: Any) -> None:
         dumps(wait, f"what {wait['key']} asks for")
         self.waits.append(wait)

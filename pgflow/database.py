@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import psycopg
@@ -33,6 +35,17 @@ def refusal(error: psycopg.Error) -> PgflowError | None:
         hint=diag.message_hint or "",
         field=diag.column_name or "",
     )
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Raise what a database error means to a caller."""
+    try:
+        yield
+    except psycopg.Error as error:
+        if (refused := refusal(error)) is not None:
+            raise refused from error
+        raise
 
 
 def execute(conn: psycopg.Connection[Any], statement: Statement[R]) -> R:

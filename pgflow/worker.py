@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
-import psycopg
 import structlog
 
 from pgflow import gateway, protocol
@@ -25,7 +24,7 @@ from pgflow._link import Link, connect
 from pgflow._listener import Listener
 from pgflow._reporter import Reporter
 from pgflow.context import Context
-from pgflow.errors import ServerUnreachable, UnknownWorker
+from pgflow.errors import UnknownWorker
 from pgflow.models import Event, Lease, Outcome, Parked, Reaped
 from pgflow.reports import Completed, End, Failed, Released, Step
 
@@ -110,10 +109,7 @@ class Worker:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _connect(self) -> None:
-        try:
-            await (await connect(self._dsn)).close()
-        except psycopg.OperationalError as error:
-            raise ServerUnreachable(f"the server cannot be reached: {error}") from error
+        await (await connect(self._dsn)).close()
         await self._register()
 
     async def _work(self) -> None:
@@ -224,11 +220,8 @@ class Worker:
         key = (lease.run_id, lease.lease_no)
         if isinstance(outcome, Parked) and outcome.outcome == "news":
             held = self._held[key]
-            cost = held.context.cost_usd
             lease.news = outcome.news or 0
-            lease.journal = [*(lease.journal or []), *(outcome.entries or [])]
-            held.context = Context(lease, self)
-            held.context.cost_usd = cost  # of this lease, and not stored yet
+            held.context = held.context.anew(outcome.entries or [])
             self._execute(held)
             return
         self._held.pop(key, None)

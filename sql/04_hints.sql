@@ -23,6 +23,18 @@ $$;
 comment on function pgflow._hint_work is
     'Wakes idle workers of a queue. Call it after the work is written.';
 
+create or replace function pgflow._hint_queues(p_project text, p_queues text[])
+returns void
+language plpgsql
+as $$
+begin
+    perform pgflow._hint_work(p_project, u.queue)
+    from (select distinct q.queue from unnest(p_queues) as q (queue)) u;
+end
+$$;
+comment on function pgflow._hint_queues is
+    'Wakes idle workers of several queues; null is none of them.';
+
 create or replace function pgflow._hint_worker(p_project text, p_worker text)
 returns void
 language plpgsql

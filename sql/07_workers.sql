@@ -122,6 +122,7 @@ as $$
 declare
     v_now timestamptz := pgflow.now();
     v_unnamed uuid[];
+    v_queues text[];
 begin
     update pgflow.worker_beat b set beat_at = v_now
     where b.project_id = p_project and b.worker_id = p_worker;
@@ -130,14 +131,19 @@ begin
     end if;
     -- The sign of a handler that stopped: its slot, kept when its run was taken away, is free
     -- again.
-    delete from pgflow.slot s
-    where s.project_id = p_project and s.worker_id = p_worker
-      and s.taken_at < v_now - interval '5 seconds'
-      and not exists (select from unnest(p_run_ids, p_lease_nos) as n (run_id, lease_no)
-                      where n.run_id = s.run_id and n.lease_no = s.lease_no)
-      and not exists (select from pgflow.run r
-                      where r.project_id = p_project and r.run_id = s.run_id
-                        and r.lease_no = s.lease_no and r.state = 'running');
+    with freed as (
+        delete from pgflow.slot s
+        where s.project_id = p_project and s.worker_id = p_worker
+          and s.taken_at < v_now - interval '5 seconds'
+          and not exists (select from unnest(p_run_ids, p_lease_nos) as n (run_id, lease_no)
+                          where n.run_id = s.run_id and n.lease_no = s.lease_no)
+          and not exists (select from pgflow.run r
+                          where r.project_id = p_project and r.run_id = s.run_id
+                            and r.lease_no = s.lease_no and r.state = 'running')
+        returning s.queue
+    )
+    select array_agg(f.queue) into v_queues from freed f;
+    perform pgflow._hint_queues(p_project, v_queues);
     v_unnamed := array(
         select r.run_id from pgflow.run r
         where r.project_id = p_project and r.worker_id = p_worker and r.state = 'running'
@@ -194,6 +200,7 @@ declare
     v_project text := pgflow._enter_project(stop_worker.project);
     v_now timestamptz := pgflow.now();
     v_held uuid[];
+    v_queues text[];
 begin
     -- First, because it waits for an acquire that is under way.
     delete from pgflow.worker_beat b
@@ -209,8 +216,13 @@ begin
     perform pgflow._give_back(r, v_now, 'run.released', '{"reason": "shutdown"}', false)
     from pgflow.run r
     where r.project_id = v_project and r.run_id = any (v_held);
-    delete from pgflow.slot s where s.project_id = v_project
-        and s.worker_id = stop_worker.worker_id;
+    with freed as (
+        delete from pgflow.slot s
+        where s.project_id = v_project and s.worker_id = stop_worker.worker_id
+        returning s.queue
+    )
+    select array_agg(f.queue) into v_queues from freed f;
+    perform pgflow._hint_queues(v_project, v_queues);
     update pgflow.worker w set stopped_at = v_now
     where w.project_id = v_project and w.worker_id = stop_worker.worker_id and w.stopped_at is null;
     return cardinality(v_held);

@@ -10,9 +10,9 @@
 -- engine notes the last seq drawn and then takes a transaction id: whoever makes a run ready takes
 -- its own before it draws seq, so all who drew lower ones have lower ids, and when
 -- pg_snapshot_xmin has passed the noted id they have ended. (pg_snapshot_xmax would not do: it is
--- the last id that has ended, plus one, and a running transaction may be beyond it.) A claim that
--- is rolled back leaves its runs below the marks, so once a minute everything is read from the
--- start.
+-- the last id that has ended, plus one, and a running transaction may be beyond it.) A ready run
+-- that is locked, or whose claim is rolled back, stays above the low mark too. Once a minute
+-- everything is read from the start all the same.
 --
 -- marks, a jsonb that the worker carries from call to call:
 --   groups      "queue priority lane" -> [last seq taken, low mark]
@@ -126,11 +126,16 @@ begin
             where t.total - t.size < p_bytes;
             tids := tids || v_tids;
             p_bytes := p_bytes - v_size;
-            -- Up to p_settled nothing can appear any more, and this look saw all of it, or as far
-            -- as it came before it was filled.
+            -- Up to p_settled nothing can appear any more. What is there and was not taken (beyond
+            -- the limit, or locked by somebody who may leave it ready) stays above the low mark.
             if p_look and p_settled > v_low then
-                v_low := case when cardinality(tids) < p_limit and p_bytes > 0 then p_settled
-                              else greatest(v_low, least(p_settled, v_mark)) end;
+                v_low := coalesce((
+                    select min(r.seq) - 1
+                    from pgflow.run r
+                    where r.project_id = p_project and r.queue = p_queue.queue
+                      and r.priority = v_priority and r.lane = v_lane
+                      and r.state = 'pending' and r.seq > v_low and r.seq <= p_settled
+                      and r.ctid <> all (v_tids)), p_settled);
             end if;
             v_mark := greatest(v_mark, (p_marks -> 'groups' -> v_group ->> 0)::bigint, v_low);
             p_marks := jsonb_set(p_marks, array['groups', v_group],

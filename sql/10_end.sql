@@ -7,7 +7,8 @@
 -- The runs are found by primary key: left to itself the planner may take another index ("few rows
 -- are running"), join the other way round, or scan a table that was small when the plan was made,
 -- and then walks over every dead entry. So the state and the lease stand where neither an index nor
--- a join can use them: as a hashed subplan behind an `or`.
+-- a join can use them: as a hashed subplan behind an `or`. An index scan takes the ids in their
+-- order, which is the order of locks; a bitmap scan would go by place in the table.
 create or replace function pgflow._end(
     p_project text, p_run_ids uuid[], p_lease_nos integer[], p_state text,
     p_outputs text[] default null, p_costs numeric[] default null, p_steps integer[] default null,
@@ -17,6 +18,7 @@ create or replace function pgflow._end(
 returns uuid[]
 language plpgsql
 set enable_seqscan = off
+set enable_bitmapscan = off
 as $$
 declare
     v_now timestamptz := pgflow.now();
@@ -74,8 +76,8 @@ begin
             where s.project_id = p_project and s.run_id = e.run_id and s.lease_no = e.lease_no
             returning s.queue
         )
-        select array_agg(distinct f.queue) into v_queues from freed f;
-        perform pgflow._hint_work(p_project, u.queue) from unnest(v_queues) as u (queue);
+        select array_agg(f.queue) into v_queues from freed f;
+        perform pgflow._hint_queues(p_project, v_queues);
     end if;
     return coalesce(v_ended, '{}');
 end

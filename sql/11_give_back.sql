@@ -49,10 +49,12 @@ begin
         delete from pgflow.slot s
         where s.project_id = p_run.project_id and s.queue = p_run.queue and s.run_id = p_run.run_id
           and s.lease_no = p_run.lease_no;
+        perform pgflow._hint_work(p_run.project_id, p_run.queue);
     end if;
 end
 $$;
-comment on function pgflow._free_slot is 'Frees the slot of a run whose handler has stopped.';
+comment on function pgflow._free_slot is
+    'Frees the slot of a run whose handler has stopped, and hints at it.';
 
 -- running -> pending, or scheduled with a delay. The caller holds the row.
 create or replace function pgflow._give_back(

@@ -1,9 +1,10 @@
 -- The journal: what a run has learned. A step's result is written by its worker, under its lease.
 
--- Runs and entries are found by their primary keys, and lists are joined by hashing: for lists
+-- Runs and entries are found by their primary keys, and lists are joined by merging: for lists
 -- whose length it doesn't know the planner likes the index of running runs and nested loops, which
 -- is quadratic (500 steps in 60 ms instead of 8). So the state stands in a `case`, where no index
--- can use it, and nested loops are off.
+-- can use it, and nested loops are off. Merging goes by run_id, the order of locks; hashing
+-- and bitmap scans would not.
 create or replace function pgflow._record_step(
     p_project text, p_run_ids uuid[], p_lease_nos integer[], p_keys text[], p_digests text[],
     p_values text[]
@@ -12,6 +13,8 @@ returns setof pgflow.outcome_v1
 language plpgsql
 set enable_seqscan = off
 set enable_nestloop = off
+set enable_hashjoin = off
+set enable_bitmapscan = off
 as $$
 declare
     v_many integer := cardinality(p_run_ids);

@@ -152,19 +152,20 @@ declare
     v_old pgflow.run_finished;
     v_state text;
 begin
-    select f.* into v_old from pgflow.run_finished f
-    where f.project_id = v_project and f.run_id = retry.run_id;
-    if not found then
-        select r.state into v_state from pgflow.run r
-        where r.project_id = v_project and r.run_id = retry.run_id;
-        if not found then
-            perform pgflow._refuse_gone(v_project, retry.run_id, '');
-        end if;
+    -- A run only moves from run to run_finished: looked for in this order, it is found.
+    select r.state into v_state from pgflow.run r
+    where r.project_id = v_project and r.run_id = retry.run_id;
+    if found then
         perform pgflow._refuse('PF201', format('run %s is %s and cannot be retried', retry.run_id,
             v_state),
             json_build_object('run_id', retry.run_id, 'from_state', v_state, 'to_state',
                 null)::text,
             'Only finished runs can; cancel it first.', 'run_id');
+    end if;
+    select f.* into v_old from pgflow.run_finished f
+    where f.project_id = v_project and f.run_id = retry.run_id;
+    if not found then
+        perform pgflow._refuse_gone(v_project, retry.run_id, '');
     end if;
     return pgflow._enqueue_once(v_project, 'pgflow:retry:' || retry.run_id, v_old.handler,
         v_old.input,
@@ -190,6 +191,7 @@ as $$
 declare
     v_project text := pgflow._enter_project(define_queue.project);
     v_queue pgflow.queue;
+    v_running uuid[];
 begin
     if define_queue.queue is null or char_length(define_queue.queue) not between 1 and 100 then
         perform pgflow._refuse_value('queue', '1 to 100 characters', define_queue.queue);
@@ -206,6 +208,14 @@ begin
         perform pgflow._refuse_value('lease_ttl', '1 second to 1 day',
             define_queue.lease_ttl::text);
     end if;
+    -- Runs before queues, and in order.
+    v_running := array(
+        select r.run_id from pgflow.run r
+        where define_queue.max_concurrent is not null
+          and r.project_id = v_project and r.queue = define_queue.queue and r.state = 'running'
+          and not r.slotted
+        order by r.run_id
+        for update);
     insert into pgflow.queue as q (project_id, queue, max_concurrent, max_attempts, timeout,
         lease_ttl)
     values (v_project, define_queue.queue, define_queue.max_concurrent, define_queue.max_attempts,
@@ -218,8 +228,7 @@ begin
         -- What runs already counts as well.
         with slotted as (
             update pgflow.run r set slotted = true
-            where r.project_id = v_project and r.queue = v_queue.queue and r.state = 'running'
-              and not r.slotted
+            where r.project_id = v_project and r.run_id = any (v_running)
             returning r.*
         )
         insert into pgflow.slot (project_id, queue, run_id, lease_no, worker_id, taken_at)

@@ -40,8 +40,8 @@ begin
         where r.project_id = p_project and r.run_id = u.run_id
         returning r.queue
     )
-    select array_agg(distinct p.queue) into v_queues from promoted p;
-    perform pgflow._hint_work(p_project, u.queue) from unnest(v_queues) as u (queue);
+    select array_agg(p.queue) into v_queues from promoted p;
+    perform pgflow._hint_queues(p_project, v_queues);
     return cardinality(v_run_ids);
 end
 $$;
@@ -57,6 +57,7 @@ as $$
 declare
     v_dead record;
     v_run pgflow.run;
+    v_queues text[];
     v_reaped json[] := '{}';
 begin
     for v_dead in
@@ -70,13 +71,18 @@ begin
     loop
         delete from pgflow.idle_worker i
         where i.project_id = p_project and i.worker_id = v_dead.worker_id;
-        delete from pgflow.slot s using pgflow.queue q
-        where s.project_id = p_project and s.worker_id = v_dead.worker_id
-          and q.project_id = p_project and q.queue = s.queue
+        with freed as (
+            delete from pgflow.slot s using pgflow.queue q
+            where s.project_id = p_project and s.worker_id = v_dead.worker_id
+              and q.project_id = p_project and q.queue = s.queue
               and v_dead.beat_at < p_now - q.lease_ttl
-          and not exists (select from pgflow.run r
-                          where r.project_id = p_project and r.run_id = s.run_id
-                            and r.lease_no = s.lease_no and r.state = 'running');
+              and not exists (select from pgflow.run r
+                              where r.project_id = p_project and r.run_id = s.run_id
+                                and r.lease_no = s.lease_no and r.state = 'running')
+            returning s.queue
+        )
+        select array_agg(f.queue) into v_queues from freed f;
+        perform pgflow._hint_queues(p_project, v_queues);
         for v_run in
             select r.* from pgflow.run r
             join pgflow.queue q on q.project_id = p_project and q.queue = r.queue
