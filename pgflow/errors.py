@@ -124,6 +124,12 @@ class UnknownQueue(Refusal):
     sqlstate = "PF104"
 
 
+class UnknownEntry(Refusal):
+    """There is no entry of that key in the run's journal."""
+
+    sqlstate = "PF105"
+
+
 class MoveRefused(Refusal):
     """The state machine refuses the move from `from_state` to `to_state` of run `run_id`."""
 
@@ -158,6 +164,12 @@ class RowIsProtected(Refusal):
     sqlstate = "PF203"
 
 
+class NotWaiting(Refusal):
+    """The run does not wait for this, or does no longer."""
+
+    sqlstate = "PF204"
+
+
 class LeaseLost(Refusal):
     """The run is no longer leased under that lease number."""
 
@@ -177,7 +189,7 @@ class IdempotencyConflict(Refusal):
 
 
 class DecisionConflict(Refusal):
-    """The task was decided otherwise before, or can no longer be decided."""
+    """The task or tool was answered otherwise before, or can no longer be answered."""
 
     sqlstate = "PF402"
 

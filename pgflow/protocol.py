@@ -211,6 +211,7 @@ def record_step(
     keys: Sequence[str],
     digests: Sequence[str],
     values: Sequence[str],
+    undos: Sequence[bool] | None = None,
     *,
     project: str | None = None,
 ) -> Statement[list[Outcome]]:
@@ -218,13 +219,15 @@ def record_step(
     return Statement(
         b"select s.run_id::text, s.outcome, s.state, s.code, s.detail"
         b" from pgflow.record_step(%(run_ids)b::text[]::uuid[], %(lease_nos)s::integer[],"
-        b" %(keys)b::text[], %(digests)s::text[], %(values)b::text[], %(project)s) as s",
+        b" %(keys)b::text[], %(digests)s::text[], %(values)b::text[], %(undos)s::boolean[],"
+        b" %(project)s) as s",
         {
             "run_ids": list(run_ids),
             "lease_nos": list(lease_nos),
             "keys": list(keys),
             "digests": list(digests),
             "values": list(values),
+            "undos": None if undos is None else list(undos),
             "project": project,
         },
         _outcomes,

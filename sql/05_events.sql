@@ -107,8 +107,9 @@ declare
 begin
     if emit.type is null or char_length(emit.type) not between 1 and 100 then
         perform pgflow._refuse_value('type', '1 to 100 characters', emit.type);
-    elsif emit.type like '%.%' and split_part(emit.type, '.', 1) = any (
-        '{run,step,task,tool,artifact,prompt,checkpoint,breakpoint,budget,report,stream}') then
+    elsif emit.type like '%.%' and split_part(emit.type, '.', 1) = any ((
+        '{run,step,task,tool,child,signal,wait,artifact,prompt,checkpoint,breakpoint,budget,report,'
+        || 'stream}')::text[]) then
         perform pgflow._refuse_value('type',
             'none that begins as the engine''s own do (run. step. task. tool. ...)', emit.type);
     elsif char_length(emit.idempotency_key) not between 1 and 500 then

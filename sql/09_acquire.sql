@@ -40,7 +40,10 @@ begin
         'timeout', extract(epoch from l.timeout), 'deadline', l.deadline,
         'correlation_id', l.correlation_id, 'tags', l.tags, 'priority', l.priority,
         'journal', case when l.step_count + l.news > 0
-                        then pgflow._journal(p_project, l.run_id, null) end)
+                        then pgflow._journal(p_project, l.run_id, null) end,
+        'more', case when l.round > 0 or l.breakpoints is not null or l.undo_of is not null
+                       or l.parent_run_id is not null
+                     then pgflow._lease_more(l) end)
         order by l.priority desc, l.lane, l.seq)
     into v_runs
     from leased l;
@@ -50,13 +53,28 @@ $$;
 comment on function pgflow._lease is
     'Leases locked pending rows to a worker; returns them as a json array.';
 
+create or replace function pgflow._lease_more(p_run pgflow.run)
+returns json
+language plpgsql
+stable
+as $$
+begin
+    return json_build_object('round', p_run.round, 'feedback', p_run.feedback,
+        'breakpoints', p_run.breakpoints, 'parent_run_id', p_run.parent_run_id,
+        'root_run_id', p_run.root_run_id, 'undo_of', p_run.undo_of,
+        'undo', pgflow._to_undo(p_run));
+end
+$$;
+comment on function pgflow._lease_more is
+    'What few runs have, for their worker: round, feedback, breakpoints, family, steps to undo.';
+
 create or replace function pgflow._journal(p_project text, p_run_id uuid, p_after_news integer)
 returns json
 language sql
 stable
 as $$
     select json_agg(json_build_object('key', j.key, 'kind', j.kind, 'value', j.value,
-        'digest', encode(j.digest, 'hex')) order by j.at, j.event_no, j.key)
+        'digest', encode(j.digest, 'hex')) order by j.event_no, j.key)
     from pgflow.journal j
     where j.project_id = p_project and j.run_id = p_run_id
       and (p_after_news is null or j.news > p_after_news)

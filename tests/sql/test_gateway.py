@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from pgflow import gateway, protocol
+from pgflow import gateway, people, protocol
 from pgflow.gateway import Statement
 
 if TYPE_CHECKING:
@@ -29,7 +29,11 @@ def makers(module: ModuleType) -> Iterator[tuple[str, Maker]]:
             yield name, function
 
 
-MAKERS: dict[str, Maker] = {**dict(makers(gateway)), **dict(makers(protocol))}
+MAKERS: dict[str, Maker] = {
+    **dict(makers(gateway)),
+    **dict(makers(people)),
+    **dict(makers(protocol)),
+}
 
 
 def statement(maker: Maker) -> Statement[Any]:
