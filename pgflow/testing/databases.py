@@ -7,10 +7,13 @@ already, in whichever process they are.
 
 from __future__ import annotations
 
+import fcntl
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 
 import psycopg
@@ -58,6 +61,16 @@ def remove_server(folder: Path) -> None:
     if (folder / "server.json").exists():
         EmbeddedServer(folder).stop()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_abandoned(place: Path, pattern: str, older_than: timedelta) -> None:
+    """Remove the servers in `place` whose users were all killed, if they are that old."""
+    oldest = time.time() - older_than.total_seconds()
+    for users in place.glob(f"{pattern}/users"):
+        with suppress(OSError), users.open() as lock:
+            if users.parent.stat().st_mtime < oldest:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held by whoever uses the server
+                remove_server(users.parent)
 
 
 @contextmanager

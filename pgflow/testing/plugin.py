@@ -7,6 +7,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pgflow.app import App
 from pgflow.testing import databases
 from pgflow.testing.scene import Scene
 
+_NAME = "pgflow-pytest-{}"
 _FOLDER = pytest.StashKey[Path]()
 
 
@@ -33,7 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Name the folder of the embedded server; the workers of xdist are told it."""
     given = getattr(config, "workerinput", {}).get("pgflow_folder")
-    name = f"pgflow-test-{secrets.token_hex(4)}"
+    name = _NAME.format(secrets.token_hex(4))
     config.stash[_FOLDER] = Path(given) if given else Path(tempfile.gettempdir()) / name
 
 
@@ -57,7 +59,9 @@ def pgflow_server(pytestconfig: pytest.Config) -> Iterator[str]:
     if given:
         yield given
         return
-    with databases.server(pytestconfig.stash[_FOLDER]) as dsn:
+    folder = pytestconfig.stash[_FOLDER]
+    databases.remove_abandoned(folder.parent, _NAME.format("*"), timedelta(hours=12))
+    with databases.server(folder) as dsn:
         yield dsn
 
 

@@ -9,6 +9,7 @@ import linecache
 import sys
 import threading
 from collections.abc import Coroutine, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -102,7 +103,8 @@ class _Thread:
     def stop(self) -> None:
         """Cancel what is still going on, and wait for it for as long as a worker may take."""
         if self.thread.is_alive() and self._task is not None:
-            self._loop.call_soon_threadsafe(self._task.cancel)
+            with suppress(RuntimeError):  # it has ended in the meantime, and its loop is closed
+                self._loop.call_soon_threadsafe(self._task.cancel)
             self.thread.join(_LEAVING + 1.0)
 
     def _run(self) -> None:

@@ -7,10 +7,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import psycopg
 import pytest
+
+from pgflow.embedded import EmbeddedServer
+from pgflow.testing.databases import remove_abandoned
 
 pytest_plugins = ["pytester"]
 
@@ -199,6 +203,27 @@ def test_a_session_that_is_interrupted_leaves_no_server(
     done = pytester.runpytest_subprocess()
     done.stdout.fnmatch_lines(["*KeyboardInterrupt*"])
     assert [path for path in home.iterdir() if "pgflow" in path.name] == []
+
+
+@pytest.mark.slow
+def test_a_server_whose_session_was_killed_goes_with_a_later_session(home: Path) -> None:
+    folder = home / "pgflow-pytest-1"
+    start = (
+        "import os, sys; from pgflow.embedded import EmbeddedServer as E; E(sys.argv[1]).start()"
+    )
+    command = [sys.executable, "-c", f"{start}; os._exit(0)", str(folder)]
+    subprocess.run(command, check=True)
+    left = EmbeddedServer(folder)
+    assert left.is_running()
+    remove_abandoned(home, "pgflow-pytest-*", timedelta(hours=1))  # too young
+    with left:
+        remove_abandoned(home, "pgflow-pytest-*", timedelta())  # somebody uses it
+        assert left.is_running()
+        left.start(detached=True)
+    assert left.is_running()
+    remove_abandoned(home, "pgflow-pytest-*", timedelta())
+    assert not left.is_running()
+    assert not folder.exists()
 
 
 def test_importing_pgflow_or_the_scene_does_not_import_pytest() -> None:

@@ -356,10 +356,10 @@ def test_people_decide_as_the_roles_that_they_have(scene: Scene) -> None:
 
 def test_people_leave_with_the_test(pgflow_dsn: str) -> None:
     with Scene(pgflow_dsn) as scene:
-        scene.person("pgf_alice", "pgf_editors")
-        scene.person("pgf_alice", "pgf_writers")
+        scene.person("pgf_guest", "pgf_guests")
+        scene.person("pgf_guest", "pgf_guests_of_honour")
     with psycopg.connect(pgflow_dsn) as conn:
-        found = conn.execute("select from pg_roles where rolname like 'pgf\\_%'").fetchall()
+        found = conn.execute("select from pg_roles where rolname like 'pgf\\_guest%'").fetchall()
     assert found == []
 
 
