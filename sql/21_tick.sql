@@ -212,7 +212,8 @@ comment on function pgflow._expire is
     'Sees to the runs whose deadline, and the waits and tasks whose due time, has passed; returns '
     'how many.';
 
--- A paused run is left alone until it is resumed, and so is one that no longer waits for this.
+-- A paused run is left alone until it is resumed, and so is one that no longer waits for this. Of a
+-- run's tasks the one that was due first says how the run ends.
 create or replace function pgflow._due_tasks(p_project text, p_now timestamptz)
 returns setof pgflow.task
 language sql
@@ -222,7 +223,7 @@ as $$
     join pgflow.run r on r.project_id = p_project and r.run_id = t.run_id
     where t.project_id = p_project and t.state = 'open' and t.due_at <= p_now
       and r.state <> 'paused' and t.key = any (r.waits_for)
-    order by t.run_id
+    order by t.run_id, t.due_at, t.key
     limit 500
 $$;
 comment on function pgflow._due_tasks is 'Open tasks whose due time has passed.';
