@@ -24,6 +24,7 @@ create table pgflow.run (
     slotted boolean not null default false,
     has_tasks boolean not null default false,
     has_children boolean not null default false,
+    watched boolean not null default false,
     seq bigint,
     attempt integer not null default 0,
     max_attempts integer not null,
@@ -97,6 +98,8 @@ comment on column pgflow.run.news is
 comment on column pgflow.run.slotted is 'Its lease holds a row of table slot.';
 comment on column pgflow.run.has_tasks is 'Tasks were opened for it; its end closes them.';
 comment on column pgflow.run.has_children is 'Runs were made for it; its end cancels them.';
+comment on column pgflow.run.watched is
+    'Somebody asked to be told: each line of its timeline is hinted at.';
 comment on column pgflow.run.waits_for is
     'Journal keys, all of them or, with wait_any, one of them.';
 comment on column pgflow.run.waits is

@@ -5,7 +5,10 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from pgflow.models import Result
 
 
 class PgflowError(Exception):
@@ -80,6 +83,25 @@ class JournalMismatch(PgflowError):
 
 class Rejected(PgflowError):
     """An approval was rejected, and the handler asked to be told."""
+
+
+class ResultTimeout(PgflowError, TimeoutError):
+    """The run did not come so far in time; it goes on as before.
+
+    `state` is the state that it was in.
+    """
+
+    def __init__(self, message: str | None = None, *, state: str | None = None) -> None:
+        super().__init__(message)
+        self.state = state
+
+
+class RunNotCompleted(PgflowError):
+    """A run has no output, because it is not completed. `result` is its Result."""
+
+    def __init__(self, message: str | None = None, result: Result | None = None) -> None:
+        super().__init__(message)
+        self.result = result
 
 
 class Refusal(PgflowError):

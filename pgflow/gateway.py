@@ -450,13 +450,16 @@ def runs(
     )
 
 
-def timeline(run_id: RunId, *, project: str | None = None) -> Statement[list[Row]]:
-    """Return the lines of a run's timeline, in order."""
+def timeline(
+    run_id: RunId, *, after: int = 0, limit: int | None = None, project: str | None = None
+) -> Statement[list[Row]]:
+    """Return the lines of a run's timeline in order, those after an `event_no`."""
     return Statement(
         b"select * from pgflow.timeline"
         b" where project_id = (select pgflow.this_project(%(project)s))"
-        b" and run_id = %(run_id)s::uuid order by event_no",
-        {"run_id": run_id, "project": project},
+        b" and run_id = %(run_id)s::uuid and event_no > %(after)s::integer"
+        b" order by event_no limit %(limit)s::integer",
+        {"run_id": run_id, "after": _int4(after), "limit": _int4(limit), "project": project},
         _rows,
     )
 

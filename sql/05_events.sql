@@ -16,6 +16,9 @@ begin
         case when p_ends_lease then p_run.lease_event_no end,
         case when p_ends_lease then p_run.worker_id end,
         case when p_ends_lease then p_run.leased_at end);
+    if p_run.watched then
+        perform pgflow._hint_watchers(p_run.project_id, array[p_run.run_id]);
+    end if;
 end
 $$;
 comment on function pgflow._event is
@@ -65,6 +68,9 @@ begin
         pgflow.now(),
         pgflow._actor(), p_payload)
     returning * into v_event;
+    if v_run.watched then
+        perform pgflow._hint_watchers(p_project, array[p_run_id]);
+    end if;
     return v_event;
 end
 $$;

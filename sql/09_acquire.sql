@@ -9,6 +9,7 @@ language plpgsql
 as $$
 declare
     v_runs json;
+    v_watched uuid[];
     v_now timestamptz := pgflow.now();  -- after the look: later than any creation that it saw
 begin
     -- A lease hangs on its worker's beat: stop_worker and reap, which delete that row, wait for
@@ -44,9 +45,13 @@ begin
         'more', case when l.round > 0 or l.breakpoints is not null or l.undo_of is not null
                        or l.parent_run_id is not null
                      then pgflow._lease_more(l) end)
-        order by l.priority desc, l.lane, l.seq)
-    into v_runs
+        order by l.priority desc, l.lane, l.seq),
+        array_agg(l.run_id) filter (where l.watched)
+    into v_runs, v_watched
     from leased l;
+    if v_watched is not null then
+        perform pgflow._hint_watchers(p_project, v_watched);
+    end if;
     return v_runs;
 end
 $$;
@@ -219,6 +224,11 @@ begin
         v_wait := 0.001;
     else
         v_wait := extract(epoch from pgflow._tick_every(p_project));
+        -- A run that was locked when the mark passed by is found from the low mark alone.
+        if exists (select from jsonb_each(p_marks -> 'groups') as g
+                   where (g.value ->> 1)::bigint < (g.value ->> 0)::bigint) then
+            v_wait := least(v_wait, 1);
+        end if;
     end if;
     return p_marks || jsonb_build_object('idle', v_idle || jsonb_build_object('wait', v_wait));
 end

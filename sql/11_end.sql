@@ -31,6 +31,7 @@ declare
     v_slotted boolean;
     v_has_children boolean;
     v_children uuid[];
+    v_watched uuid[];
 begin
     perform set_config('pgflow.ending', 'on', true);
     with gone as (
@@ -68,10 +69,14 @@ begin
     )
     select array_agg(g.run_id), array_agg(g.lease_no), bool_or(g.has_tasks), bool_or(g.slotted),
         bool_or(g.has_children),
-        array_agg(g.run_id) filter (where g.parent_key is not null)
-    into v_ended, v_leases, v_has_tasks, v_slotted, v_has_children, v_children
+        array_agg(g.run_id) filter (where g.parent_key is not null),
+        array_agg(g.run_id) filter (where g.watched)
+    into v_ended, v_leases, v_has_tasks, v_slotted, v_has_children, v_children, v_watched
     from gone g;
     perform set_config('pgflow.ending', '', true);
+    if v_watched is not null then
+        perform pgflow._hint_watchers(p_project, v_watched);
+    end if;
     if v_has_tasks then
         update pgflow.task t set state = 'cancelled'
         where t.project_id = p_project and t.run_id = any (v_ended) and t.state = 'open';

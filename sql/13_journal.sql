@@ -21,6 +21,7 @@ declare
     v_half integer := v_many / 2;
     v_now timestamptz := pgflow.now();
     v_recorded integer;
+    v_watched uuid[];
     v_sqlstate text;
     v_error text;
 begin
@@ -41,7 +42,8 @@ begin
             from (select distinct run_id, lease_no, many from given) g
             where r.project_id = p_project and r.run_id = g.run_id and r.run_id = any (p_run_ids)
               and case r.state when 'running' then r.lease_no = g.lease_no end
-            returning r.run_id, r.lease_no, r.attempt, r.last_event_no - g.many as event_no
+            returning r.run_id, r.lease_no, r.attempt, r.watched,
+                r.last_event_no - g.many as event_no
         ),
         recorded as (
             insert into pgflow.journal (project_id, run_id, key, kind, undo, lease_no, attempt,
@@ -53,12 +55,17 @@ begin
             join held h using (run_id, lease_no)
             returning 1
         )
-        select count(*) into v_recorded from recorded;
+        select count(*), (select array_agg(h.run_id) from held h where h.watched)
+        into v_recorded, v_watched
+        from recorded;
     exception
         when data_exception or integrity_constraint_violation or program_limit_exceeded then
             get stacked diagnostics v_sqlstate = returned_sqlstate, v_error = message_text;
     end;
     if v_error is null then
+        if v_watched is not null then
+            perform pgflow._hint_watchers(p_project, v_watched);
+        end if;
         if v_recorded < v_many then
             return query
             select g.run_id, case when j.lease_no = g.lease_no then 'already' else 'lost' end,

@@ -118,6 +118,7 @@ PROJECT_CALLS: dict[str, dict[str, Any]] = {
     "resume": {"run_id": None},
     "retry": {"run_id": None},
     "emit": {"run_id": None, "type": "progress"},
+    "watch": {"run_id": None},
     "approve": {"task_id": None},
     "reject": {"task_id": None},
     "answer": {"task_id": None, "data": Jsonb(1)},
@@ -196,7 +197,7 @@ def test_every_verb_that_works_in_a_project_is_listed_here(engine: Engine) -> No
     assert {row["proname"] for row in rows} == listed
 
 
-@pytest.mark.parametrize("verb", ["cancel", "pause", "resume", "retry", "emit"])
+@pytest.mark.parametrize("verb", ["cancel", "pause", "resume", "retry", "emit", "watch"])
 @pytest.mark.parametrize("which", ["waiting", "finished"])
 def test_a_run_of_others_is_as_unknown_as_one_that_is_not_there(
     tenants: Tenants, verb: str, which: str

@@ -31,6 +31,7 @@ CALLS = {
     "now": (set(ROLES), "now()"),
     "this_project": (set(ROLES), "this_project()"),
     "doctor": (set(ROLES), "doctor()"),
+    "watch": (set(ROLES), f"watch({ID})"),
     "enqueue": (CLIENTS, "enqueue('h')"),
     "enqueue_many": (CLIENTS, "enqueue_many('h', '{}')"),
     "cancel": (CLIENTS, f"cancel({ID})"),
