@@ -6,8 +6,8 @@ from pgflow._version import __version__
 from pgflow.app import App
 from pgflow.client import AsyncClient, Client
 from pgflow.context import Context, ThreadContext
-from pgflow.errors import PgflowError, Refusal
-from pgflow.models import Approval, Retry
+from pgflow.errors import PgflowError, Refusal, ResultTimeout, RunNotCompleted
+from pgflow.models import Approval, Event, Result, Retry
 from pgflow.worker import Worker
 
 __all__ = [
@@ -16,9 +16,13 @@ __all__ = [
     "AsyncClient",
     "Client",
     "Context",
+    "Event",
     "PgflowError",
     "Refusal",
+    "Result",
+    "ResultTimeout",
     "Retry",
+    "RunNotCompleted",
     "ThreadContext",
     "Worker",
     "__version__",
