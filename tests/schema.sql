@@ -17,6 +17,7 @@ CREATE TABLE pgflow.run (
     slotted boolean DEFAULT false NOT NULL,
     has_tasks boolean DEFAULT false NOT NULL,
     has_children boolean DEFAULT false NOT NULL,
+    watched boolean DEFAULT false NOT NULL,
     seq bigint,
     attempt integer DEFAULT 0 NOT NULL,
     max_attempts integer NOT NULL,
@@ -79,6 +80,8 @@ COMMENT ON COLUMN pgflow.run.slotted IS 'Its lease holds a row of table slot.';
 COMMENT ON COLUMN pgflow.run.has_tasks IS 'Tasks were opened for it; its end closes them.';
 
 COMMENT ON COLUMN pgflow.run.has_children IS 'Runs were made for it; its end cancels them.';
+
+COMMENT ON COLUMN pgflow.run.watched IS 'Somebody asked to be told: each line of its timeline is hinted at.';
 
 COMMENT ON COLUMN pgflow.run.seq IS 'Its place among the ready runs, drawn each time it becomes pending.';
 
@@ -222,92 +225,6 @@ COMMENT ON COLUMN pgflow.event.key IS 'Idempotency key, unique within the run.';
 COMMENT ON COLUMN pgflow.event.by IS 'The actor; a worker''s events name its database role.';
 
 COMMENT ON COLUMN pgflow.event.lease_event_no IS 'Set where the event ended a lease: the number of that lease''s run.started event.';
-
-CREATE TABLE pgflow.run (
-    project_id text NOT NULL COLLATE pg_catalog."C",
-    run_id uuid NOT NULL,
-    parent_run_id uuid,
-    root_run_id uuid,
-    retry_of uuid,
-    kind text DEFAULT 'handler'::text NOT NULL COLLATE pg_catalog."C",
-    handler text NOT NULL COLLATE pg_catalog."C",
-    queue text NOT NULL COLLATE pg_catalog."C",
-    state text NOT NULL COLLATE pg_catalog."C",
-    priority smallint DEFAULT 0 NOT NULL,
-    lane smallint DEFAULT 1 NOT NULL,
-    depth smallint DEFAULT 0 NOT NULL,
-    wait_any boolean DEFAULT false NOT NULL,
-    slotted boolean DEFAULT false NOT NULL,
-    has_tasks boolean DEFAULT false NOT NULL,
-    watched boolean DEFAULT false NOT NULL,
-    seq bigint,
-    attempt integer DEFAULT 0 NOT NULL,
-    max_attempts integer NOT NULL,
-    lease_no integer DEFAULT 0 NOT NULL,
-    lease_event_no integer,
-    last_event_no integer DEFAULT 1 NOT NULL,
-    news integer DEFAULT 0 NOT NULL,
-    step_count integer DEFAULT 0 NOT NULL,
-    worker_id text COLLATE pg_catalog."C",
-    created_at timestamp with time zone NOT NULL,
-    run_at timestamp with time zone,
-    deadline timestamp with time zone,
-    first_started_at timestamp with time zone,
-    leased_at timestamp with time zone,
-    timeout interval,
-    created_by text NOT NULL,
-    correlation_id text COLLATE pg_catalog."C",
-    idempotency_key text COLLATE pg_catalog."C",
-    pause_reason text,
-    cost_usd numeric,
-    tags text[],
-    waits_for text[] COLLATE pg_catalog."C",
-    input jsonb NOT NULL,
-    last_error jsonb,
-    CONSTRAINT a_child_has_a_root CHECK (((parent_run_id IS NULL) = (root_run_id IS NULL))),
-    CONSTRAINT handler_is_at_most_200_characters CHECK (((char_length(handler) >= 1) AND (char_length(handler) <= 200))),
-    CONSTRAINT input_is_at_most_8_mb CHECK ((pg_column_size(input) <= 8388608)),
-    CONSTRAINT kind_is_known CHECK ((kind = 'handler'::text)),
-    CONSTRAINT paused_has_a_reason CHECK (((state = 'paused'::text) = (pause_reason IS NOT NULL))),
-    CONSTRAINT pending_has_a_place CHECK (((state <> 'pending'::text) OR (seq IS NOT NULL))),
-    CONSTRAINT priority_is_minus_9_to_9 CHECK (((priority >= '-9'::integer) AND (priority <= 9))),
-    CONSTRAINT running_has_a_lease CHECK ((((state = 'running'::text) = (worker_id IS NOT NULL)) AND ((state = 'running'::text) = (leased_at IS NOT NULL)) AND ((state = 'running'::text) = (lease_event_no IS NOT NULL)))),
-    CONSTRAINT scheduled_has_a_time CHECK (((state <> 'scheduled'::text) OR (run_at IS NOT NULL))),
-    CONSTRAINT state_is_live CHECK ((state = ANY (ARRAY['scheduled'::text, 'pending'::text, 'running'::text, 'waiting_tool'::text, 'waiting_approval'::text, 'waiting_event'::text, 'paused'::text]))),
-    CONSTRAINT waiting_waits_for_something CHECK (((state <> ALL (ARRAY['waiting_tool'::text, 'waiting_approval'::text, 'waiting_event'::text])) OR (waits_for IS NOT NULL)))
-);
-
-COMMENT ON TABLE pgflow.run IS 'Live runs. A finished run is in run_finished; view runs is both.';
-
-COMMENT ON COLUMN pgflow.run.run_id IS 'UUID version 7: begins with the time of its creation.';
-
-COMMENT ON COLUMN pgflow.run.root_run_id IS 'The root of its tree of children; null for a root.';
-
-COMMENT ON COLUMN pgflow.run.lane IS '0: woken, released, reaped, retried; claimed before 1: new work.';
-
-COMMENT ON COLUMN pgflow.run.slotted IS 'Its lease holds a row of table slot.';
-
-COMMENT ON COLUMN pgflow.run.has_tasks IS 'Tasks were opened for it; its end closes them.';
-
-COMMENT ON COLUMN pgflow.run.watched IS 'Somebody asked to be told: each line of its timeline is hinted at.';
-
-COMMENT ON COLUMN pgflow.run.seq IS 'Its place among the ready runs, drawn each time it becomes pending.';
-
-COMMENT ON COLUMN pgflow.run.attempt IS 'Executions that failed or were lost, held against max_attempts.';
-
-COMMENT ON COLUMN pgflow.run.lease_no IS 'Grows at every lease. The fencing token: each write of a worker names it.';
-
-COMMENT ON COLUMN pgflow.run.lease_event_no IS 'The number of the run.started event of the present lease, which view timeline derives.';
-
-COMMENT ON COLUMN pgflow.run.last_event_no IS 'The number of the last event; 1 is run.created, which view timeline derives.';
-
-COMMENT ON COLUMN pgflow.run.news IS 'Grows with every journal entry that others wrote. park() only parks a worker that has seen them all.';
-
-COMMENT ON COLUMN pgflow.run.deadline IS 'Bound of the whole run, waits included.';
-
-COMMENT ON COLUMN pgflow.run.timeout IS 'Bound of one execution.';
-
-COMMENT ON COLUMN pgflow.run.waits_for IS 'Journal keys, all of them or, with wait_any, one of them.';
 
 CREATE TABLE pgflow.queue (
     project_id text NOT NULL COLLATE pg_catalog."C",
