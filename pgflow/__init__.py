@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
+from pgflow._threads import ThreadContext
 from pgflow._version import __version__
 from pgflow.app import App
 from pgflow.client import AsyncClient, Client
-from pgflow.context import Context, ThreadContext
-from pgflow.errors import PgflowError, Refusal, ResultTimeout, RunNotCompleted
-from pgflow.models import Approval, Event, Result, Retry
+from pgflow.context import Context, First
+from pgflow.errors import (
+    ChildFailed,
+    PgflowError,
+    Refusal,
+    Rejected,
+    ResultTimeout,
+    RunNotCompleted,
+    WaitTimeout,
+)
+from pgflow.models import Answer, Approval, Event, Result, Retry
 from pgflow.worker import Worker
 
 __all__ = [
+    "Answer",
     "App",
     "Approval",
     "AsyncClient",
+    "ChildFailed",
     "Client",
     "Context",
     "Event",
+    "First",
     "PgflowError",
     "Refusal",
+    "Rejected",
     "Result",
     "ResultTimeout",
     "Retry",
     "RunNotCompleted",
     "ThreadContext",
+    "WaitTimeout",
     "Worker",
     "__version__",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
@@ -258,6 +258,11 @@ def tick(*, project: str | None = None) -> Statement[Row]:
     return Statement(
         b"select * from pgflow.tick(%(project)s)", {"project": project}, lambda rows: rows[0]
     )
+
+
+def now() -> Statement[datetime]:
+    """Ask for the time by the database's clock."""
+    return Statement(b"select pgflow.now()", {}, _value)
 
 
 def ping(payload: str) -> Statement[None]:

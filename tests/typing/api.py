@@ -50,8 +50,8 @@ async def publish(ctx: Context, article: Article) -> str:
     assert_type((ctx.run_id, ctx.attempt, ctx.cancelled), tuple[str, int, bool])
     ctx.usage(cost_usd=0.02)
 
-    await ctx.step("write", write, "a title")  # type: ignore[call-overload]
-    await ctx.step("write", write)  # type: ignore[call-overload]
+    await ctx.step("write", write, "a title")  # type: ignore[arg-type]
+    await ctx.step("write", write)  # type: ignore[arg-type, call-arg]
     await ctx.step("write", write, article, pages=3)  # type: ignore[call-arg]
     await ctx.step("write")  # type: ignore[call-overload]
     await ctx.approval("editor", policy="never")  # type: ignore[arg-type]
