@@ -57,6 +57,7 @@ class Calls(RuleBasedStateMachine):
             "select greatest(last_at, '2000-01-01') from pgflow.tick where project_id = 'default'"
         )
         self.model = Model(now, last_tick)
+        self.times = 0
         self.marks: dict[str, Any] = dict.fromkeys(WORKERS)
         self.given: list[Lease] = []
         self.events: dict[tuple[Run, str], int] = {}
@@ -110,7 +111,10 @@ class Calls(RuleBasedStateMachine):
         return UUID(int=(self.last_id << 80) | (7 << 76) | (2 << 62))
 
     def _after(self, seconds: int | None) -> datetime | None:
-        return None if seconds is None else self.model.now + timedelta(seconds=seconds)
+        """Return a time that no other is equal to, so that what is due has an order."""
+        self.times += 1
+        span = timedelta(seconds=seconds or 0, microseconds=self.times)
+        return None if seconds is None else self.model.now + span
 
     def cancel(self, data: st.DataObject) -> None:
         run = self.a_run(data, live=True)
@@ -259,7 +263,8 @@ class Calls(RuleBasedStateMachine):
         wait = {"on_reject": on_reject, "due_in": due_in, "policy": policy}
         waits = [{"key": key, **wait} for key in keys]
         line = self.engine.park(held([lease])[0], *waits, news=news, wait_any=wait_any)
-        tasks = {key: Task(self._after(due_in), on_reject) for key in keys}
+        due_at = None if due_in is None else self.model.now + timedelta(seconds=due_in)
+        tasks = {key: Task(due_at, on_reject) for key in keys}
         assert line["outcome"] == self.model.park(lease, news, tasks, wait_any=wait_any)
 
     def record_step(self, data: st.DataObject) -> None:
