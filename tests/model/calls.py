@@ -258,7 +258,7 @@ class Calls(RuleBasedStateMachine):
         due_in = data.draw(spans)
         on_reject = data.draw(st.sampled_from(["cancel", "resume"]))
         wait_any = data.draw(st.booleans())
-        news = run.news if data.draw(st.sampled_from([True, True, False])) else 0
+        news = run.news - data.draw(st.sampled_from([0, 0, 1]))
         policy = POLICY[run.handler].replace("cancelled", "cancel")
         wait = {"on_reject": on_reject, "due_in": due_in, "policy": policy}
         waits = [{"key": key, **wait} for key in keys]
