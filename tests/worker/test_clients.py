@@ -16,7 +16,7 @@ import pytest
 from pydantic import BaseModel
 
 import pgflow.app
-from pgflow import App, AsyncClient, Client, gateway
+from pgflow import App, AsyncClient, Client, gateway, people
 from pgflow.client import AsyncVerbs, Verbs
 from pgflow.errors import (
     AlreadyFinished,
@@ -40,15 +40,16 @@ def _verbs(of: type) -> dict[str, Callable[..., Any]]:
 def test_both_clients_have_the_verbs_of_the_gateway() -> None:
     known = {
         name
-        for name, verb in inspect.getmembers(gateway, inspect.isfunction)
-        if verb.__module__ == gateway.__name__ and not name.startswith("_")
+        for module in (gateway, people)
+        for name, verb in inspect.getmembers(module, inspect.isfunction)
+        if verb.__module__ == module.__name__ and not name.startswith("_")
     }
     assert set(_verbs(Verbs)) == set(_verbs(AsyncVerbs)) == known
 
 
 @pytest.mark.parametrize("name", _verbs(Verbs))
 def test_a_verb_has_one_signature_and_one_text(name: str) -> None:
-    twin = getattr(gateway, name)
+    twin = getattr(gateway, name, None) or getattr(people, name)
     for verb in (getattr(Verbs, name), getattr(AsyncVerbs, name)):
         assert inspect.signature(verb) == inspect.signature(twin)
         assert verb.__doc__ == twin.__doc__
