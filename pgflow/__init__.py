@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from pgflow._threads import ThreadContext
 from pgflow._version import __version__
 from pgflow.app import App
 from pgflow.client import AsyncClient, Client
-from pgflow.context import Context, ThreadContext
-from pgflow.errors import PgflowError, Refusal
-from pgflow.models import Approval, Retry
+from pgflow.context import Context, First
+from pgflow.errors import ChildFailed, PgflowError, Refusal, Rejected, WaitTimeout
+from pgflow.models import Answer, Approval, Retry
 from pgflow.worker import Worker
 
 __all__ = [
+    "Answer",
     "App",
     "Approval",
     "AsyncClient",
+    "ChildFailed",
     "Client",
     "Context",
+    "First",
     "PgflowError",
     "Refusal",
+    "Rejected",
     "Retry",
     "ThreadContext",
+    "WaitTimeout",
     "Worker",
     "__version__",
 ]

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 from pydantic import ValidationError
 
+from pgflow._calls import Calls
 from pgflow._json import dumps
-from pgflow.context import Context, Suspend, ThreadContext
-from pgflow.errors import JournalMismatch, NotJson, NotStored, Rejected
+from pgflow._threads import ThreadContext
+from pgflow._undo import undo
+from pgflow.context import Context
+from pgflow.errors import (
+    JournalMismatch,
+    MisplacedCall,
+    NotJson,
+    NotStored,
+    Rejected,
+    Replayed,
+)
 from pgflow.models import Lease
 from pgflow.registry import Handler, Registry
-from pgflow.reports import Completed, End, Failed, Waiting, failure
+from pgflow.reports import Committed, Completed, End, Failed, Waiting, failure
 
 T = TypeVar("T")
 
@@ -48,13 +60,36 @@ async def _execute(
         raise _UnfitInputError(f"the input cannot be read: {lease.unreadable}")
     try:
         handler = _find(registry, lease.handler)
-        value = await _within(lease.timeout, _call(handler, lease, context, threads))
-    except Suspend:
-        if not context.waits:
+        call = _call if lease.undo is None and lease.undo_of is None else _undo_and_call
+        value = await _within(lease.timeout, call(handler, lease, context, threads))
+        if context.transacting is not None:
+            output = dumps(value, "what the handler returned")
+            outcome = await context.transacting.complete(output, context.cost_usd)
+            return Committed(lease, outcome)
+    except BaseException:
+        if not context.is_suspended:
             raise
-    if context.waits:  # also where the handler caught Suspend and went on
+    finally:
+        if context.transacting is not None:
+            await context.transacting.abandon()
+    if context.is_waiting:  # also where the handler caught Suspend and went on
         return Waiting(lease, context.park(), context.cost_usd)
     return Completed(lease, dumps(value, "what the handler returned"), context.cost_usd)
+
+
+async def _undo_and_call(
+    handler: Handler[..., object], lease: Lease, context: Context, threads: ThreadPoolExecutor
+) -> object:
+    async def do(function: Callable[[], object]) -> object:
+        result, raised = await in_thread(threads, context, function)
+        if raised is not None:
+            raise raised
+        return await result if inspect.isawaitable(result) else result
+
+    undone = await undo(context, lambda other: _call(handler, lease, other, threads), do)
+    if lease.undo_of is not None:
+        return {"undone": undone}
+    return await _call(handler, lease, context, threads)
 
 
 def _find(registry: Registry, name: str) -> Handler[..., object]:
@@ -85,6 +120,8 @@ _MEANINGS: tuple[tuple[type[BaseException], str, bool], ...] = (
     (NotJson, "E-RUN-001", False),
     (NotStored, "E-RUN-017", False),
     (Rejected, "E-RUN-006", False),
+    (Replayed, "E-RUN-001", False),
+    (MisplacedCall, "E-RUN-001", False),
     (BaseException, "E-RUN-001", True),
 )
 _OURS = (_UnknownHandlerError, _UnfitInputError, _TimeoutPassedError, JournalMismatch)
@@ -114,6 +151,7 @@ async def _within(seconds: float | None, call: Awaitable[T]) -> T:
 async def _call(
     handler: Handler[..., object], lease: Lease, context: Context, threads: ThreadPoolExecutor
 ) -> object:
+    context.adopt(asyncio.current_task())
     given = context if handler.is_async else ThreadContext(context, asyncio.get_running_loop())
     try:
         arguments = handler.arguments(given, lease.input)
@@ -121,14 +159,20 @@ async def _call(
         raise _UnfitInputError(str(error)) from error
     if handler.is_async:
         return await handler.function(*arguments)  # type: ignore[misc]
-    result, raised = await in_thread(threads, context, lambda: handler.function(*arguments))
+    result, raised = await in_thread(threads, context, partial(_plainly, handler, given, arguments))
     if raised is not None:
         raise raised
     return result
 
 
+def _plainly(handler: Handler[..., object], given: object, arguments: tuple[object, ...]) -> object:
+    if isinstance(given, ThreadContext):
+        given.begin()
+    return handler.function(*arguments)
+
+
 async def in_thread(
-    threads: ThreadPoolExecutor, context: Context, call: Callable[[], T]
+    threads: ThreadPoolExecutor, context: Calls, call: Callable[[], T]
 ) -> tuple[T | None, BaseException | None]:
     """Call a plain function in a thread. Its exception comes back as a value.
 
@@ -147,6 +191,5 @@ async def in_thread(
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
-        context.cancelled = True
-        context.overstaying.append(future)
+        context.left_behind(future)
         raise

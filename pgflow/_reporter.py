@@ -138,6 +138,7 @@ class Reporter:
             self._ended(report, Outcome(report.lease.run_id, "lost", detail=reason))
 
     async def _send_steps(self, steps: list[tuple[Step, asyncio.Future[None]]]) -> None:
+        undos = [s.undo for s, _ in steps]
         try:
             lines = await self._link.run(
                 protocol.record_step(
@@ -146,6 +147,7 @@ class Reporter:
                     [s.key for s, _ in steps],
                     [s.digest for s, _ in steps],
                     [s.value for s, _ in steps],
+                    undos if any(undos) else None,
                     project=self._project,
                 )
             )

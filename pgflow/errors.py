@@ -78,8 +78,43 @@ class JournalMismatch(PgflowError):
     """A step was journalled with other inputs: the handler's code has changed."""
 
 
-class Rejected(PgflowError):
+class MisplacedCall(PgflowError):
+    """A call of the context stands where it cannot: the handler has to be written otherwise."""
+
+
+class Replayed(PgflowError):
+    """The journal says that a call of the context has failed, and will say so again."""
+
+
+class Rejected(Replayed):
     """An approval was rejected, and the handler asked to be told."""
+
+
+class WaitTimeout(Replayed, TimeoutError):
+    """What the handler waits for has not come in time."""
+
+
+class ChildFailed(Replayed):
+    """A child run has not completed.
+
+    Attributes: `run_id`; `state`, the one it ended in; `error_code` and `error_detail`, if any.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        *,
+        run_id: str,
+        state: str,
+        error_code: str | None = None,
+        error_detail: str | None = None,
+    ) -> None:
+        why = ": ".join(text for text in (error_code, error_detail) if text)
+        super().__init__(f"{key}: child run {run_id} ended {state}" + (f" with {why}" * bool(why)))
+        self.run_id = run_id
+        self.state = state
+        self.error_code = error_code
+        self.error_detail = error_detail
 
 
 class Refusal(PgflowError):

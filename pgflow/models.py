@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
-from typing import Any, Literal, Self
+from typing import Any, Generic, Literal, Self, TypeVar
 from uuid import UUID
 
+T = TypeVar("T")
 Outcomes = Literal["done", "already", "lost", "refused", "news"]
 
 
@@ -37,12 +38,15 @@ class Entry(_FromJson):
     kind: str
     value: Any = None
     digest: str | None = None
+    place: int = field(default=0, compare=False)
 
 
 @dataclass(slots=True)
 class Lease:
     """A run that this worker holds. `lease_no` is the fencing token; `timeout` is in seconds.
 
+    `round` counts rollbacks, `feedback` says why the last one was. `undo` are old entries, newest
+    first, that have to be undone before the handler goes on; `undo_of` is the run whose they are.
     `unreadable` says why input and journal could not be read, where they couldn't.
     """
 
@@ -61,10 +65,19 @@ class Lease:
     priority: int = 0
     journal: list[dict[str, Any]] | None = None
     unreadable: str | None = None
+    project: str | None = None
+    parent_run_id: str | None = None
+    root_run_id: str | None = None
+    round: int | None = None
+    feedback: dict[str, Any] | None = None
+    breakpoints: list[str] | None = None
+    undo: list[dict[str, Any]] | None = None
+    undo_of: str | None = None
 
     @classmethod
     def from_json(cls, run: dict[str, Any]) -> Self:
         """Make one from what acquire returns. Field by field: this is done for every run."""
+        get = run.get
         return cls(
             run["run_id"],
             run["lease_no"],
@@ -80,6 +93,15 @@ class Lease:
             run["tags"],
             run["priority"],
             run["journal"],
+            None,
+            get("project"),
+            get("parent_run_id"),
+            get("root_run_id"),
+            get("round"),
+            get("feedback"),
+            get("breakpoints"),
+            get("undo"),
+            get("undo_of"),
         )
 
 
@@ -143,7 +165,10 @@ class Decision:
 
 @dataclass(slots=True, frozen=True)
 class Approval(_FromJson):
-    """What `Context.approval` returns: who decided what, when, and with which words."""
+    """What `Context.approval` returns: who decided what, when, and with which words.
+
+    `votes` are the single decisions, where more than one was wanted.
+    """
 
     task_id: str
     action: str
@@ -153,6 +178,19 @@ class Approval(_FromJson):
     comment: str | None = None
     data: Any = None
     payload_sha256: str = ""
+    votes: list[dict[str, Any]] | None = None
+
+
+@dataclass(slots=True)
+class Answer(_FromJson, Generic[T]):
+    """What `Context.form` returns: who answered when, and `data`, read as the form's type."""
+
+    task_id: str
+    action: str
+    data: T
+    decided_by: str | None = None
+    decided_at: str | None = None
+    comment: str | None = None
 
 
 @dataclass(slots=True, frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
@@ -211,22 +211,30 @@ def record_step(
     keys: Sequence[str],
     digests: Sequence[str],
     values: Sequence[str],
+    undos: Sequence[bool] | None = None,
     *,
     project: str | None = None,
 ) -> Statement[list[Outcome]]:
     """Journal results of steps; returns a line, the key in `code`, for those not simply done."""
+    params = {
+        "run_ids": list(run_ids),
+        "lease_nos": list(lease_nos),
+        "keys": list(keys),
+        "digests": list(digests),
+        "values": list(values),
+        "project": project,
+    }
+    more = b""
+    if undos is not None:
+        more = b" undos => %(undos)s::boolean[],"
+        params["undos"] = list(undos)
     return Statement(
         b"select s.run_id::text, s.outcome, s.state, s.code, s.detail"
         b" from pgflow.record_step(%(run_ids)b::text[]::uuid[], %(lease_nos)s::integer[],"
-        b" %(keys)b::text[], %(digests)s::text[], %(values)b::text[], %(project)s) as s",
-        {
-            "run_ids": list(run_ids),
-            "lease_nos": list(lease_nos),
-            "keys": list(keys),
-            "digests": list(digests),
-            "values": list(values),
-            "project": project,
-        },
+        b" %(keys)b::text[], %(digests)s::text[], %(values)b::text[],"
+        + more
+        + b" project => %(project)s) as s",
+        params,
         _outcomes,
     )
 
@@ -255,6 +263,11 @@ def tick(*, project: str | None = None) -> Statement[Row]:
     return Statement(
         b"select * from pgflow.tick(%(project)s)", {"project": project}, lambda rows: rows[0]
     )
+
+
+def now() -> Statement[datetime]:
+    """Ask for the time by the database's clock."""
+    return Statement(b"select pgflow.now()", {}, _value)
 
 
 def ping(payload: str) -> Statement[None]:

@@ -11,7 +11,8 @@ from typing import Any, Generic, ParamSpec, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter
 
-from pgflow.context import Context, ThreadContext
+from pgflow._threads import ThreadContext
+from pgflow.context import Context
 from pgflow.errors import BadHandler, DuplicateHandler
 from pgflow.models import Retry
 

@@ -6,7 +6,7 @@ import traceback
 from dataclasses import dataclass
 
 from pgflow._json import dumps
-from pgflow.models import Lease
+from pgflow.models import Lease, Outcome
 
 _MESSAGE_LIMIT = 8_000
 _TRACEBACK_LIMIT = 20_000
@@ -19,6 +19,14 @@ class Completed:
     lease: Lease
     output: str
     cost_usd: float | None = None
+
+
+@dataclass(slots=True)
+class Committed:
+    """The handler returned, and its own transaction has completed the run; None: it was done."""
+
+    lease: Lease
+    outcome: Outcome | None
 
 
 @dataclass(slots=True)
@@ -59,9 +67,10 @@ class Step:
     key: str
     digest: str
     value: str
+    undo: bool = False
 
 
-End = Completed | Failed | Released | Waiting
+End = Completed | Committed | Failed | Released | Waiting
 
 
 def failure(

@@ -14,19 +14,22 @@ import socket
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import structlog
 
 from pgflow import gateway, protocol
+from pgflow._calls import Calls
 from pgflow._execution import execute, in_thread
 from pgflow._link import Link, connect
 from pgflow._listener import Listener
 from pgflow._reporter import Reporter
+from pgflow._transaction import Transaction
 from pgflow.context import Context
 from pgflow.errors import UnknownWorker
 from pgflow.models import Event, Lease, Outcome, Parked, Reaped
-from pgflow.reports import Completed, End, Failed, Released, Step
+from pgflow.reports import Committed, Completed, End, Failed, Released, Step
 
 if TYPE_CHECKING:
     from pgflow.app import App
@@ -70,7 +73,7 @@ class Worker:
         self._dsn = dsn
         self._queues = list(queues or app.registry.queues())
         self._concurrency = concurrency
-        self._project = project
+        self.project = project
         self._grace = grace
         self._held: dict[tuple[str, int], _Held] = {}
         self._executing = 0
@@ -155,7 +158,7 @@ class Worker:
                         room,
                         marks,
                         listening=self._listener.proven,
-                        project=self._project,
+                        project=self.project,
                     )
                 )
             except UnknownWorker:
@@ -213,7 +216,10 @@ class Worker:
 
     def _report(self, held: _Held, end: End) -> None:
         held.stage = "reporting"
-        self._reporter.end(end)
+        if isinstance(end, Committed):
+            self._ended(end, end.outcome)
+        else:
+            self._reporter.end(end)
 
     def _ended(self, end: End, outcome: Outcome | Parked | None) -> None:
         lease = end.lease
@@ -228,17 +234,27 @@ class Worker:
         self._freed.set()
         _log_end(self._run_log, end, outcome)
 
-    async def record(self, lease: Lease, key: str, digest: str, value: str) -> None:
+    async def record(
+        self, lease: Lease, key: str, digest: str, value: str, *, undo: bool = False
+    ) -> None:
         """Journal a step's result; returns when it is committed."""
-        await self._reporter.step(Step(lease, key, digest, value))
+        await self._reporter.step(Step(lease, key, digest, value, undo))
 
     async def emit(self, lease: Lease, kind: str, payload: object, key: str | None) -> Event:
         """Append an event of type `kind` to a run's timeline."""
         return await self._reports.run(
-            gateway.emit(lease.run_id, kind, payload, idempotency_key=key, project=self._project)
+            gateway.emit(lease.run_id, kind, payload, idempotency_key=key, project=self.project)
         )
 
-    async def in_thread(self, context: Context, call: Callable[[], T]) -> T:
+    async def now(self) -> datetime:
+        """Ask the database for the time."""
+        return await self._reports.run(protocol.now())
+
+    def transaction(self, lease: Lease) -> Transaction:
+        """Return a transaction of a handler's that has not begun."""
+        return Transaction(self._dsn, lease, self.project)
+
+    async def in_thread(self, context: Calls, call: Callable[[], T]) -> T:
         """Call a plain function in a thread."""
         result, raised = await in_thread(self._threads, context, call)
         if raised is not None:
@@ -257,7 +273,7 @@ class Worker:
                 host=socket.gethostname(),
                 pid=os.getpid(),
                 version=self._app.version,
-                project=self._project,
+                project=self.project,
             )
         )
         self._beat_every = every.total_seconds()
@@ -273,7 +289,7 @@ class Worker:
                         self.worker_id,
                         [run_id for run_id, _ in held],
                         [lease_no for _, lease_no in held],
-                        project=self._project,
+                        project=self.project,
                     )
                 )
             except UnknownWorker:
@@ -341,7 +357,7 @@ class Worker:
     async def _goodbye(self) -> None:
         """Leave; what is still held, and not delivered, goes back when its lease expires."""
         await _wait_for(
-            self._claims.run(protocol.stop_worker(self.worker_id, project=self._project)), 5.0
+            self._claims.run(protocol.stop_worker(self.worker_id, project=self.project)), 5.0
         )
         _log.info("worker_stopped", undelivered=len(self._held))
 
@@ -369,7 +385,9 @@ def _log_end(log: Any, end: End, outcome: Outcome | Parked | None) -> None:  # n
     run_id = end.lease.run_id
     if outcome is not None and outcome.outcome == "lost":
         log.warning("result_refused", run_id=run_id, reason="the lease is lost")
-    elif isinstance(end, Completed) and (outcome is None or outcome.outcome == "already"):
+    elif isinstance(end, Completed | Committed) and (
+        outcome is None or outcome.outcome == "already"
+    ):
         log.debug("run_state_transition", run_id=run_id, from_state="running", to_state="completed")
     elif isinstance(end, Failed) or (outcome is not None and outcome.outcome == "refused"):
         to_state = outcome.state if isinstance(outcome, Outcome) else None
@@ -384,7 +402,7 @@ def _log_end(log: Any, end: End, outcome: Outcome | Parked | None) -> None:  # n
             error_detail=detail,
         )
     else:
-        to_state = "pending" if isinstance(end, Released) else "waiting_approval"
+        to_state = "pending" if isinstance(end, Released) else "waiting"
         log.info("run_state_transition", run_id=run_id, from_state="running", to_state=to_state)
 
 

@@ -188,7 +188,7 @@ def test_steps_at_the_same_time_are_all_kept(stage: Stage) -> None:
 
     @stage.app.handler(retry=SOON)
     async def gathers(ctx: Context) -> list[int]:
-        found = await asyncio.gather(*(ctx.step(f"n{n}", double, n) for n in range(20)))
+        found = list(await ctx.gather(*(ctx.step("n", double, n) for n in range(20))))
         return found if ctx.attempt else [1 // 0]
 
     with stage.worker():

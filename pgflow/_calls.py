@@ -1,0 +1,140 @@
+"""What the calls of a context share: the run's lease, its worker, and its journal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any, Protocol, TypeVar
+
+import psycopg
+from pydantic_core import to_jsonable_python
+
+from pgflow._journal import Journal, Scope, read_entries
+from pgflow._json import digest, dumps
+from pgflow.models import Entry, Event, Lease, Outcome
+
+T = TypeVar("T")
+Undos = dict[str, tuple[Callable[[Any], Any], Any]]
+
+
+class Transaction(Protocol):
+    """A transaction of a handler's, on a connection of its own."""
+
+    async def begin(self) -> psycopg.AsyncConnection[Any]:
+        """Connect and begin; returns the connection, for an async function."""
+
+    async def begin_plain(self) -> psycopg.Connection[Any]:
+        """Connect and begin; returns a connection for a plain function."""
+
+    async def record(self, key: str, digest: str, value: str, *, undo: bool) -> None:
+        """Journal a step and commit. Raises LeaseLost, NotStored."""
+
+    async def complete(self, output: str, cost_usd: float | None) -> Outcome | None:
+        """Complete the run and commit. None: done."""
+
+    async def abandon(self) -> None:
+        """Undo what is not committed, and close the connection."""
+
+
+class Reporting(Protocol):
+    """What a context needs of its worker."""
+
+    @property
+    def project(self) -> str | None:
+        """The worker's project; None: the database's default."""
+
+    async def record(
+        self, lease: Lease, key: str, digest: str, value: str, *, undo: bool = False
+    ) -> None:
+        """Journal a step's result; returns when it is committed."""
+
+    async def emit(self, lease: Lease, kind: str, payload: object, key: str | None) -> Event:
+        """Append an event of type `kind` to the run's timeline."""
+
+    async def now(self) -> datetime:
+        """Ask the database for the time."""
+
+    async def in_thread(self, context: Calls, call: Callable[[], T]) -> T:
+        """Call a plain function in a thread."""
+
+    def transaction(self, lease: Lease) -> Transaction:
+        """Return a transaction that has not begun."""
+
+
+class Calls:
+    """The part of a context that its calls are made of."""
+
+    def __init__(self, lease: Lease, worker: Reporting) -> None:
+        self.lease = lease
+        self.cancelled = False
+        self.overstaying: list[asyncio.Future[Any]] = []
+        self.cost_usd: float | None = None
+        self.task: asyncio.Task[Any] | None = None
+        self.transacting: Transaction | None = None
+        self.undos: Undos | None = None
+        self._worker = worker
+        self._known: dict[str, Entry] | None = None
+        self._read: Journal | None = None
+
+    @property
+    def journal(self) -> Journal:
+        """The run's journal, made when it is first looked at: most runs never do."""
+        if self._read is None:
+            entries = self._known
+            if entries is None:
+                entries = read_entries(self.lease.journal or [], None)
+            self._read = Journal(entries, self.task)
+            self._read.collecting = self.undos is not None
+        return self._read
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the handler has asked for something that has not come."""
+        return self._read is not None and bool(self._read.waits)
+
+    @property
+    def is_suspended(self) -> bool:
+        """Whether the handler cannot go on before something has come."""
+        return self._read is not None and self._read.root.over and bool(self._read.waits)
+
+    def adopt(self, task: asyncio.Task[Any] | None) -> None:
+        """Take a task for the handler's own."""
+        self.task = task
+        if self._read is not None:
+            self._read.root.task = task
+
+    def left_behind(self, function: asyncio.Future[Any]) -> None:
+        """Note a function that goes on in its thread although nobody waits for it any more."""
+        self.overstaying.append(function)
+        if self._read is None or not self._read.has_lost(asyncio.current_task()):
+            self.cancelled = True
+
+    async def keep(
+        self, scope: Scope, key: str, inputs: str, value: object, *, undo: bool = False
+    ) -> Entry:
+        """Journal a step's result; return what the handler is given when it is resumed."""
+        text = dumps(value, f"the result of step {key}")
+        await self._worker.record(self.lease, key, inputs, text, undo=undo)
+        return self.kept(scope, key, inputs, value)
+
+    def kept(self, scope: Scope, key: str, inputs: str, value: object) -> Entry:
+        """Take in a step's result that is journalled."""
+        entry = self.journal.add(Entry(key, "step", to_jsonable_python(value), inputs))
+        scope.latest = entry.place
+        return entry
+
+
+def seconds(span: timedelta | float | None) -> float | None:
+    """Return a span as the database is told it: in seconds."""
+    return span.total_seconds() if isinstance(span, timedelta) else span
+
+
+def marker(call: str) -> str:
+    """Return the digest of an entry that is made of nothing but the call itself."""
+    if call not in _markers:
+        _markers[call] = digest([call], call)
+    return _markers[call]
+
+
+_markers: dict[str, str] = {}
