@@ -16,7 +16,7 @@ from pgflow._calls import Calls
 from pgflow._json import dumps
 from pgflow._threads import ThreadContext
 from pgflow._undo import undo
-from pgflow.context import Context
+from pgflow.context import Context, Suspend
 from pgflow.errors import (
     JournalMismatch,
     MisplacedCall,
@@ -60,14 +60,19 @@ async def _execute(
         raise _UnfitInputError(f"the input cannot be read: {lease.unreadable}")
     try:
         handler = _find(registry, lease.handler)
-        call = _call if lease.undo is None and lease.undo_of is None else _undo_and_call
+        call = _call
+        if lease.more.get("undo") or lease.more.get("undo_of"):
+            call = _undo_and_call
         value = await _within(lease.timeout, call(handler, lease, context, threads))
         if context.transacting is not None:
             output = dumps(value, "what the handler returned")
             outcome = await context.transacting.complete(output, context.cost_usd)
             return Committed(lease, outcome)
-    except BaseException:
-        if not context.is_suspended:
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:
+        suspended = context.is_waiting if isinstance(error, Suspend) else context.is_suspended
+        if not suspended:  # else it is the handler's cleaning up that raises
             raise
     finally:
         if context.transacting is not None:

@@ -35,7 +35,7 @@ class Context(Steps, People, Waits, Branches):
     @property
     def project(self) -> str:
         """The run's project."""
-        return self.lease.project or self._worker.project or "default"
+        return self.lease.more.get("project") or self._worker.project or "default"
 
     @property
     def run_id(self) -> str:
@@ -45,12 +45,12 @@ class Context(Steps, People, Waits, Branches):
     @property
     def parent_run_id(self) -> str | None:
         """The run that waits for this one with `ctx.run`."""
-        return self.lease.parent_run_id
+        return self.lease.more.get("parent_run_id")
 
     @property
     def root_run_id(self) -> str:
         """The run at the top of the tree that this one belongs to; its own id if it is alone."""
-        return self.lease.root_run_id or self.lease.run_id
+        return self.lease.more.get("root_run_id") or self.lease.run_id
 
     @property
     def thread_id(self) -> str:
@@ -70,7 +70,7 @@ class Context(Steps, People, Waits, Branches):
     @property
     def version(self) -> int:
         """The round: how often the run was rolled back."""
-        return self.lease.round or 0
+        return self.lease.round
 
     @property
     def feedback(self) -> dict[str, Any] | None:
