@@ -6,7 +6,8 @@ declare
     v_member text;
 begin
     foreach v_role in array array['pgflow_owner', 'pgflow_reader', 'pgflow_client',
-                                  'pgflow_approver', 'pgflow_worker', 'pgflow_admin']
+                                  'pgflow_approver', 'pgflow_application', 'pgflow_worker',
+                                  'pgflow_admin']
     loop
         begin
             if not exists (select from pg_catalog.pg_roles r where r.rolname = v_role) then
@@ -17,7 +18,7 @@ begin
         end;
     end loop;
     for v_role, v_member in values ('pgflow_reader', 'pgflow_client'),
-    ('pgflow_reader', 'pgflow_approver'),
+    ('pgflow_reader', 'pgflow_approver'), ('pgflow_approver', 'pgflow_application'),
         ('pgflow_client', 'pgflow_worker'), ('pgflow_worker', 'pgflow_admin'),
         ('pgflow_approver', 'pgflow_admin'), ('pgflow_owner', current_user),
         ('pgflow_admin', current_user)

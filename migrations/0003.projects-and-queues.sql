@@ -74,6 +74,7 @@ create table pgflow.handler (
     retry_base interval not null default '1 second',
     retry_factor double precision not null default 2,
     retry_max interval not null default '1 hour',
+    undo_on text[] not null default '{}',
     registered_at timestamptz not null,
     constraint handler_pkey primary key (project_id, handler),
     constraint handler_project_fkey foreign key (project_id) references pgflow.project (project_id),
@@ -83,11 +84,14 @@ create table pgflow.handler (
     constraint timeout_is_at_most_30_days check (timeout > '0' and timeout <= '30 days'),
     constraint retry_base_is_at_most_30_days check (retry_base between '0' and '30 days'),
     constraint retry_max_is_at_most_30_days check (retry_max between '0' and '30 days'),
-    constraint retry_factor_is_1_to_100 check (retry_factor between 1 and 100)
+    constraint retry_factor_is_1_to_100 check (retry_factor between 1 and 100),
+    constraint undo_on_names_ends check (undo_on <@ array['failed', 'cancelled', 'timeout'])
 );
 comment on table pgflow.handler is
     'What workers said about their handlers when they registered: the defaults of runs enqueued '
     'by any client, in any language.';
+comment on column pgflow.handler.undo_on is
+    'Ends after which the steps of a run are undone, by a run of their own.';
 comment on column pgflow.handler.retry_base is
     'Delay before the second execution; the n-th retry waits base * factor^(n-1), at most '
     'retry_max, each time varied by up to a half.';

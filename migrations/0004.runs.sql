@@ -11,6 +11,8 @@ create table pgflow.run (
     parent_run_id uuid,
     root_run_id uuid,
     retry_of uuid,
+    undo_of uuid,
+    forked_from uuid,
     kind text collate "C" not null default 'handler',
     handler text collate "C" not null,
     queue text collate "C" not null,
@@ -21,6 +23,8 @@ create table pgflow.run (
     wait_any boolean not null default false,
     slotted boolean not null default false,
     has_tasks boolean not null default false,
+    has_children boolean not null default false,
+    watched boolean not null default false,
     seq bigint,
     attempt integer not null default 0,
     max_attempts integer not null,
@@ -28,6 +32,7 @@ create table pgflow.run (
     lease_event_no integer,
     last_event_no integer not null default 1,
     news integer not null default 0,
+    round integer not null default 0,
     step_count integer not null default 0,
     worker_id text collate "C",
     created_at timestamptz not null,
@@ -35,14 +40,19 @@ create table pgflow.run (
     deadline timestamptz,
     first_started_at timestamptz,
     leased_at timestamptz,
+    wake_at timestamptz,
     timeout interval,
     created_by text not null,
     correlation_id text collate "C",
     idempotency_key text collate "C",
     pause_reason text,
+    parent_key text collate "C",
     cost_usd numeric,
     tags text[],
     waits_for text[] collate "C",
+    breakpoints text[] collate "C",
+    waits jsonb,
+    feedback jsonb,
     input jsonb not null,
     last_error jsonb,
     constraint run_pkey primary key (project_id, run_id),
@@ -61,6 +71,9 @@ create table pgflow.run (
             or waits_for is not null),
     constraint paused_has_a_reason check ((state = 'paused') = (pause_reason is not null)),
     constraint a_child_has_a_root check ((parent_run_id is null) = (root_run_id is null)),
+    constraint only_a_child_has_a_parent_key check (
+        parent_key is null or parent_run_id is not null),
+    constraint only_who_waits_wakes check (wake_at is null or waits_for is not null),
     constraint handler_is_at_most_200_characters check (char_length(handler) between 1 and 200),
     constraint input_is_at_most_8_mb check (pg_column_size(input) <= 8388608)
 );
@@ -84,8 +97,22 @@ comment on column pgflow.run.news is
     'them all.';
 comment on column pgflow.run.slotted is 'Its lease holds a row of table slot.';
 comment on column pgflow.run.has_tasks is 'Tasks were opened for it; its end closes them.';
+comment on column pgflow.run.has_children is 'Runs were made for it; its end cancels them.';
+comment on column pgflow.run.watched is
+    'Somebody asked to be told: each line of its timeline is hinted at.';
 comment on column pgflow.run.waits_for is
     'Journal keys, all of them or, with wait_any, one of them.';
+comment on column pgflow.run.waits is
+    'What it waits for beside tasks: an array of kind, key, digest and, as the kind has them, '
+    'tool, name, run_id, asked_at, due_at.';
+comment on column pgflow.run.wake_at is 'The first due_at of its waits.';
+comment on column pgflow.run.round is 'How often entries of its journal were voided.';
+comment on column pgflow.run.feedback is
+    'Why it was rolled back last: comment, by, at, key, task_id, round.';
+comment on column pgflow.run.breakpoints is 'Each "before KEY" or "after KEY" of a step.';
+comment on column pgflow.run.parent_key is 'The key in its parent''s journal that gets its result.';
+comment on column pgflow.run.undo_of is 'The finished run whose steps it undoes.';
+comment on column pgflow.run.forked_from is 'The run whose journal it began with.';
 comment on column pgflow.run.timeout is 'Bound of one execution.';
 comment on column pgflow.run.deadline is 'Bound of the whole run, waits included.';
 
@@ -94,6 +121,11 @@ create index run_is_ready on pgflow.run (project_id, queue, priority, lane, seq)
 create index run_is_leased on pgflow.run (project_id, worker_id, run_id) where state = 'running';
 create index run_is_scheduled on pgflow.run (project_id, run_at) where state = 'scheduled';
 create index run_has_a_deadline on pgflow.run (project_id, deadline) where deadline is not null;
+create index run_wakes on pgflow.run (project_id, wake_at) where wake_at is not null;
+create index run_has_a_family on pgflow.run (project_id, run_id)
+    where parent_run_id is not null or has_children;
+create index run_is_a_child on pgflow.run (project_id, parent_run_id)
+    where parent_run_id is not null;
 
 create table pgflow.run_finished (
     project_id text collate "C" not null,
@@ -101,6 +133,9 @@ create table pgflow.run_finished (
     parent_run_id uuid,
     root_run_id uuid,
     retry_of uuid,
+    undo_of uuid,
+    forked_from uuid,
+    parent_key text collate "C",
     kind text collate "C" not null,
     handler text collate "C" not null,
     queue text collate "C" not null,
@@ -113,6 +148,7 @@ create table pgflow.run_finished (
     lease_no integer not null,
     lease_event_no integer,
     last_event_no integer not null,
+    round integer not null default 0,
     step_count integer not null,
     worker_id text collate "C",
     created_at timestamptz not null,

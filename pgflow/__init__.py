@@ -7,8 +7,16 @@ from pgflow._version import __version__
 from pgflow.app import App
 from pgflow.client import AsyncClient, Client
 from pgflow.context import Context, First
-from pgflow.errors import ChildFailed, PgflowError, Refusal, Rejected, WaitTimeout
-from pgflow.models import Answer, Approval, Retry
+from pgflow.errors import (
+    ChildFailed,
+    PgflowError,
+    Refusal,
+    Rejected,
+    ResultTimeout,
+    RunNotCompleted,
+    WaitTimeout,
+)
+from pgflow.models import Answer, Approval, Event, Result, Retry
 from pgflow.worker import Worker
 
 __all__ = [
@@ -19,11 +27,15 @@ __all__ = [
     "ChildFailed",
     "Client",
     "Context",
+    "Event",
     "First",
     "PgflowError",
     "Refusal",
     "Rejected",
+    "Result",
+    "ResultTimeout",
     "Retry",
+    "RunNotCompleted",
     "ThreadContext",
     "WaitTimeout",
     "Worker",

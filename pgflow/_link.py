@@ -18,7 +18,7 @@ _log = structlog.get_logger("pgflow")
 
 # Classes of errors under which a statement did nothing and may be sent again: conflicts of
 # concurrent transactions, lack of resources, locks, an operator's intervention, system trouble.
-_AGAIN = ("40", "53", "55", "57", "58")
+AGAIN = ("40", "53", "55", "57", "58")
 # A pooler gave us another server connection, which doesn't know our prepared statements.
 _NOT_PREPARED = (psycopg.errors.DuplicatePreparedStatement, psycopg.errors.InvalidSqlStatementName)
 # Seconds after which a statement without an answer is given up; only this notices a stopped server.
@@ -65,7 +65,7 @@ class Link:
                     self._prepares = False
                     await self._drop()
                 except psycopg.Error as error:
-                    if not self._lost() and not (error.sqlstate or "").startswith(_AGAIN):
+                    if not self._lost() and not (error.sqlstate or "").startswith(AGAIN):
                         raise
                     _log.warning("statement_repeated", link=self._name, error=str(error).strip())
                 except ServerUnreachable as error:

@@ -6,15 +6,20 @@ import asyncio
 import functools
 import os
 import threading
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
+from contextlib import aclosing, closing
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
 import psycopg
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
-from pgflow import gateway
+from pgflow import gateway, people, protocol
+from pgflow._ear import AsyncEar, ThreadEar
+from pgflow._waiting import LOST, Ask, Nap, Steps, Until, advance, follow, wait_for_result
 from pgflow.database import aexecute, execute, refusals
-from pgflow.gateway import Statement
+from pgflow.gateway import RunId, Statement
+from pgflow.models import Event, Result
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -58,14 +63,27 @@ class Verbs:
     resume = _sync(gateway.resume)
     retry = _sync(gateway.retry)
     emit = _sync(gateway.emit)
-    approve = _sync(gateway.approve)
-    reject = _sync(gateway.reject)
+    signal = _sync(gateway.signal)
+    resolve_tool = _sync(gateway.resolve_tool)
+    fail_tool = _sync(gateway.fail_tool)
+    fork = _sync(gateway.fork)
+    set_breakpoint = _sync(gateway.set_breakpoint)
+    clear_breakpoint = _sync(gateway.clear_breakpoint)
+    approve = _sync(people.approve)
+    reject = _sync(people.reject)
+    answer = _sync(people.answer)
+    inject_input = _sync(people.inject_input)
+    claim_task = _sync(people.claim_task)
+    release_task = _sync(people.release_task)
+    delegate = _sync(people.delegate)
+    comment_task = _sync(people.comment_task)
     define_queue = _sync(gateway.define_queue)
     pause_queue = _sync(gateway.pause_queue)
     resume_queue = _sync(gateway.resume_queue)
     runs = _sync(gateway.runs)
     timeline = _sync(gateway.timeline)
-    inbox = _sync(gateway.inbox)
+    inbox = _sync(people.inbox)
+    task_history = _sync(people.task_history)
     queue_stats = _sync(gateway.queue_stats)
     worker_status = _sync(gateway.worker_status)
     doctor = _sync(gateway.doctor)
@@ -81,14 +99,27 @@ class AsyncVerbs:
     resume = _async(gateway.resume)
     retry = _async(gateway.retry)
     emit = _async(gateway.emit)
-    approve = _async(gateway.approve)
-    reject = _async(gateway.reject)
+    signal = _async(gateway.signal)
+    resolve_tool = _async(gateway.resolve_tool)
+    fail_tool = _async(gateway.fail_tool)
+    fork = _async(gateway.fork)
+    set_breakpoint = _async(gateway.set_breakpoint)
+    clear_breakpoint = _async(gateway.clear_breakpoint)
+    approve = _async(people.approve)
+    reject = _async(people.reject)
+    answer = _async(people.answer)
+    inject_input = _async(people.inject_input)
+    claim_task = _async(people.claim_task)
+    release_task = _async(people.release_task)
+    delegate = _async(people.delegate)
+    comment_task = _async(people.comment_task)
     define_queue = _async(gateway.define_queue)
     pause_queue = _async(gateway.pause_queue)
     resume_queue = _async(gateway.resume_queue)
     runs = _async(gateway.runs)
     timeline = _async(gateway.timeline)
-    inbox = _async(gateway.inbox)
+    inbox = _async(people.inbox)
+    task_history = _async(people.task_history)
     queue_stats = _async(gateway.queue_stats)
     worker_status = _async(gateway.worker_status)
     doctor = _async(gateway.doctor)
@@ -113,12 +144,64 @@ class Client(Verbs):
         self._project = project or os.environ.get("PGFLOW_PROJECT")
         self._pool: ConnectionPool[Any] | None = None
         self._opening = threading.Lock()
+        self._ear = ThreadEar()
 
-    def _execute(self, statement: Statement[R]) -> R:
+    def result(
+        self,
+        run_id: RunId,
+        *,
+        timeout: float | None = None,
+        until: Until = "finished",
+        project: str | None = None,
+    ) -> Result:
+        """Wait for a run's end, or with `until="paused"` for its pause too, and return what it is.
+
+        `timeout` is in seconds: None waits as long as it takes, 0 looks once. A run that failed is
+        returned as one that didn't. Raises ResultTimeout, which leaves the run alone, UnknownRun.
+        """
+        steps = wait_for_result(run_id, until, timeout, project, hinted=self._conn is None)
+        with closing(self._carry_out(run_id, steps)) as found:
+            return next(found)
+
+    def stream(
+        self, run_id: RunId, *, after: int = 0, project: str | None = None
+    ) -> Iterator[Event]:
+        """Yield each line of a run's timeline after an `event_no`: what is there, then what comes.
+
+        None is left out and none comes twice; it ends with the run's last. Raises UnknownRun.
+        """
+        return self._carry_out(run_id, follow(run_id, after, project, hinted=self._conn is None))
+
+    def _carry_out(self, run_id: RunId, steps: Steps[R]) -> Generator[R, None, None]:
+        woken = threading.Event()
+        with self._ear.waits(run_id, woken.set):
+            step = advance(steps)
+            while step is not None:
+                reply: object = None
+                if isinstance(step, Ask):
+                    try:
+                        reply = self._execute(step.statement, step.patience)
+                    except LOST as error:
+                        step = advance(steps, error=error)
+                        continue
+                elif not isinstance(step, Nap):
+                    yield step
+                elif self._conn is not None:
+                    time.sleep(step.unhinted)
+                else:
+                    self._ear.start(self._dsn, self._ping)
+                    reply = woken.wait(step.hinted if self._ear.proven else step.unhinted)
+                    woken.clear()
+                step = advance(steps, reply)
+
+    async def _ping(self, payload: str) -> None:
+        await asyncio.to_thread(self._execute, protocol.ping(payload), 3)
+
+    def _execute(self, statement: Statement[R], patience: float = 30) -> R:
         statement = _in_project(statement, self._project)
         if self._conn is not None:
             return execute(self._conn, statement)
-        with refusals(), self._open().connection() as conn:
+        with refusals(), self._open().connection(patience) as conn:
             return execute(conn, statement)
 
     def _open(self) -> ConnectionPool[Any]:
@@ -138,6 +221,7 @@ class Client(Verbs):
 
     def close(self) -> None:
         """Close the connections that this client opened."""
+        self._ear.close()
         if self._pool is not None:
             self._pool.close()
             self._pool = None
@@ -160,18 +244,70 @@ class AsyncClient(AsyncVerbs):
         self._project = project or os.environ.get("PGFLOW_PROJECT")
         self._pool: AsyncConnectionPool[Any] | None = None
         self._opening = asyncio.Lock()
+        self._ear = AsyncEar()
 
     @property
     def dsn(self) -> str:
         """Where the database is; empty on a connection of your own."""
         return self._dsn
 
-    async def _execute(self, statement: Statement[R]) -> R:
+    async def result(
+        self,
+        run_id: RunId,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - that of the sync twin
+        until: Until = "finished",
+        project: str | None = None,
+    ) -> Result:
+        """Wait for a run's end, or with `until="paused"` for its pause too, and return what it is.
+
+        `timeout` is in seconds: None waits as long as it takes, 0 looks once. A run that failed is
+        returned as one that didn't. Raises ResultTimeout, which leaves the run alone, UnknownRun.
+        """
+        steps = wait_for_result(run_id, until, timeout, project, hinted=self._conn is None)
+        async with aclosing(self._carry_out(run_id, steps)) as found:
+            return await anext(found)
+
+    def stream(
+        self, run_id: RunId, *, after: int = 0, project: str | None = None
+    ) -> AsyncIterator[Event]:
+        """Yield each line of a run's timeline after an `event_no`: what is there, then what comes.
+
+        None is left out and none comes twice; it ends with the run's last. Raises UnknownRun.
+        """
+        return self._carry_out(run_id, follow(run_id, after, project, hinted=self._conn is None))
+
+    async def _carry_out(self, run_id: RunId, steps: Steps[R]) -> AsyncGenerator[R, None]:
+        woken = asyncio.Event()
+        with self._ear.waits(run_id, woken.set):
+            step = advance(steps)
+            while step is not None:
+                reply: object = None
+                if isinstance(step, Ask):
+                    try:
+                        reply = await self._execute(step.statement, step.patience)
+                    except LOST as error:
+                        step = advance(steps, error=error)
+                        continue
+                elif not isinstance(step, Nap):
+                    yield step
+                elif self._conn is not None:
+                    await asyncio.sleep(step.unhinted)
+                else:
+                    self._ear.start(self.dsn, self._ping)
+                    reply = await _is_set(woken, step.hinted if self._ear.proven else step.unhinted)
+                    woken.clear()
+                step = advance(steps, reply)
+
+    async def _ping(self, payload: str) -> None:
+        await self._execute(protocol.ping(payload), 3)
+
+    async def _execute(self, statement: Statement[R], patience: float = 30) -> R:
         statement = _in_project(statement, self._project)
         if self._conn is not None:
             return await aexecute(self._conn, statement)
         with refusals():
-            async with (await self._open()).connection() as conn:
+            async with (await self._open()).connection(patience) as conn:
                 return await aexecute(conn, statement)
 
     async def _open(self) -> AsyncConnectionPool[Any]:
@@ -191,6 +327,7 @@ class AsyncClient(AsyncVerbs):
 
     async def close(self) -> None:
         """Close the connections that this client opened."""
+        await self._ear.close()
         if self._pool is not None:
             await self._pool.close()
             self._pool = None
@@ -207,3 +344,12 @@ def _in_project(statement: Statement[R], project: str | None) -> Statement[R]:
     if project is None or statement.params.get("project") is not None:
         return statement
     return Statement(statement.sql, {**statement.params, "project": project}, statement.read)
+
+
+async def _is_set(event: asyncio.Event, seconds: float) -> bool:
+    """Wait until it is, at most so long, and tell."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False

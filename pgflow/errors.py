@@ -5,7 +5,10 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from pgflow.models import Result
 
 
 class PgflowError(Exception):
@@ -117,6 +120,25 @@ class ChildFailed(Replayed):
         self.error_detail = error_detail
 
 
+class ResultTimeout(PgflowError, TimeoutError):
+    """The run did not come so far in time; it goes on as before.
+
+    `state` is the state that it was in.
+    """
+
+    def __init__(self, message: str | None = None, *, state: str | None = None) -> None:
+        super().__init__(message)
+        self.state = state
+
+
+class RunNotCompleted(PgflowError):
+    """A run has no output, because it is not completed. `result` is its Result."""
+
+    def __init__(self, message: str | None = None, result: Result | None = None) -> None:
+        super().__init__(message)
+        self.result = result
+
+
 class Refusal(PgflowError):
     """The database refused a call, with an SQLSTATE of class PF.
 
@@ -159,6 +181,12 @@ class UnknownQueue(Refusal):
     sqlstate = "PF104"
 
 
+class UnknownEntry(Refusal):
+    """There is no entry of that key in the run's journal."""
+
+    sqlstate = "PF105"
+
+
 class MoveRefused(Refusal):
     """The state machine refuses the move from `from_state` to `to_state` of run `run_id`."""
 
@@ -193,6 +221,12 @@ class RowIsProtected(Refusal):
     sqlstate = "PF203"
 
 
+class NotWaiting(Refusal):
+    """The run does not wait for this, or does no longer."""
+
+    sqlstate = "PF204"
+
+
 class LeaseLost(Refusal):
     """The run is no longer leased under that lease number."""
 
@@ -212,7 +246,7 @@ class IdempotencyConflict(Refusal):
 
 
 class DecisionConflict(Refusal):
-    """The task was decided otherwise before, or can no longer be decided."""
+    """The task or tool was answered otherwise before, or can no longer be answered."""
 
     sqlstate = "PF402"
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 from uuid import UUID
 
 from pgflow._json import dumps
-from pgflow.models import Decision, Event, Outcome
+from pgflow.models import Event, Outcome
 
 R_co = TypeVar("R_co", covariant=True)
 Row = dict[str, Any]
@@ -69,6 +69,10 @@ def _handler(
         "max_attempts": _int4(max_attempts),
         "timeout": timeout,
     }
+
+
+def _json(value: object, what: str) -> str | None:
+    return None if value is None else dumps(value, what)
 
 
 def _value(rows: list[Row]) -> Any:  # noqa: ANN401 - the caller's return type says what it is
@@ -200,11 +204,22 @@ def pause(
     )
 
 
-def resume(run_id: RunId, *, project: str | None = None) -> Statement[str]:
-    """Let a paused run go on and return its state. Raises UnknownRun, AlreadyFinished."""
+def resume(
+    run_id: RunId, command: Mapping[str, object] | None = None, *, project: str | None = None
+) -> Statement[str]:
+    """Let a paused run go on and return its state.
+
+    `command`: {"resume": value} is what the interrupted call returns, {"update": {key: value}}
+    replaces journal entries first; none: it just goes on.
+    Raises BadRequest, UnknownRun, UnknownEntry, AlreadyFinished, NotWaiting.
+    """
     return Statement(
-        b"select pgflow.resume(%(run_id)s::uuid, project => %(project)s)",
-        {"run_id": run_id, "project": project},
+        b"select pgflow.resume(%(run_id)s::uuid, %(command)s::jsonb, %(project)s)",
+        {
+            "run_id": run_id,
+            "command": dumps(command or {"continue": True}, "the command"),
+            "project": project,
+        },
         _value,
     )
 
@@ -237,7 +252,7 @@ def emit(
         {
             "run_id": run_id,
             "type": type,
-            "payload": None if payload is None else dumps(payload, "the payload"),
+            "payload": _json(payload, "the payload"),
             "idempotency_key": idempotency_key,
             "project": project,
         },
@@ -245,41 +260,115 @@ def emit(
     )
 
 
-def approve(
-    task_id: RunId,
-    comment: str | None = None,
-    decision: object = None,
+def signal(
+    run_id: RunId,
+    name: str,
+    payload: object = None,
     *,
+    idempotency_key: str | None = None,
     project: str | None = None,
-) -> Statement[Decision]:
-    """Approve a task and wake its run; `decision` is any JSON value for the handler.
+) -> Statement[int]:
+    """Put a signal into a run's mailbox and return its number; the same key again the first's.
 
-    Raises UnknownTask, DecisionConflict, AlreadyFinished, NotAllowed.
+    Raises BadRequest, UnknownRun, AlreadyFinished, IdempotencyConflict.
     """
     return Statement(
-        b"select d.* from pgflow.approve(%(task_id)s::uuid, %(comment)s, %(decision)s::jsonb,"
-        b" %(project)s) as d",
+        b"select pgflow.signal(%(run_id)s::uuid, %(name)s, %(payload)s::jsonb,"
+        b" %(idempotency_key)s, %(project)s)",
         {
-            "task_id": task_id,
-            "comment": comment,
-            "decision": None if decision is None else dumps(decision, "the decision"),
+            "run_id": run_id,
+            "name": name,
+            "payload": _json(payload, "the payload"),
+            "idempotency_key": idempotency_key,
             "project": project,
         },
-        lambda rows: Decision(**rows[0]),
+        _value,
     )
 
 
-def reject(
-    task_id: RunId, comment: str | None = None, *, project: str | None = None
-) -> Statement[Decision]:
-    """Reject a task, which ends its run unless the handler asked to be told.
+def resolve_tool(
+    run_id: RunId, key: str, result: object = None, *, project: str | None = None
+) -> Statement[str]:
+    """Give a run the result of a tool call and return the run's state; the same again is harmless.
 
-    Raises UnknownTask, DecisionConflict, AlreadyFinished, NotAllowed.
+    Raises BadRequest, UnknownRun, AlreadyFinished, NotWaiting, DecisionConflict.
     """
     return Statement(
-        b"select d.* from pgflow.reject(%(task_id)s::uuid, %(comment)s, %(project)s) as d",
-        {"task_id": task_id, "comment": comment, "project": project},
-        lambda rows: Decision(**rows[0]),
+        b"select pgflow.resolve_tool(%(run_id)s::uuid, %(key)s, %(result)s::jsonb, %(project)s)",
+        {"run_id": run_id, "key": key, "result": _json(result, "the result"), "project": project},
+        _value,
+    )
+
+
+def fail_tool(run_id: RunId, key: str, error: str, *, project: str | None = None) -> Statement[str]:
+    """Say that a tool call failed, which uses an attempt, and return the run's state.
+
+    Raises UnknownRun, AlreadyFinished, NotWaiting.
+    """
+    return Statement(
+        b"select pgflow.fail_tool(%(run_id)s::uuid, %(key)s, %(error)s, %(project)s)",
+        {"run_id": run_id, "key": key, "error": error, "project": project},
+        _value,
+    )
+
+
+def fork(
+    run_id: RunId,
+    step: str,
+    updates: Mapping[str, object] | None = None,
+    *,
+    project: str | None = None,
+) -> Statement[UUID]:
+    """Make a run that begins with another's journal, without `step` and what came after it.
+
+    `updates` replaces values of the entries before. Raises BadRequest, UnknownRun, UnknownEntry,
+    IllegalMove.
+    """
+    return Statement(
+        b"select pgflow.fork(%(run_id)s::uuid, %(step)s, %(updates)s::jsonb, %(project)s)",
+        {
+            "run_id": run_id,
+            "step": step,
+            "updates": _json(updates, "the updates"),
+            "project": project,
+        },
+        _value,
+    )
+
+
+def set_breakpoint(
+    run_id: RunId,
+    step: str,
+    moment: Literal["before", "after"] = "before",
+    *,
+    project: str | None = None,
+) -> Statement[list[str]]:
+    """Have a run pause before or after a step; returns its breakpoints.
+
+    Raises BadRequest, UnknownRun, AlreadyFinished.
+    """
+    return Statement(
+        b"select pgflow.set_breakpoint(%(run_id)s::uuid, %(step)s, %(moment)s, %(project)s)",
+        {"run_id": run_id, "step": step, "moment": moment, "project": project},
+        _value,
+    )
+
+
+def clear_breakpoint(
+    run_id: RunId,
+    step: str,
+    moment: Literal["before", "after"] = "before",
+    *,
+    project: str | None = None,
+) -> Statement[list[str]]:
+    """Take a breakpoint away; returns those that are left.
+
+    Raises BadRequest, UnknownRun, AlreadyFinished.
+    """
+    return Statement(
+        b"select pgflow.clear_breakpoint(%(run_id)s::uuid, %(step)s, %(moment)s, %(project)s)",
+        {"run_id": run_id, "step": step, "moment": moment, "project": project},
+        _value,
     )
 
 
@@ -361,33 +450,16 @@ def runs(
     )
 
 
-def timeline(run_id: RunId, *, project: str | None = None) -> Statement[list[Row]]:
-    """Return the lines of a run's timeline, in order."""
+def timeline(
+    run_id: RunId, *, after: int = 0, limit: int | None = None, project: str | None = None
+) -> Statement[list[Row]]:
+    """Return the lines of a run's timeline in order, those after an `event_no`."""
     return Statement(
         b"select * from pgflow.timeline"
         b" where project_id = (select pgflow.this_project(%(project)s))"
-        b" and run_id = %(run_id)s::uuid order by event_no",
-        {"run_id": run_id, "project": project},
-        _rows,
-    )
-
-
-def inbox(
-    *,
-    role: str | None = None,
-    assignee: str | None = None,
-    run_id: RunId | None = None,
-    limit: int = 50,
-    project: str | None = None,
-) -> Statement[list[Row]]:
-    """Return rows of view inbox, the most urgent first."""
-    return Statement(
-        b"select * from pgflow.inbox where project = (select pgflow.this_project(%(project)s))"
-        b" and (%(role)s::text is null or assignee_role = %(role)s)"
-        b" and (%(assignee)s::text is null or assignee = %(assignee)s)"
-        b" and (%(run_id)s::uuid is null or run_id = %(run_id)s::uuid)"
-        b" order by due_at nulls last, created_at limit %(limit)s",
-        {"role": role, "assignee": assignee, "run_id": run_id, "limit": limit, "project": project},
+        b" and run_id = %(run_id)s::uuid and event_no > %(after)s::integer"
+        b" order by event_no limit %(limit)s::integer",
+        {"run_id": run_id, "after": _int4(after), "limit": _int4(limit), "project": project},
         _rows,
     )
 

@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, Literal, Self, TypeVar
 from uuid import UUID
 
+from pgflow.errors import RunNotCompleted
+
 T = TypeVar("T")
 Outcomes = Literal["done", "already", "lost", "refused", "news"]
 
@@ -41,12 +43,15 @@ class Entry(_FromJson):
     place: int = field(default=0, compare=False)
 
 
+_NOTHING: dict[str, Any] = {}
+
+
 @dataclass(slots=True)
 class Lease:
     """A run that this worker holds. `lease_no` is the fencing token; `timeout` is in seconds.
 
-    `unreadable` says why input and journal could not be read, where they couldn't; `more` is all
-    that the database said.
+    `unreadable` says why input and journal could not be read, where they couldn't; `more` is
+    what few runs have.
     """
 
     run_id: str
@@ -85,7 +90,7 @@ class Lease:
             run["priority"],
             run["journal"],
             None,
-            run,
+            run.get("more") or _NOTHING,
         )
 
     # What few runs have, looked up when it is asked for.
@@ -206,7 +211,11 @@ class Answer(_FromJson, Generic[T]):
 
 @dataclass(slots=True, frozen=True)
 class Event:
-    """One line of a run's timeline, as `emit` returns it."""
+    """One line of a run's timeline. `event_no` rises by one within the run, from 1.
+
+    `step` is the key of the step or approval, `worker_id` and `lease_no` are those of a lease that
+    began or ended with this line; `emit` returns neither.
+    """
 
     run_id: UUID
     event_no: int
@@ -215,6 +224,60 @@ class Event:
     payload: Any
     at: datetime
     by: str
+    step: str | None = None
+    attempt: int | None = None
+    lease_no: int | None = None
+    worker_id: str | None = None
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the run ended with this line."""
+        return self.type in _LAST
+
+
+_LAST = frozenset({"run.completed", "run.failed", "run.cancelled", "run.timed_out"})
+ENDS = frozenset({"completed", "failed", "cancelled", "timeout"})
+
+
+@dataclass(slots=True, frozen=True)
+class Result:
+    """What became of a run: a row of view runs, as `result` returns it.
+
+    `error` is what the last failed execution raised (type, message, traceback), kept after a later
+    success. `paused` is why it is paused, None if it is not.
+    """
+
+    run_id: UUID
+    handler: str
+    state: str
+    output: Any
+    error_code: str | None
+    error_detail: str | None
+    error: dict[str, Any] | None
+    paused: str | None
+    finished_at: datetime | None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing can change any more."""
+        return self.state in ENDS
+
+    @property
+    def value(self) -> Any:  # noqa: ANN401 - any JSON
+        """The output of a completed run. Raises RunNotCompleted for any other."""
+        self.raise_for_state()
+        return self.output
+
+    def raise_for_state(self) -> None:
+        """Raise RunNotCompleted unless the run is completed."""
+        if self.state != "completed":
+            why = self.paused or self.error_detail
+            raise RunNotCompleted(
+                f"run {self.run_id} is {self.state}"
+                + f" ({self.error_code})" * (self.error_code is not None)
+                + f": {why}" * (why is not None),
+                self,
+            )
 
 
 @dataclass(slots=True, frozen=True)

@@ -1,4 +1,4 @@
-"""The worker's verbs, as statements: the part of the gateway that only workers use."""
+"""What only the package itself calls, as statements: the worker's verbs, and what waiters ask."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 import orjson
 
-from pgflow.gateway import Row, Statement, _outcomes, _value
-from pgflow.models import Acquired, Lease, Outcome, Parked, Reaped
+from pgflow.gateway import Row, RunId, Statement, _outcomes, _value
+from pgflow.models import Acquired, Lease, Outcome, Parked, Reaped, Result
 
 
 def register_worker(
@@ -216,25 +216,20 @@ def record_step(
     project: str | None = None,
 ) -> Statement[list[Outcome]]:
     """Journal results of steps; returns a line, the key in `code`, for those not simply done."""
-    params = {
-        "run_ids": list(run_ids),
-        "lease_nos": list(lease_nos),
-        "keys": list(keys),
-        "digests": list(digests),
-        "values": list(values),
-        "project": project,
-    }
-    more = b""
-    if undos is not None:
-        more = b" undos => %(undos)s::boolean[],"
-        params["undos"] = list(undos)
     return Statement(
         b"select s.run_id::text, s.outcome, s.state, s.code, s.detail"
         b" from pgflow.record_step(%(run_ids)b::text[]::uuid[], %(lease_nos)s::integer[],"
-        b" %(keys)b::text[], %(digests)s::text[], %(values)b::text[],"
-        + more
-        + b" project => %(project)s) as s",
-        params,
+        b" %(keys)b::text[], %(digests)s::text[], %(values)b::text[], %(undos)s::boolean[],"
+        b" %(project)s) as s",
+        {
+            "run_ids": list(run_ids),
+            "lease_nos": list(lease_nos),
+            "keys": list(keys),
+            "digests": list(digests),
+            "values": list(values),
+            "undos": None if undos is None else list(undos),
+            "project": project,
+        },
         _outcomes,
     )
 
@@ -274,4 +269,33 @@ def ping(payload: str) -> Statement[None]:
     """Send all listeners a hint that means nothing: a listener's proof of life."""
     return Statement(
         b"select pg_notify('pgflow', %(payload)s)", {"payload": payload}, lambda _: None
+    )
+
+
+# Those who wait for a run
+
+
+def watch(run_id: RunId, *, project: str | None = None) -> Statement[str]:
+    """Ask for a hint at each new line of a run, and return its state. Raises UnknownRun.
+
+    It holds the run's row until it is committed, and a claim would pass by: so it commits without
+    waiting for the disk. What a crash undoes nobody waits for: it cut all who listened.
+    """
+    return Statement(
+        b"select pgflow.watch(%(run_id)s::uuid, %(project)s)"
+        b" from set_config('synchronous_commit', 'off', true)",
+        {"run_id": run_id, "project": project},
+        _value,
+    )
+
+
+def result(run_id: RunId, *, project: str | None = None) -> Statement[Result | None]:
+    """Return what became of a run so far; None if there is none."""
+    return Statement(
+        b"select run_id, handler, state, output, error_code, error_detail, last_error as error,"
+        b" pause_reason as paused, finished_at"
+        b" from pgflow.runs where project_id = (select pgflow.this_project(%(project)s))"
+        b" and run_id = %(run_id)s::uuid",
+        {"run_id": run_id, "project": project},
+        lambda rows: Result(**rows[0]) if rows else None,
     )

@@ -53,6 +53,20 @@ as $$
 $$;
 comment on function pgflow._id_time is 'When a UUID of version 7 was made.';
 
+create or replace function pgflow._id_after(p_id uuid)
+returns uuid
+language sql
+volatile
+as $$
+    select encode(
+        overlay(uuid_send(pgflow._new_id())
+            placing substring(
+                int8send((extract(epoch from pgflow._id_time(p_id)) * 1000)::bigint + 1) from 3)
+            from 1 for 6),
+        'hex')::uuid
+$$;
+comment on function pgflow._id_after is 'A UUID of version 7, a millisecond later than another.';
+
 create or replace function pgflow._sha256(p_value jsonb)
 returns bytea
 language sql

@@ -45,3 +45,50 @@ end
 $$;
 comment on function pgflow._hint_worker is
     'Asks a worker to beat at once, because a lease of its was taken away.';
+
+create or replace function pgflow._hint_watchers(p_project text, p_run_ids uuid[])
+returns void
+language plpgsql
+as $$
+begin
+    perform pg_notify('pgflow', 'run ' || p_project || ' ' || u.run_id)
+    from unnest(p_run_ids) as u (run_id);
+end
+$$;
+comment on function pgflow._hint_watchers is
+    'Tells whoever watches these runs that their timelines have grown. Call it for watched runs '
+    'only, by whoever holds them.';
+
+create or replace function pgflow.watch(run_id uuid, project text default null)
+returns text
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_project text := pgflow._enter_project(watch.project);
+    v_state text;
+    v_queue text;
+begin
+    select r.state into v_state from pgflow.run r
+    where r.project_id = v_project and r.run_id = watch.run_id and r.watched;
+    if found then
+        return v_state;
+    end if;
+    update pgflow.run r set watched = true
+    where r.project_id = v_project and r.run_id = watch.run_id
+    returning r.state, r.queue into v_state, v_queue;
+    if not found then
+        return pgflow._finished_state(v_project, watch.run_id);
+    end if;
+    -- Whoever looked for work meanwhile skipped the row, because it was locked.
+    if v_state = 'pending' then
+        perform pgflow._hint_work(v_project, v_queue);
+    end if;
+    return v_state;
+end
+$$;
+comment on function pgflow.watch is
+    'Asks for a hint at each new line of a live run''s timeline, its end included: ''run PROJECT '
+    'RUN_ID'' on channel pgflow, to whoever listens there by then. Again is a no-op. Returns the '
+    'state that the run is in. Example: select pgflow.watch(''...''). Raises PF102, PF502.';

@@ -16,6 +16,9 @@ begin
         case when p_ends_lease then p_run.lease_event_no end,
         case when p_ends_lease then p_run.worker_id end,
         case when p_ends_lease then p_run.leased_at end);
+    if p_run.watched then
+        perform pgflow._hint_watchers(p_run.project_id, array[p_run.run_id]);
+    end if;
 end
 $$;
 comment on function pgflow._event is
@@ -65,6 +68,9 @@ begin
         pgflow.now(),
         pgflow._actor(), p_payload)
     returning * into v_event;
+    if v_run.watched then
+        perform pgflow._hint_watchers(p_project, array[p_run_id]);
+    end if;
     return v_event;
 end
 $$;
@@ -107,8 +113,9 @@ declare
 begin
     if emit.type is null or char_length(emit.type) not between 1 and 100 then
         perform pgflow._refuse_value('type', '1 to 100 characters', emit.type);
-    elsif emit.type like '%.%' and split_part(emit.type, '.', 1) = any (
-        '{run,step,task,tool,artifact,prompt,checkpoint,breakpoint,budget,report,stream}') then
+    elsif emit.type like '%.%' and split_part(emit.type, '.', 1) = any ((
+        '{run,step,task,tool,child,signal,wait,artifact,prompt,checkpoint,breakpoint,budget,report,'
+        || 'stream}')::text[]) then
         perform pgflow._refuse_value('type',
             'none that begins as the engine''s own do (run. step. task. tool. ...)', emit.type);
     elsif char_length(emit.idempotency_key) not between 1 and 500 then

@@ -9,6 +9,7 @@ language plpgsql
 as $$
 declare
     v_runs json;
+    v_watched uuid[];
     v_now timestamptz := pgflow.now();  -- after the look: later than any creation that it saw
 begin
     -- A lease hangs on its worker's beat: stop_worker and reap, which delete that row, wait for
@@ -40,15 +41,37 @@ begin
         'timeout', extract(epoch from l.timeout), 'deadline', l.deadline,
         'correlation_id', l.correlation_id, 'tags', l.tags, 'priority', l.priority,
         'journal', case when l.step_count + l.news > 0
-                        then pgflow._journal(p_project, l.run_id, null) end)
-        order by l.priority desc, l.lane, l.seq)
-    into v_runs
+                        then pgflow._journal(p_project, l.run_id, null) end,
+        'more', case when l.round > 0 or l.breakpoints is not null or l.undo_of is not null
+                       or l.parent_run_id is not null
+                     then pgflow._lease_more(l) end)
+        order by l.priority desc, l.lane, l.seq),
+        array_agg(l.run_id) filter (where l.watched)
+    into v_runs, v_watched
     from leased l;
+    if v_watched is not null then
+        perform pgflow._hint_watchers(p_project, v_watched);
+    end if;
     return v_runs;
 end
 $$;
 comment on function pgflow._lease is
     'Leases locked pending rows to a worker; returns them as a json array.';
+
+create or replace function pgflow._lease_more(p_run pgflow.run)
+returns json
+language plpgsql
+stable
+as $$
+begin
+    return json_build_object('round', p_run.round, 'feedback', p_run.feedback,
+        'breakpoints', p_run.breakpoints, 'parent_run_id', p_run.parent_run_id,
+        'root_run_id', p_run.root_run_id, 'undo_of', p_run.undo_of,
+        'undo', pgflow._to_undo(p_run));
+end
+$$;
+comment on function pgflow._lease_more is
+    'What few runs have, for their worker: round, feedback, breakpoints, family, steps to undo.';
 
 create or replace function pgflow._journal(p_project text, p_run_id uuid, p_after_news integer)
 returns json
@@ -56,7 +79,7 @@ language sql
 stable
 as $$
     select json_agg(json_build_object('key', j.key, 'kind', j.kind, 'value', j.value,
-        'digest', encode(j.digest, 'hex')) order by j.at, j.event_no, j.key)
+        'digest', encode(j.digest, 'hex')) order by j.event_no, j.key)
     from pgflow.journal j
     where j.project_id = p_project and j.run_id = p_run_id
       and (p_after_news is null or j.news > p_after_news)
@@ -201,6 +224,11 @@ begin
         v_wait := 0.001;
     else
         v_wait := extract(epoch from pgflow._tick_every(p_project));
+        -- A run that was locked when the mark passed by is found from the low mark alone.
+        if exists (select from jsonb_each(p_marks -> 'groups') as g
+                   where (g.value ->> 1)::bigint < (g.value ->> 0)::bigint) then
+            v_wait := least(v_wait, 1);
+        end if;
     end if;
     return p_marks || jsonb_build_object('idle', v_idle || jsonb_build_object('wait', v_wait));
 end

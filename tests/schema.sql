@@ -1,3 +1,118 @@
+CREATE TABLE pgflow.run (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    run_id uuid NOT NULL,
+    parent_run_id uuid,
+    root_run_id uuid,
+    retry_of uuid,
+    undo_of uuid,
+    forked_from uuid,
+    kind text DEFAULT 'handler'::text NOT NULL COLLATE pg_catalog."C",
+    handler text NOT NULL COLLATE pg_catalog."C",
+    queue text NOT NULL COLLATE pg_catalog."C",
+    state text NOT NULL COLLATE pg_catalog."C",
+    priority smallint DEFAULT 0 NOT NULL,
+    lane smallint DEFAULT 1 NOT NULL,
+    depth smallint DEFAULT 0 NOT NULL,
+    wait_any boolean DEFAULT false NOT NULL,
+    slotted boolean DEFAULT false NOT NULL,
+    has_tasks boolean DEFAULT false NOT NULL,
+    has_children boolean DEFAULT false NOT NULL,
+    watched boolean DEFAULT false NOT NULL,
+    seq bigint,
+    attempt integer DEFAULT 0 NOT NULL,
+    max_attempts integer NOT NULL,
+    lease_no integer DEFAULT 0 NOT NULL,
+    lease_event_no integer,
+    last_event_no integer DEFAULT 1 NOT NULL,
+    news integer DEFAULT 0 NOT NULL,
+    round integer DEFAULT 0 NOT NULL,
+    step_count integer DEFAULT 0 NOT NULL,
+    worker_id text COLLATE pg_catalog."C",
+    created_at timestamp with time zone NOT NULL,
+    run_at timestamp with time zone,
+    deadline timestamp with time zone,
+    first_started_at timestamp with time zone,
+    leased_at timestamp with time zone,
+    wake_at timestamp with time zone,
+    timeout interval,
+    created_by text NOT NULL,
+    correlation_id text COLLATE pg_catalog."C",
+    idempotency_key text COLLATE pg_catalog."C",
+    pause_reason text,
+    parent_key text COLLATE pg_catalog."C",
+    cost_usd numeric,
+    tags text[],
+    waits_for text[] COLLATE pg_catalog."C",
+    breakpoints text[] COLLATE pg_catalog."C",
+    waits jsonb,
+    feedback jsonb,
+    input jsonb NOT NULL,
+    last_error jsonb,
+    CONSTRAINT a_child_has_a_root CHECK (((parent_run_id IS NULL) = (root_run_id IS NULL))),
+    CONSTRAINT handler_is_at_most_200_characters CHECK (((char_length(handler) >= 1) AND (char_length(handler) <= 200))),
+    CONSTRAINT input_is_at_most_8_mb CHECK ((pg_column_size(input) <= 8388608)),
+    CONSTRAINT kind_is_known CHECK ((kind = 'handler'::text)),
+    CONSTRAINT only_a_child_has_a_parent_key CHECK (((parent_key IS NULL) OR (parent_run_id IS NOT NULL))),
+    CONSTRAINT only_who_waits_wakes CHECK (((wake_at IS NULL) OR (waits_for IS NOT NULL))),
+    CONSTRAINT paused_has_a_reason CHECK (((state = 'paused'::text) = (pause_reason IS NOT NULL))),
+    CONSTRAINT pending_has_a_place CHECK (((state <> 'pending'::text) OR (seq IS NOT NULL))),
+    CONSTRAINT priority_is_minus_9_to_9 CHECK (((priority >= '-9'::integer) AND (priority <= 9))),
+    CONSTRAINT running_has_a_lease CHECK ((((state = 'running'::text) = (worker_id IS NOT NULL)) AND ((state = 'running'::text) = (leased_at IS NOT NULL)) AND ((state = 'running'::text) = (lease_event_no IS NOT NULL)))),
+    CONSTRAINT scheduled_has_a_time CHECK (((state <> 'scheduled'::text) OR (run_at IS NOT NULL))),
+    CONSTRAINT state_is_live CHECK ((state = ANY (ARRAY['scheduled'::text, 'pending'::text, 'running'::text, 'waiting_tool'::text, 'waiting_approval'::text, 'waiting_event'::text, 'paused'::text]))),
+    CONSTRAINT waiting_waits_for_something CHECK (((state <> ALL (ARRAY['waiting_tool'::text, 'waiting_approval'::text, 'waiting_event'::text])) OR (waits_for IS NOT NULL)))
+);
+
+COMMENT ON TABLE pgflow.run IS 'Live runs. A finished run is in run_finished; view runs is both.';
+
+COMMENT ON COLUMN pgflow.run.run_id IS 'UUID version 7: begins with the time of its creation.';
+
+COMMENT ON COLUMN pgflow.run.root_run_id IS 'The root of its tree of children; null for a root.';
+
+COMMENT ON COLUMN pgflow.run.undo_of IS 'The finished run whose steps it undoes.';
+
+COMMENT ON COLUMN pgflow.run.forked_from IS 'The run whose journal it began with.';
+
+COMMENT ON COLUMN pgflow.run.lane IS '0: woken, released, reaped, retried; claimed before 1: new work.';
+
+COMMENT ON COLUMN pgflow.run.slotted IS 'Its lease holds a row of table slot.';
+
+COMMENT ON COLUMN pgflow.run.has_tasks IS 'Tasks were opened for it; its end closes them.';
+
+COMMENT ON COLUMN pgflow.run.has_children IS 'Runs were made for it; its end cancels them.';
+
+COMMENT ON COLUMN pgflow.run.watched IS 'Somebody asked to be told: each line of its timeline is hinted at.';
+
+COMMENT ON COLUMN pgflow.run.seq IS 'Its place among the ready runs, drawn each time it becomes pending.';
+
+COMMENT ON COLUMN pgflow.run.attempt IS 'Executions that failed or were lost, held against max_attempts.';
+
+COMMENT ON COLUMN pgflow.run.lease_no IS 'Grows at every lease. The fencing token: each write of a worker names it.';
+
+COMMENT ON COLUMN pgflow.run.lease_event_no IS 'The number of the run.started event of the present lease, which view timeline derives.';
+
+COMMENT ON COLUMN pgflow.run.last_event_no IS 'The number of the last event; 1 is run.created, which view timeline derives.';
+
+COMMENT ON COLUMN pgflow.run.news IS 'Grows with every journal entry that others wrote. park() only parks a worker that has seen them all.';
+
+COMMENT ON COLUMN pgflow.run.round IS 'How often entries of its journal were voided.';
+
+COMMENT ON COLUMN pgflow.run.deadline IS 'Bound of the whole run, waits included.';
+
+COMMENT ON COLUMN pgflow.run.wake_at IS 'The first due_at of its waits.';
+
+COMMENT ON COLUMN pgflow.run.timeout IS 'Bound of one execution.';
+
+COMMENT ON COLUMN pgflow.run.parent_key IS 'The key in its parent''s journal that gets its result.';
+
+COMMENT ON COLUMN pgflow.run.waits_for IS 'Journal keys, all of them or, with wait_any, one of them.';
+
+COMMENT ON COLUMN pgflow.run.breakpoints IS 'Each "before KEY" or "after KEY" of a step.';
+
+COMMENT ON COLUMN pgflow.run.waits IS 'What it waits for beside tasks: an array of kind, key, digest and, as the kind has them, tool, name, run_id, asked_at, due_at.';
+
+COMMENT ON COLUMN pgflow.run.feedback IS 'Why it was rolled back last: comment, by, at, key, task_id, round.';
+
 CREATE TABLE pgflow.task (
     project_id text NOT NULL COLLATE pg_catalog."C",
     task_id uuid NOT NULL,
@@ -5,27 +120,42 @@ CREATE TABLE pgflow.task (
     key text NOT NULL COLLATE pg_catalog."C",
     kind text NOT NULL COLLATE pg_catalog."C",
     state text DEFAULT 'open'::text NOT NULL COLLATE pg_catalog."C",
+    not_requester boolean DEFAULT false NOT NULL,
+    quorum smallint DEFAULT 1 NOT NULL,
+    quorum_of smallint,
+    round integer NOT NULL,
     title text NOT NULL,
     payload jsonb,
     payload_sha256 bytea NOT NULL,
+    form jsonb,
+    request_sha256 bytea NOT NULL,
+    digest bytea,
+    replaces uuid,
     assignee text,
     assignee_role text,
+    claimed_by text,
     requested_by text NOT NULL,
     created_at timestamp with time zone NOT NULL,
     due_at timestamp with time zone,
     policy text DEFAULT 'cancel'::text NOT NULL COLLATE pg_catalog."C",
+    escalate_to text,
+    escalate_in interval,
     on_reject text DEFAULT 'cancel'::text NOT NULL COLLATE pg_catalog."C",
     decided_at timestamp with time zone,
     decided_by text,
     decided_login text,
+    voided_at timestamp with time zone,
     comment text,
     data jsonb,
+    CONSTRAINT an_open_task_counts CHECK (((state <> 'open'::text) OR (voided_at IS NULL))),
     CONSTRAINT comment_is_at_most_10000_characters CHECK ((char_length(comment) <= 10000)),
-    CONSTRAINT decided_iff_a_person_decided CHECK ((((state = ANY (ARRAY['approved'::text, 'rejected'::text])) = (decided_at IS NOT NULL)) AND ((decided_at IS NULL) = (decided_by IS NULL)) AND ((decided_at IS NULL) = (decided_login IS NULL)))),
-    CONSTRAINT kind_is_known CHECK ((kind = 'approval'::text)),
-    CONSTRAINT on_reject_is_known CHECK ((on_reject = ANY (ARRAY['cancel'::text, 'resume'::text]))),
+    CONSTRAINT decided_iff_a_person_decided CHECK ((((state = ANY (ARRAY['approved'::text, 'rejected'::text, 'answered'::text])) = (decided_at IS NOT NULL)) AND ((decided_at IS NULL) = (decided_by IS NULL)) AND ((decided_at IS NULL) = (decided_login IS NULL)))),
+    CONSTRAINT escalation_has_a_role_and_a_time CHECK (((policy <> 'escalate'::text) OR ((escalate_to IS NOT NULL) AND (escalate_in IS NOT NULL)))),
+    CONSTRAINT kind_is_known CHECK ((kind = ANY (ARRAY['approval'::text, 'form'::text, 'input'::text, 'interrupt'::text, 'breakpoint'::text]))),
+    CONSTRAINT on_reject_is_known CHECK ((on_reject = ANY (ARRAY['cancel'::text, 'fail'::text, 'resume'::text]))),
     CONSTRAINT payload_is_at_most_1_mb CHECK ((pg_column_size(payload) <= 1048576)),
-    CONSTRAINT state_is_known CHECK ((state = ANY (ARRAY['open'::text, 'approved'::text, 'rejected'::text, 'expired'::text, 'cancelled'::text]))),
+    CONSTRAINT quorum_is_1_to_100 CHECK ((((quorum >= 1) AND (quorum <= 100)) AND ((quorum_of >= quorum) AND (quorum_of <= 100)))),
+    CONSTRAINT state_is_known CHECK ((state = ANY (ARRAY['open'::text, 'approved'::text, 'rejected'::text, 'answered'::text, 'expired'::text, 'cancelled'::text]))),
     CONSTRAINT title_is_at_most_500_characters CHECK (((char_length(title) >= 1) AND (char_length(title) <= 500)))
 );
 
@@ -33,19 +163,39 @@ COMMENT ON TABLE pgflow.task IS 'Work for a person. View inbox has the open task
 
 COMMENT ON COLUMN pgflow.task.key IS 'The journal key that the answer is written under.';
 
+COMMENT ON COLUMN pgflow.task.not_requester IS 'Whoever requested it may not decide.';
+
+COMMENT ON COLUMN pgflow.task.quorum IS 'So many have to approve.';
+
+COMMENT ON COLUMN pgflow.task.quorum_of IS 'So many are asked: rejected once the quorum can no longer be reached. Null: by one rejection.';
+
+COMMENT ON COLUMN pgflow.task.round IS 'run.round when it was asked.';
+
 COMMENT ON COLUMN pgflow.task.payload IS 'What the person is shown.';
 
 COMMENT ON COLUMN pgflow.task.payload_sha256 IS 'SHA-256 of what was shown: a decision binds to it.';
 
-COMMENT ON COLUMN pgflow.task.assignee IS 'A database role or login; only it decides.';
+COMMENT ON COLUMN pgflow.task.form IS 'The schema that an answer has to fit; docs/forms.md.';
 
-COMMENT ON COLUMN pgflow.task.assignee_role IS 'If a database role of that name exists, only its members decide; else a label for the application.';
+COMMENT ON COLUMN pgflow.task.request_sha256 IS 'SHA-256 of all that was asked (kind, title, payload, form, role, assignee, quorum), but for the due time.';
 
-COMMENT ON COLUMN pgflow.task.on_reject IS 'cancel: a rejection ends the run; resume: the handler is told and goes on.';
+COMMENT ON COLUMN pgflow.task.digest IS 'What the worker calls this request; it gets it back.';
 
-COMMENT ON COLUMN pgflow.task.decided_by IS 'The actor: the role set with set role, else the login.';
+COMMENT ON COLUMN pgflow.task.replaces IS 'The voided task of the same key that this stands for.';
+
+COMMENT ON COLUMN pgflow.task.assignee IS 'A database role or login, or somebody the application knows; only they decide.';
+
+COMMENT ON COLUMN pgflow.task.assignee_role IS 'If a database role of that name exists, only its members decide; else those whom the application names with as_user.';
+
+COMMENT ON COLUMN pgflow.task.claimed_by IS 'Who works on it; nobody else decides meanwhile.';
+
+COMMENT ON COLUMN pgflow.task.on_reject IS 'cancel or fail: a rejection ends the run; resume: the handler is told and goes on.';
+
+COMMENT ON COLUMN pgflow.task.decided_by IS 'The actor: as_user where given, else the role set with set role, else the login.';
 
 COMMENT ON COLUMN pgflow.task.decided_login IS 'The login of the session in which it was decided.';
+
+COMMENT ON COLUMN pgflow.task.voided_at IS 'Since when it counts no more: something else was asked, or it was rolled back.';
 
 CREATE TABLE pgflow.event (
     project_id text NOT NULL COLLATE pg_catalog."C",
@@ -76,89 +226,6 @@ COMMENT ON COLUMN pgflow.event.by IS 'The actor; a worker''s events name its dat
 
 COMMENT ON COLUMN pgflow.event.lease_event_no IS 'Set where the event ended a lease: the number of that lease''s run.started event.';
 
-CREATE TABLE pgflow.run (
-    project_id text NOT NULL COLLATE pg_catalog."C",
-    run_id uuid NOT NULL,
-    parent_run_id uuid,
-    root_run_id uuid,
-    retry_of uuid,
-    kind text DEFAULT 'handler'::text NOT NULL COLLATE pg_catalog."C",
-    handler text NOT NULL COLLATE pg_catalog."C",
-    queue text NOT NULL COLLATE pg_catalog."C",
-    state text NOT NULL COLLATE pg_catalog."C",
-    priority smallint DEFAULT 0 NOT NULL,
-    lane smallint DEFAULT 1 NOT NULL,
-    depth smallint DEFAULT 0 NOT NULL,
-    wait_any boolean DEFAULT false NOT NULL,
-    slotted boolean DEFAULT false NOT NULL,
-    has_tasks boolean DEFAULT false NOT NULL,
-    seq bigint,
-    attempt integer DEFAULT 0 NOT NULL,
-    max_attempts integer NOT NULL,
-    lease_no integer DEFAULT 0 NOT NULL,
-    lease_event_no integer,
-    last_event_no integer DEFAULT 1 NOT NULL,
-    news integer DEFAULT 0 NOT NULL,
-    step_count integer DEFAULT 0 NOT NULL,
-    worker_id text COLLATE pg_catalog."C",
-    created_at timestamp with time zone NOT NULL,
-    run_at timestamp with time zone,
-    deadline timestamp with time zone,
-    first_started_at timestamp with time zone,
-    leased_at timestamp with time zone,
-    timeout interval,
-    created_by text NOT NULL,
-    correlation_id text COLLATE pg_catalog."C",
-    idempotency_key text COLLATE pg_catalog."C",
-    pause_reason text,
-    cost_usd numeric,
-    tags text[],
-    waits_for text[] COLLATE pg_catalog."C",
-    input jsonb NOT NULL,
-    last_error jsonb,
-    CONSTRAINT a_child_has_a_root CHECK (((parent_run_id IS NULL) = (root_run_id IS NULL))),
-    CONSTRAINT handler_is_at_most_200_characters CHECK (((char_length(handler) >= 1) AND (char_length(handler) <= 200))),
-    CONSTRAINT input_is_at_most_8_mb CHECK ((pg_column_size(input) <= 8388608)),
-    CONSTRAINT kind_is_known CHECK ((kind = 'handler'::text)),
-    CONSTRAINT paused_has_a_reason CHECK (((state = 'paused'::text) = (pause_reason IS NOT NULL))),
-    CONSTRAINT pending_has_a_place CHECK (((state <> 'pending'::text) OR (seq IS NOT NULL))),
-    CONSTRAINT priority_is_minus_9_to_9 CHECK (((priority >= '-9'::integer) AND (priority <= 9))),
-    CONSTRAINT running_has_a_lease CHECK ((((state = 'running'::text) = (worker_id IS NOT NULL)) AND ((state = 'running'::text) = (leased_at IS NOT NULL)) AND ((state = 'running'::text) = (lease_event_no IS NOT NULL)))),
-    CONSTRAINT scheduled_has_a_time CHECK (((state <> 'scheduled'::text) OR (run_at IS NOT NULL))),
-    CONSTRAINT state_is_live CHECK ((state = ANY (ARRAY['scheduled'::text, 'pending'::text, 'running'::text, 'waiting_tool'::text, 'waiting_approval'::text, 'waiting_event'::text, 'paused'::text]))),
-    CONSTRAINT waiting_waits_for_something CHECK (((state <> ALL (ARRAY['waiting_tool'::text, 'waiting_approval'::text, 'waiting_event'::text])) OR (waits_for IS NOT NULL)))
-);
-
-COMMENT ON TABLE pgflow.run IS 'Live runs. A finished run is in run_finished; view runs is both.';
-
-COMMENT ON COLUMN pgflow.run.run_id IS 'UUID version 7: begins with the time of its creation.';
-
-COMMENT ON COLUMN pgflow.run.root_run_id IS 'The root of its tree of children; null for a root.';
-
-COMMENT ON COLUMN pgflow.run.lane IS '0: woken, released, reaped, retried; claimed before 1: new work.';
-
-COMMENT ON COLUMN pgflow.run.slotted IS 'Its lease holds a row of table slot.';
-
-COMMENT ON COLUMN pgflow.run.has_tasks IS 'Tasks were opened for it; its end closes them.';
-
-COMMENT ON COLUMN pgflow.run.seq IS 'Its place among the ready runs, drawn each time it becomes pending.';
-
-COMMENT ON COLUMN pgflow.run.attempt IS 'Executions that failed or were lost, held against max_attempts.';
-
-COMMENT ON COLUMN pgflow.run.lease_no IS 'Grows at every lease. The fencing token: each write of a worker names it.';
-
-COMMENT ON COLUMN pgflow.run.lease_event_no IS 'The number of the run.started event of the present lease, which view timeline derives.';
-
-COMMENT ON COLUMN pgflow.run.last_event_no IS 'The number of the last event; 1 is run.created, which view timeline derives.';
-
-COMMENT ON COLUMN pgflow.run.news IS 'Grows with every journal entry that others wrote. park() only parks a worker that has seen them all.';
-
-COMMENT ON COLUMN pgflow.run.deadline IS 'Bound of the whole run, waits included.';
-
-COMMENT ON COLUMN pgflow.run.timeout IS 'Bound of one execution.';
-
-COMMENT ON COLUMN pgflow.run.waits_for IS 'Journal keys, all of them or, with wait_any, one of them.';
-
 CREATE TABLE pgflow.queue (
     project_id text NOT NULL COLLATE pg_catalog."C",
     queue text NOT NULL COLLATE pg_catalog."C",
@@ -188,6 +255,36 @@ COMMENT ON COLUMN pgflow.queue.lease_ttl IS 'A lease expires when its worker has
 
 COMMENT ON COLUMN pgflow.queue.priorities IS 'Every priority that a run of this queue ever had, highest first: a claim looks nowhere else.';
 
+CREATE TABLE pgflow.journal (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    run_id uuid NOT NULL,
+    key text NOT NULL COLLATE pg_catalog."C",
+    kind text NOT NULL COLLATE pg_catalog."C",
+    undo boolean DEFAULT false NOT NULL,
+    news integer,
+    lease_no integer,
+    attempt integer,
+    event_no integer NOT NULL,
+    at timestamp with time zone NOT NULL,
+    digest bytea,
+    value jsonb,
+    CONSTRAINT a_step_has_a_lease_and_news_have_none CHECK ((((kind = 'step'::text) = (lease_no IS NOT NULL)) AND ((kind = 'step'::text) = (attempt IS NOT NULL)) AND ((kind = 'step'::text) = (news IS NULL)))),
+    CONSTRAINT key_is_at_most_500_characters CHECK (((char_length(key) >= 1) AND (char_length(key) <= 500))),
+    CONSTRAINT kind_is_known CHECK ((kind = ANY (ARRAY['step'::text, 'approval'::text, 'form'::text, 'input'::text, 'tool'::text, 'event'::text, 'sleep'::text, 'run'::text, 'interrupt'::text, 'breakpoint'::text, 'timeout'::text]))),
+    CONSTRAINT only_steps_are_undone CHECK (((NOT undo) OR (kind = 'step'::text))),
+    CONSTRAINT value_is_at_most_8_mb CHECK ((pg_column_size(value) <= 8388608))
+);
+
+COMMENT ON TABLE pgflow.journal IS 'What a run has learned: one entry per key. A resumed handler reads it instead of working again.';
+
+COMMENT ON COLUMN pgflow.journal.undo IS 'The step has something that undoes it.';
+
+COMMENT ON COLUMN pgflow.journal.news IS 'run.news after this entry, where others than the run''s worker wrote it.';
+
+COMMENT ON COLUMN pgflow.journal.event_no IS 'The number of the event that it came with, the order of the entries; view timeline derives step.completed.';
+
+COMMENT ON COLUMN pgflow.journal.digest IS 'SHA-256 of the call''s inputs; a call with others is not the same call.';
+
 CREATE TABLE pgflow.error_code (
     error_code text NOT NULL COLLATE pg_catalog."C",
     class text NOT NULL,
@@ -215,6 +312,7 @@ CREATE TABLE pgflow.handler (
     retry_base interval DEFAULT '00:00:01'::interval NOT NULL,
     retry_factor double precision DEFAULT 2 NOT NULL,
     retry_max interval DEFAULT '01:00:00'::interval NOT NULL,
+    undo_on text[] DEFAULT '{}'::text[] NOT NULL,
     registered_at timestamp with time zone NOT NULL,
     CONSTRAINT handler_is_at_most_200_characters CHECK (((char_length(handler) >= 1) AND (char_length(handler) <= 200))),
     CONSTRAINT max_attempts_is_1_to_1000 CHECK (((max_attempts >= 1) AND (max_attempts <= 1000))),
@@ -222,12 +320,15 @@ CREATE TABLE pgflow.handler (
     CONSTRAINT retry_base_is_at_most_30_days CHECK (((retry_base >= '00:00:00'::interval) AND (retry_base <= '30 days'::interval))),
     CONSTRAINT retry_factor_is_1_to_100 CHECK (((retry_factor >= (1)::double precision) AND (retry_factor <= (100)::double precision))),
     CONSTRAINT retry_max_is_at_most_30_days CHECK (((retry_max >= '00:00:00'::interval) AND (retry_max <= '30 days'::interval))),
-    CONSTRAINT timeout_is_at_most_30_days CHECK (((timeout > '00:00:00'::interval) AND (timeout <= '30 days'::interval)))
+    CONSTRAINT timeout_is_at_most_30_days CHECK (((timeout > '00:00:00'::interval) AND (timeout <= '30 days'::interval))),
+    CONSTRAINT undo_on_names_ends CHECK ((undo_on <@ ARRAY['failed'::text, 'cancelled'::text, 'timeout'::text]))
 );
 
 COMMENT ON TABLE pgflow.handler IS 'What workers said about their handlers when they registered: the defaults of runs enqueued by any client, in any language.';
 
 COMMENT ON COLUMN pgflow.handler.retry_base IS 'Delay before the second execution; the n-th retry waits base * factor^(n-1), at most retry_max, each time varied by up to a half.';
+
+COMMENT ON COLUMN pgflow.handler.undo_on IS 'Ends after which the steps of a run are undone, by a run of their own.';
 
 CREATE TABLE pgflow.idle_worker (
     project_id text NOT NULL COLLATE pg_catalog."C",
@@ -237,41 +338,78 @@ CREATE TABLE pgflow.idle_worker (
 
 COMMENT ON TABLE pgflow.idle_worker IS 'Workers that wait for a hint. Only then does new work cost a NOTIFY, which takes a lock on the whole instance at commit.';
 
+CREATE TABLE pgflow.vote (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    task_id uuid NOT NULL,
+    voter text NOT NULL COLLATE pg_catalog."C",
+    action text NOT NULL COLLATE pg_catalog."C",
+    login text NOT NULL,
+    at timestamp with time zone NOT NULL,
+    comment text,
+    CONSTRAINT action_is_known CHECK ((action = ANY (ARRAY['approved'::text, 'rejected'::text])))
+);
+
+COMMENT ON TABLE pgflow.vote IS 'Who voted how on tasks that more than one has to approve.';
+
 CREATE VIEW pgflow.inbox WITH (security_barrier='true') AS
- SELECT t.project_id AS project,
-    t.task_id,
+ SELECT t.task_id,
+    t.project_id AS project,
     t.run_id,
     r.handler,
     t.key AS step,
+    t.round,
     t.kind,
     t.title,
     t.payload,
-    t.assignee,
+    t.form AS form_schema,
     t.assignee_role,
+    t.assignee,
+    t.claimed_by,
     t.requested_by,
     t.created_at,
     t.due_at,
     t.policy,
+    t.escalate_to,
+    t.quorum,
+    t.quorum_of,
+    ( SELECT count(*) AS count
+           FROM pgflow.vote v
+          WHERE ((v.project_id = t.project_id) AND (v.task_id = t.task_id))) AS votes,
+    t.replaces,
     t.state
    FROM (pgflow.task t
      JOIN pgflow.run r USING (project_id, run_id))
   WHERE ((t.state = 'open'::text) AND (t.project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[])));
 
-COMMENT ON VIEW pgflow.inbox IS 'The open tasks. Decide with pgflow.approve(task_id, comment) or pgflow.reject.';
+COMMENT ON VIEW pgflow.inbox IS 'The open tasks. Decide with pgflow.approve(task_id, comment), pgflow.reject or, for what is no approval, pgflow.answer(task_id, data).';
 
 COMMENT ON COLUMN pgflow.inbox.step IS 'The key under which the handler asked.';
 
+COMMENT ON COLUMN pgflow.inbox.round IS 'How often the run was rolled back before.';
+
 COMMENT ON COLUMN pgflow.inbox.payload IS 'What the person is to look at.';
 
-COMMENT ON COLUMN pgflow.inbox.assignee IS 'A database role or login; only it decides.';
+COMMENT ON COLUMN pgflow.inbox.form_schema IS 'What an answer has to fit.';
 
-COMMENT ON COLUMN pgflow.inbox.assignee_role IS 'If a database role of that name exists, only its members decide; else a label.';
+COMMENT ON COLUMN pgflow.inbox.assignee_role IS 'If a database role of that name exists, its members decide; else whom the application names.';
 
-COMMENT ON COLUMN pgflow.inbox.requested_by IS 'The actor that enqueued the run.';
+COMMENT ON COLUMN pgflow.inbox.assignee IS 'Whoever may decide it: a role, a login or a user.';
+
+COMMENT ON COLUMN pgflow.inbox.claimed_by IS 'Who works on it; others wait.';
+
+COMMENT ON COLUMN pgflow.inbox.requested_by IS 'The actor that enqueued the run, or whom it named.';
 
 COMMENT ON COLUMN pgflow.inbox.due_at IS 'After this it can no longer be decided.';
 
 COMMENT ON COLUMN pgflow.inbox.policy IS 'What happens to the run then; table task_policy explains it.';
+
+COMMENT ON COLUMN pgflow.inbox.quorum IS 'So many have to approve.';
+
+COMMENT ON COLUMN pgflow.inbox.quorum_of IS 'So many are asked; null: one rejection rejects.';
+
+COMMENT ON COLUMN pgflow.inbox.votes IS 'How many have voted.';
+
+COMMENT ON COLUMN pgflow.inbox.replaces IS 'The task that stood here before something else was asked.';
 
 CREATE TABLE pgflow.installation (
     one boolean DEFAULT true NOT NULL,
@@ -283,31 +421,68 @@ COMMENT ON TABLE pgflow.installation IS 'Settings of the whole installation; one
 
 COMMENT ON COLUMN pgflow.installation.test_clock IS 'True lets a session set pgflow.test_now; for tests only.';
 
-CREATE TABLE pgflow.journal (
+CREATE TABLE pgflow.journal_voided (
     project_id text NOT NULL COLLATE pg_catalog."C",
     run_id uuid NOT NULL,
+    round integer NOT NULL,
     key text NOT NULL COLLATE pg_catalog."C",
     kind text NOT NULL COLLATE pg_catalog."C",
-    news integer,
+    undo boolean NOT NULL,
+    replaced boolean DEFAULT false NOT NULL,
     lease_no integer,
     attempt integer,
-    event_no integer,
+    event_no integer NOT NULL,
     at timestamp with time zone NOT NULL,
     digest bytea,
-    value jsonb,
-    CONSTRAINT a_step_has_a_lease_and_news_have_none CHECK ((((kind = 'step'::text) = (lease_no IS NOT NULL)) AND ((kind = 'step'::text) = (attempt IS NOT NULL)) AND ((kind = 'step'::text) = (event_no IS NOT NULL)) AND ((kind = 'step'::text) = (news IS NULL)))),
-    CONSTRAINT key_is_at_most_500_characters CHECK (((char_length(key) >= 1) AND (char_length(key) <= 500))),
-    CONSTRAINT kind_is_known CHECK ((kind = ANY (ARRAY['step'::text, 'approval'::text]))),
-    CONSTRAINT value_is_at_most_8_mb CHECK ((pg_column_size(value) <= 8388608))
+    value jsonb
 );
 
-COMMENT ON TABLE pgflow.journal IS 'What a run has learned: one entry per key. A resumed handler reads it instead of working again.';
+COMMENT ON TABLE pgflow.journal_voided IS 'Entries that count no more: rolled back, or asked again with something else. round is the run''s round in which they counted.';
 
-COMMENT ON COLUMN pgflow.journal.news IS 'run.news after this entry, where others than the run''s worker wrote it.';
+COMMENT ON COLUMN pgflow.journal_voided.undo IS 'The step has something that undoes it.';
 
-COMMENT ON COLUMN pgflow.journal.event_no IS 'The number of the step.completed event, which view timeline derives.';
+COMMENT ON COLUMN pgflow.journal_voided.replaced IS 'Somebody gave the entry another value; the entry itself counts.';
 
-COMMENT ON COLUMN pgflow.journal.digest IS 'SHA-256 of the step''s inputs; a step asked with others is not the same step.';
+CREATE VIEW pgflow.journal_entries WITH (security_barrier='true') AS
+ SELECT project_id,
+    run_id,
+    round,
+    key,
+    kind,
+    event_no,
+    at,
+    value,
+    voided
+   FROM ( SELECT j.project_id,
+            j.run_id,
+            NULL::integer AS round,
+            j.key,
+            j.kind,
+            j.event_no,
+            j.at,
+            j.value,
+            false AS voided
+           FROM pgflow.journal j
+        UNION ALL
+         SELECT v.project_id,
+            v.run_id,
+            v.round,
+            v.key,
+            v.kind,
+            v.event_no,
+            v.at,
+            v.value,
+            true
+           FROM pgflow.journal_voided v) e
+  WHERE (project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[]));
+
+COMMENT ON VIEW pgflow.journal_entries IS 'What each run has learned, and what of it was voided. Select by run_id, order by event_no.';
+
+COMMENT ON COLUMN pgflow.journal_entries.round IS 'For voided entries, the round in which they counted.';
+
+COMMENT ON COLUMN pgflow.journal_entries.key IS 'What rollback_to, fork and set_breakpoint name.';
+
+COMMENT ON COLUMN pgflow.journal_entries.event_no IS 'The order; that of the timeline, negative where it was copied from another run.';
 
 CREATE TABLE pgflow.move (
     kind text NOT NULL COLLATE pg_catalog."C",
@@ -443,6 +618,9 @@ CREATE TABLE pgflow.run_finished (
     parent_run_id uuid,
     root_run_id uuid,
     retry_of uuid,
+    undo_of uuid,
+    forked_from uuid,
+    parent_key text COLLATE pg_catalog."C",
     kind text NOT NULL COLLATE pg_catalog."C",
     handler text NOT NULL COLLATE pg_catalog."C",
     queue text NOT NULL COLLATE pg_catalog."C",
@@ -455,6 +633,7 @@ CREATE TABLE pgflow.run_finished (
     lease_no integer NOT NULL,
     lease_event_no integer,
     last_event_no integer NOT NULL,
+    round integer DEFAULT 0 NOT NULL,
     step_count integer NOT NULL,
     worker_id text COLLATE pg_catalog."C",
     created_at timestamp with time zone NOT NULL,
@@ -539,6 +718,9 @@ CREATE VIEW pgflow.runs WITH (security_barrier='true') AS
     lease_until,
     heartbeat_at,
     pause_reason,
+    round,
+    breakpoints,
+    feedback,
     waits_for,
     created_at,
     run_at,
@@ -560,7 +742,10 @@ CREATE VIEW pgflow.runs WITH (security_barrier='true') AS
     idempotency_key,
     correlation_id,
     retry_of,
+    undo_of,
+    forked_from,
     parent_run_id,
+    parent_key,
     root_run_id,
     kind,
     created_by,
@@ -579,6 +764,9 @@ CREATE VIEW pgflow.runs WITH (security_barrier='true') AS
             (b.beat_at + q.lease_ttl) AS lease_until,
             b.beat_at AS heartbeat_at,
             r.pause_reason,
+            r.round,
+            r.breakpoints,
+            r.feedback,
             r.waits_for,
             r.created_at,
             r.run_at,
@@ -600,7 +788,10 @@ CREATE VIEW pgflow.runs WITH (security_barrier='true') AS
             r.idempotency_key,
             COALESCE(r.correlation_id, (r.run_id)::text) AS correlation_id,
             r.retry_of,
+            r.undo_of,
+            r.forked_from,
             r.parent_run_id,
+            r.parent_key,
             COALESCE(r.root_run_id, r.run_id) AS root_run_id,
             r.kind,
             r.created_by,
@@ -623,6 +814,9 @@ CREATE VIEW pgflow.runs WITH (security_barrier='true') AS
             NULL::timestamp with time zone,
             NULL::timestamp with time zone,
             NULL::text,
+            f.round,
+            NULL::text[],
+            NULL::jsonb,
             NULL::text[],
             f.created_at,
             f.run_at,
@@ -644,7 +838,10 @@ CREATE VIEW pgflow.runs WITH (security_barrier='true') AS
             f.idempotency_key,
             COALESCE(f.correlation_id, (f.run_id)::text) AS "coalesce",
             f.retry_of,
+            f.undo_of,
+            f.forked_from,
             f.parent_run_id,
+            f.parent_key,
             COALESCE(f.root_run_id, f.run_id) AS "coalesce",
             f.kind,
             f.created_by,
@@ -702,6 +899,29 @@ COMMENT ON COLUMN pgflow.runs.created_by IS 'The actor that enqueued it.';
 
 COMMENT ON COLUMN pgflow.runs.ended_by IS 'The actor that cancelled it or rejected its task.';
 
+CREATE TABLE pgflow.signal (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    run_id uuid NOT NULL,
+    signal_no integer NOT NULL,
+    name text NOT NULL COLLATE pg_catalog."C",
+    key text COLLATE pg_catalog."C",
+    at timestamp with time zone NOT NULL,
+    by text NOT NULL,
+    taken_as text COLLATE pg_catalog."C",
+    payload jsonb,
+    CONSTRAINT key_is_at_most_500_characters CHECK (((char_length(key) >= 1) AND (char_length(key) <= 500))),
+    CONSTRAINT name_is_at_most_200_characters CHECK (((char_length(name) >= 1) AND (char_length(name) <= 200))),
+    CONSTRAINT payload_is_at_most_1_mb CHECK ((pg_column_size(payload) <= 1048576))
+);
+
+COMMENT ON TABLE pgflow.signal IS 'The mailbox of each run: signals in the order in which they came, each taken once.';
+
+COMMENT ON COLUMN pgflow.signal.signal_no IS 'The number of its signal.received event.';
+
+COMMENT ON COLUMN pgflow.signal.key IS 'Idempotency key, unique within the run.';
+
+COMMENT ON COLUMN pgflow.signal.taken_as IS 'The journal key of the call that it answered; null while nobody has asked for it.';
+
 CREATE TABLE pgflow.state (
     state text NOT NULL COLLATE pg_catalog."C",
     is_live boolean NOT NULL,
@@ -711,26 +931,36 @@ CREATE TABLE pgflow.state (
 COMMENT ON TABLE pgflow.state IS 'The states of a run. Live ones are in table run, the others in run_finished.';
 
 CREATE VIEW pgflow.task_history WITH (security_barrier='true') AS
- SELECT project_id AS project,
-    task_id,
+ SELECT task_id,
+    project_id AS project,
     run_id,
     key AS step,
+    round,
     kind,
     title,
     payload,
     encode(payload_sha256, 'hex'::text) AS payload_sha256,
-    assignee,
+    encode(request_sha256, 'hex'::text) AS request_sha256,
+    form AS form_schema,
     assignee_role,
+    assignee,
     requested_by,
     created_at,
     due_at,
     policy,
+    quorum,
+    quorum_of,
     state,
     decided_at,
     decided_by,
     decided_login,
     comment,
-    data
+    data,
+    ( SELECT jsonb_agg(jsonb_build_object('voter', v.voter, 'login', v.login, 'action', v.action, 'comment', v.comment, 'at', v.at) ORDER BY v.at) AS jsonb_agg
+           FROM pgflow.vote v
+          WHERE ((v.project_id = t.project_id) AND (v.task_id = t.task_id))) AS votes,
+    replaces,
+    voided_at
    FROM pgflow.task t
   WHERE ((state <> 'open'::text) AND (project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[])));
 
@@ -742,13 +972,17 @@ COMMENT ON COLUMN pgflow.task_history.payload IS 'What the person was shown.';
 
 COMMENT ON COLUMN pgflow.task_history.payload_sha256 IS 'Hex SHA-256 of the database''s text of the payload.';
 
-COMMENT ON COLUMN pgflow.task_history.state IS 'approved, rejected, expired, or cancelled: its run ended before.';
+COMMENT ON COLUMN pgflow.task_history.request_sha256 IS 'Hex SHA-256 of all that was asked, but for the due time.';
 
-COMMENT ON COLUMN pgflow.task_history.decided_by IS 'The actor: the role set with set role, else the login.';
+COMMENT ON COLUMN pgflow.task_history.state IS 'approved, rejected, answered, expired, or cancelled: closed undecided.';
+
+COMMENT ON COLUMN pgflow.task_history.decided_by IS 'The actor: the user that an application named, else the role set with set role, else the login.';
 
 COMMENT ON COLUMN pgflow.task_history.decided_login IS 'The login of the session in which it was decided.';
 
-COMMENT ON COLUMN pgflow.task_history.data IS 'The value that approve was given as decision.';
+COMMENT ON COLUMN pgflow.task_history.data IS 'The answer, or what approve was given as decision.';
+
+COMMENT ON COLUMN pgflow.task_history.voided_at IS 'Since when the decision counts no more: the run was rolled back or asked for something else.';
 
 CREATE TABLE pgflow.task_policy (
     policy text NOT NULL COLLATE pg_catalog."C",
@@ -894,7 +1128,22 @@ CREATE VIEW pgflow.timeline WITH (security_barrier='true') AS
             NULL::jsonb,
             NULL::text
            FROM pgflow.journal j
-          WHERE (j.event_no IS NOT NULL)
+          WHERE ((j.kind = 'step'::text) AND (j.event_no > 0))
+        UNION ALL
+         SELECT v.project_id,
+            v.run_id,
+            v.event_no,
+            'step.completed'::text,
+            v.at,
+            'pgflow'::text,
+            NULL::text,
+            v.lease_no,
+            v.attempt,
+            v.key,
+            jsonb_build_object('voided_round', v.round) AS jsonb_build_object,
+            NULL::text
+           FROM pgflow.journal_voided v
+          WHERE ((v.kind = 'step'::text) AND (v.event_no > 0) AND (NOT v.replaced))
         )
  SELECT l.project_id,
     l.run_id,
@@ -930,6 +1179,39 @@ COMMENT ON COLUMN pgflow.timeline.attempt IS 'Failed executions before.';
 COMMENT ON COLUMN pgflow.timeline.step IS 'The key of the step.';
 
 COMMENT ON COLUMN pgflow.timeline.key IS 'The idempotency key that emit was given.';
+
+CREATE VIEW pgflow.tool_calls WITH (security_barrier='true') AS
+ SELECT q.project_id,
+    q.run_id,
+    (q.payload ->> 'key'::text) AS key,
+    (q.payload ->> 'tool'::text) AS tool,
+    (q.payload -> 'arguments'::text) AS arguments,
+    (q.payload ->> 'arguments_sha256'::text) AS arguments_sha256,
+    q.at AS requested_at,
+    a.at AS answered_at,
+        CASE a.type
+            WHEN 'tool.resolved'::text THEN 'resolved'::text
+            WHEN 'tool.failed'::text THEN 'failed'::text
+            WHEN 'wait.timed_out'::text THEN 'timeout'::text
+            ELSE 'open'::text
+        END AS status,
+    (a.payload ->> 'result_sha256'::text) AS result_sha256,
+    (a.payload ->> 'error_code'::text) AS error_code,
+    (a.payload ->> 'error'::text) AS error,
+    ((a.payload ->> 'latency_ms'::text))::bigint AS latency_ms
+   FROM (pgflow.event q
+     LEFT JOIN LATERAL ( SELECT e.type,
+            e.at,
+            e.payload
+           FROM pgflow.event e
+          WHERE ((e.project_id = q.project_id) AND (e.run_id = q.run_id) AND (e.event_no > q.event_no) AND (e.type = ANY (ARRAY['tool.resolved'::text, 'tool.failed'::text, 'wait.timed_out'::text])) AND ((e.payload ->> 'key'::text) = (q.payload ->> 'key'::text)))
+          ORDER BY e.event_no
+         LIMIT 1) a ON (true))
+  WHERE ((q.type = 'tool.requested'::text) AND (q.project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[])));
+
+COMMENT ON VIEW pgflow.tool_calls IS 'Each request of a tool with what came of it. resolve_tool(run_id, key, result) answers an open one.';
+
+COMMENT ON COLUMN pgflow.tool_calls.status IS 'open, resolved, failed (it may be requested again), timeout. Open ones of finished runs were given up.';
 
 CREATE VIEW pgflow.worker_status WITH (security_barrier='true') AS
  SELECT w.project_id,
@@ -968,9 +1250,6 @@ COMMENT ON COLUMN pgflow.worker_status.beat_at IS 'When it was last heard of; nu
 
 COMMENT ON COLUMN pgflow.worker_status.version IS 'The version of the worker''s app.';
 
-ALTER TABLE ONLY pgflow.task
-    ADD CONSTRAINT a_run_asks_once_per_key UNIQUE (project_id, run_id, key);
-
 ALTER TABLE ONLY pgflow.error_code
     ADD CONSTRAINT error_code_pkey PRIMARY KEY (error_code);
 
@@ -991,6 +1270,9 @@ ALTER TABLE ONLY pgflow.installation
 
 ALTER TABLE ONLY pgflow.journal
     ADD CONSTRAINT journal_pkey PRIMARY KEY (project_id, run_id, key);
+
+ALTER TABLE ONLY pgflow.journal_voided
+    ADD CONSTRAINT journal_voided_pkey PRIMARY KEY (project_id, run_id, round, key);
 
 ALTER TABLE ONLY pgflow.move
     ADD CONSTRAINT move_is_known UNIQUE NULLS NOT DISTINCT (kind, from_state, to_state);
@@ -1016,6 +1298,9 @@ ALTER TABLE ONLY pgflow.run_key
 ALTER TABLE ONLY pgflow.run
     ADD CONSTRAINT run_pkey PRIMARY KEY (project_id, run_id);
 
+ALTER TABLE ONLY pgflow.signal
+    ADD CONSTRAINT signal_pkey PRIMARY KEY (project_id, run_id, signal_no);
+
 ALTER TABLE ONLY pgflow.slot
     ADD CONSTRAINT slot_pkey PRIMARY KEY (project_id, queue, run_id, lease_no);
 
@@ -1031,11 +1316,16 @@ ALTER TABLE ONLY pgflow.task_policy
 ALTER TABLE ONLY pgflow.tick
     ADD CONSTRAINT tick_pkey PRIMARY KEY (project_id);
 
+ALTER TABLE ONLY pgflow.vote
+    ADD CONSTRAINT vote_pkey PRIMARY KEY (project_id, task_id, voter);
+
 ALTER TABLE ONLY pgflow.worker_beat
     ADD CONSTRAINT worker_beat_pkey PRIMARY KEY (project_id, worker_id);
 
 ALTER TABLE ONLY pgflow.worker
     ADD CONSTRAINT worker_pkey PRIMARY KEY (project_id, worker_id);
+
+CREATE UNIQUE INDEX a_run_asks_once_per_key ON pgflow.task USING btree (project_id, run_id, key) WHERE (voided_at IS NULL);
 
 CREATE UNIQUE INDEX event_key_is_unique_in_its_run ON pgflow.event USING btree (project_id, run_id, key) WHERE (key IS NOT NULL);
 
@@ -1043,11 +1333,19 @@ CREATE INDEX run_finished_by_time ON pgflow.run_finished USING btree (project_id
 
 CREATE INDEX run_has_a_deadline ON pgflow.run USING btree (project_id, deadline) WHERE (deadline IS NOT NULL);
 
+CREATE INDEX run_has_a_family ON pgflow.run USING btree (project_id, run_id) WHERE ((parent_run_id IS NOT NULL) OR has_children);
+
+CREATE INDEX run_is_a_child ON pgflow.run USING btree (project_id, parent_run_id) WHERE (parent_run_id IS NOT NULL);
+
 CREATE INDEX run_is_leased ON pgflow.run USING btree (project_id, worker_id, run_id) WHERE (state = 'running'::text);
 
 CREATE INDEX run_is_ready ON pgflow.run USING btree (project_id, queue, priority, lane, seq) WHERE (state = 'pending'::text);
 
 CREATE INDEX run_is_scheduled ON pgflow.run USING btree (project_id, run_at) WHERE (state = 'scheduled'::text);
+
+CREATE INDEX run_wakes ON pgflow.run USING btree (project_id, wake_at) WHERE (wake_at IS NOT NULL);
+
+CREATE UNIQUE INDEX signal_key_is_unique_in_its_run ON pgflow.signal USING btree (project_id, run_id, key) WHERE (key IS NOT NULL);
 
 CREATE INDEX slot_is_held_by ON pgflow.slot USING btree (project_id, worker_id);
 
@@ -1098,6 +1396,9 @@ ALTER TABLE ONLY pgflow.queue
 ALTER TABLE ONLY pgflow.tick
     ADD CONSTRAINT tick_project_fkey FOREIGN KEY (project_id) REFERENCES pgflow.project(project_id);
 
+ALTER TABLE ONLY pgflow.vote
+    ADD CONSTRAINT vote_task_fkey FOREIGN KEY (project_id, task_id) REFERENCES pgflow.task(project_id, task_id);
+
 ALTER TABLE ONLY pgflow.worker
     ADD CONSTRAINT worker_project_fkey FOREIGN KEY (project_id) REFERENCES pgflow.project(project_id);
 
@@ -1106,6 +1407,8 @@ GRANT SELECT ON TABLE pgflow.error_code TO pgflow_reader;
 GRANT SELECT ON TABLE pgflow.event_type TO pgflow_reader;
 
 GRANT SELECT ON TABLE pgflow.inbox TO pgflow_reader;
+
+GRANT SELECT ON TABLE pgflow.journal_entries TO pgflow_reader;
 
 GRANT SELECT ON TABLE pgflow.move TO pgflow_reader;
 
@@ -1122,5 +1425,7 @@ GRANT SELECT ON TABLE pgflow.task_history TO pgflow_reader;
 GRANT SELECT ON TABLE pgflow.task_policy TO pgflow_reader;
 
 GRANT SELECT ON TABLE pgflow.timeline TO pgflow_reader;
+
+GRANT SELECT ON TABLE pgflow.tool_calls TO pgflow_reader;
 
 GRANT SELECT ON TABLE pgflow.worker_status TO pgflow_reader;

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import signal
@@ -10,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from examples.editorial import processes, queries
 from examples.editorial.analysis import BrokenLink, Findings, analyse
 from examples.editorial.app import Article, app, review
 from examples.editorial.demo import markdown_files
-from pgflow import Client, Worker
+from pgflow.testing import Scene
 
 PROJECT = Path(__file__).resolve().parents[2]
 DEMO = [sys.executable, "-m", "examples.editorial.demo"]
@@ -110,72 +109,67 @@ def test_hidden_foreign_and_unprintable_files_are_left_alone(folder: Path) -> No
     assert found == ["E.MD", "guide.md", "other.md", "sub/deep down.md"]
 
 
-def test_an_approved_article_is_published_and_a_rejected_one_is_not(dsn: str, folder: Path) -> None:
-    with Client(dsn) as client:
-        articles = [Article(folder=folder, name=name) for name in ("guide.md", "other.md")]
-        good, bad = client.enqueue_many(review, articles, queue="editorial")
+@pytest.fixture
+def scene(pgflow_scene: Scene) -> Scene:
+    return pgflow_scene.use(app)
 
-        def decide() -> bool:
-            tasks = {task["run_id"]: task for task in client.inbox()}
-            if len(tasks) < 2:
-                return False
-            assert tasks[good]["title"] == "Publish guide.md?"
-            assert tasks[good]["payload"] == analyse(folder / "guide.md").model_dump()
-            client.approve(tasks[good]["task_id"], "fine")
-            client.reject(tasks[bad]["task_id"], "dull")
-            return True
 
-        def ended() -> bool:
-            return all(run["finished_at"] for run in client.runs())
-
-        _work(dsn, decide, ended)
-        (approved,), (rejected,) = client.runs(run_id=good), client.runs(run_id=bad)
-    assert approved["output"] == {
+def test_an_approved_article_is_published_and_a_rejected_one_is_not(
+    scene: Scene, folder: Path
+) -> None:
+    articles = [Article(folder=folder, name=name) for name in ("guide.md", "other.md")]
+    good, bad = app.sync.enqueue_many(review, articles)
+    scene.run_until_idle()
+    findings = analyse(folder / "guide.md")
+    assert [task.payload for task in scene.tasks() if task.run_id == good] == [
+        findings.model_dump()
+    ]
+    approval = scene.approve("Publish guide.md?", comment="fine")
+    scene.reject("Publish other.md?", comment="dull")
+    scene.run_until_idle()
+    assert scene.output(good) == {
         "name": "guide.md",
-        "words": analyse(folder / "guide.md").words,
+        "words": findings.words,
         "reading_minutes": 1,
-        "approved_by": approved["created_by"],
+        "approved_by": approval.decided_by,
         "comment": "fine",
     }
-    assert (rejected["state"], rejected["error_code"]) == ("cancelled", "E-RUN-006")
+    assert (scene.run(bad)["state"], scene.run(bad)["error_code"]) == ("cancelled", "E-RUN-006")
 
 
-def _work(dsn: str, *looks: Callable[[], bool]) -> None:
-    """Run a worker until one look after the other has returned True."""
+def test_the_steps_before_the_approval_are_not_done_again(scene: Scene, folder: Path) -> None:
+    run_id = app.sync.enqueue(review, Article(folder=folder, name="guide.md"))
+    scene.run_until_idle()
+    (folder / "guide.md").unlink()
+    scene.approve()
+    scene.run_until_idle()
+    scene.assert_timeline(
+        run_id,
+        [
+            "run.created",
+            "run.started",
+            "step.completed analyse",
+            "step.completed proofread",
+            "task.requested findings",
+            "run.waiting",
+            "task.resolved findings",
+            "run.woken",
+            "run.started",
+            "step.completed publish",
+            "run.completed",
+        ],
+    )
 
-    async def work() -> None:
-        worker = Worker(app, dsn, concurrency=2)
-        working = asyncio.create_task(worker.run())
-        try:
-            async with asyncio.timeout(PATIENCE):
-                for look in looks:
-                    while not await asyncio.to_thread(look):  # noqa: ASYNC110 - asks a database
-                        await asyncio.sleep(0.01)
-        finally:
-            worker.stop()
-            await working
 
-    asyncio.run(work())
-
-
-def test_latency_is_counted_from_the_approval_to_the_next_start(
-    db: psycopg.Connection, dsn: str, folder: Path
-) -> None:
-    with Client(dsn) as client:
-        run_id = client.enqueue(review, Article(folder=folder, name="guide.md"), queue="editorial")
-
-        def approve() -> bool:
-            return all(client.approve(task["task_id"]) for task in client.inbox()) and bool(
-                client.runs(run_id=run_id)[0]["finished_at"]
-            )
-
-        _work(dsn, approve)
-        lines = {(e["type"], e["lease_no"]): e["at"] for e in client.timeline(run_id)}
-    started, resolved = lines["run.started", 2], lines["task.resolved", None]
-    row = db.execute(queries.LATENCY.encode()).fetchone()
-    assert row is not None
-    assert row[0] == 1
-    assert float(row[2]) == pytest.approx((started - resolved).total_seconds() * 1000)
+def test_latency_is_counted_from_the_approval_to_the_next_start(scene: Scene, folder: Path) -> None:
+    app.sync.enqueue(review, Article(folder=folder, name="guide.md"))
+    scene.time.set("2030-01-01T09:00:00Z")
+    scene.run_until_idle()
+    scene.approve()
+    scene.time.advance(seconds=2)
+    scene.run_until_idle()
+    with psycopg.connect(scene.dsn) as conn:
+        assert conn.execute(queries.LATENCY.encode()).fetchone() == (1, 2000.0, 2000)
 
 
 @pytest.mark.parametrize("has_psql", [True, False])

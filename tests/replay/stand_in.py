@@ -33,6 +33,9 @@ class Run:
         self.app.handler(name="h")(handler)
         self.input = value
         self.lease = lease
+        self.timeout = lease.pop("timeout", None)
+        self.deadline = lease.pop("deadline", None)
+        self.tags = lease.pop("tags", None)
         self.journal: dict[str, dict[str, Any]] = {}
         self.undos: dict[str, bool] = {}
         self.waits: dict[str, dict[str, Any]] = {}
@@ -101,14 +104,13 @@ class Run:
             "news": 0,
             "attempt": 0,
             "max_attempts": 3,
-            "timeout": None,
-            "deadline": None,
             "correlation_id": None,
-            "tags": None,
+            "tags": self.tags,
             "priority": 0,
             "journal": list(self.journal.values()),
         }
-        lease = Lease.from_json(given | self.lease)
+        lease = Lease.from_json(given | {"timeout": self.timeout, "deadline": self.deadline})
+        lease.more = self.lease
         end = await execute(lease, Context(lease, self), self.app.registry, self._threads)
         left = asyncio.all_tasks() - {asyncio.current_task()}
         assert not left, left

@@ -42,7 +42,9 @@ def roll_back(run: Run, to: str) -> None:
     void = keys[keys.index(to) :]
     run.lease = {
         "round": 1,
-        "undo": [run.journal.pop(k) | {"undo": run.undos.get(k, False)} for k in void[::-1]],
+        "undo": [
+            run.journal.pop(k) | {"undo": run.undos.get(k, False), "round": 0} for k in void[::-1]
+        ],
     }
 
 
@@ -59,7 +61,7 @@ def test_what_a_rollback_voids_is_undone_newest_first_and_then_done_again() -> N
     roll_back(run, "log")
     assert run.asks() == ["ok"]
     assert shop.undone == [{"paid": 2}, {"paid": 1}]
-    assert list(run.journal)[1:3] == ["undo/1/gather#1/1/charge", "undo/1/gather#1/0/charge"]
+    assert list(run.journal)[1:3] == ["undo/0/gather#1/1/charge", "undo/0/gather#1/0/charge"]
     assert run.emitted == [("booked", None)] * 2
     run.come("ok", decision())
     run.lease["undo"] = None

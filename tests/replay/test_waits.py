@@ -135,7 +135,7 @@ def test_a_form_without_an_answer_has_no_data() -> None:
         ({"title": "Other?"}, True),
         ({"assignee_role": "others"}, True),
         ({"quorum": 2}, True),
-        ({"not_requester": True}, True),
+        ({"not_requester": True}, False),
         ({"due_in": timedelta(hours=1)}, False),
         ({"policy": "timeout"}, False),
         ({"on_reject": "resume"}, False),
@@ -266,7 +266,6 @@ def test_a_handler_knows_what_the_database_said_of_its_run() -> None:
     feedback = {"comment": "shorter", "by": "ed", "round": 1}
     Run(
         handler,
-        project="p",
         round=1,
         feedback=feedback,
         deadline="2026-01-02T03:04:05+00:00",
@@ -275,7 +274,7 @@ def test_a_handler_knows_what_the_database_said_of_its_run() -> None:
         root_run_id="y",
     ).output()
     at = datetime.fromisoformat("2026-01-02T03:04:05+00:00")
-    assert told == ["p", 1, feedback, at, ["a"], 1, "x", False, True]
+    assert told == ["default", 1, feedback, at, ["a"], 1, "x", False, True]
 
 
 def test_progress_is_an_event() -> None:

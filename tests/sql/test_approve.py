@@ -222,11 +222,16 @@ def test_an_assignee_that_is_no_role_of_the_server_keeps_all_but_admins_out(
     assert connect(make_role("pgflow_admin")).approve(task_id)["action"] == "approved"
 
 
-def test_a_role_that_the_server_does_not_know_is_a_label(
+def test_of_a_role_that_the_server_does_not_know_the_application_says_who_has_it(
     engine: Engine, connect: Connect, make_role: MakeRole
 ) -> None:
     task_id = engine.task(engine.waiting({"key": "ok", "assignee_role": "the tall ones"}))
-    assert connect(make_role("pgflow_approver")).approve(task_id)["action"] == "approved"
+    with engine.refused("PF501", "as_user"):
+        connect(make_role("pgflow_approver")).approve(task_id, as_user="tom")
+    with engine.refused("PF501"):
+        connect(make_role("pgflow_approver")).approve(task_id)
+    decision = connect(make_role("pgflow_application")).approve(task_id, as_user="tom")
+    assert (decision["action"], decision["decided_by"]) == ("approved", "tom")
 
 
 def test_an_assignee_or_a_member_of_the_role_decides_where_both_are_named(

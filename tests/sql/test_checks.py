@@ -23,6 +23,8 @@ LIVE = {
     "waiting_waits_for_something": ("pending", "state = 'waiting_approval'"),
     "paused_has_a_reason": ("pending", "state = 'paused'"),
     "a_child_has_a_root": ("pending", "parent_run_id = run_id"),
+    "only_a_child_has_a_parent_key": ("pending", "parent_key = 'resize'"),
+    "only_who_waits_wakes": ("pending", "wake_at = now()"),
     "handler_is_at_most_200_characters": ("pending", "handler = repeat('x', 201)"),
     "input_is_at_most_8_mb": ("pending", "input = to_jsonb(repeat('x', 8388608))"),
 }

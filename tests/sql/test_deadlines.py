@@ -176,3 +176,20 @@ def test_hundreds_of_overdue_paused_runs_do_not_keep_the_others_from_expiring(
     for _ in range(3):
         engine.tick()
     assert engine.run(leases[-1].run_id)["error_code"] == "E-RUN-007"
+
+
+@pytest.mark.parametrize("first", ["cancel", "timeout"])
+def test_of_two_overdue_tasks_the_one_that_was_due_first_ends_the_run(
+    engine: Engine, first: str
+) -> None:
+    second = "cancel" if first == "timeout" else "timeout"
+    run_id = engine.waiting(
+        {"key": "a", "due_in": 60, "policy": second},
+        {"key": "b", "due_in": 30, "policy": first},
+        {"key": "c", "due_in": 90, "policy": second},
+    )
+    engine.later(minutes=2)
+    assert engine.tick()["expired"] == 1
+    assert engine.state(run_id) == {"cancel": "cancelled", "timeout": "timeout"}[first]
+    states = engine.rows("select state from pgflow.task where run_id = %s order by key", run_id)
+    assert [row["state"] for row in states] == ["cancelled", "expired", "cancelled"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from pgflow import gateway, protocol
+from pgflow import gateway, people, protocol
 from pgflow.gateway import Statement
 
 if TYPE_CHECKING:
@@ -29,7 +29,11 @@ def makers(module: ModuleType) -> Iterator[tuple[str, Maker]]:
             yield name, function
 
 
-MAKERS: dict[str, Maker] = {**dict(makers(gateway)), **dict(makers(protocol))}
+MAKERS: dict[str, Maker] = {
+    **dict(makers(gateway)),
+    **dict(makers(people)),
+    **dict(makers(protocol)),
+}
 
 
 def statement(maker: Maker) -> Statement[Any]:
@@ -81,7 +85,7 @@ def test_each_statement_names_what_its_parameters_bind(name: str) -> None:
 
 
 @fresh
-@pytest.mark.parametrize("name", [name for name in MAKERS if name != "ping"])
+@pytest.mark.parametrize("name", [name for name in MAKERS if name not in {"ping", "result"}])
 def test_each_is_named_as_its_twin_and_calls_it(engine: Engine, name: str) -> None:
     used = set(re.findall(r"pgflow\.(\w+)", statement(MAKERS[name]).sql.decode()))
     assert used <= {*functions(engine), *views(engine)}

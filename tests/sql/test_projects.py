@@ -72,6 +72,8 @@ def test_a_member_works_in_its_project(tenants: Tenants) -> None:
         ("timeline", "project_id"),
         ("inbox", "project"),
         ("task_history", "project"),
+        ("journal_entries", "project_id"),
+        ("tool_calls", "project_id"),
         ("queue_stats", "project_id"),
         ("worker_status", "project_id"),
     ],
@@ -101,7 +103,7 @@ def test_a_function_in_the_query_sees_no_row_of_another_project(tenants: Tenants
                 return true;
             end $$
         """)
-        for view in ("runs", "timeline", "inbox", "task_history"):
+        for view in ("runs", "timeline", "inbox", "task_history", "journal_entries", "tool_calls"):
             they.rows(f"select * from pgflow.{view} where pg_temp.seen(run_id)")
     they.conn.remove_notice_handler(notice)
     assert seen
@@ -116,8 +118,21 @@ PROJECT_CALLS: dict[str, dict[str, Any]] = {
     "resume": {"run_id": None},
     "retry": {"run_id": None},
     "emit": {"run_id": None, "type": "progress"},
+    "watch": {"run_id": None},
     "approve": {"task_id": None},
     "reject": {"task_id": None},
+    "answer": {"task_id": None, "data": Jsonb(1)},
+    "inject_input": {"run_id": None, "step": "title", "content": Jsonb(1)},
+    "claim_task": {"task_id": None},
+    "release_task": {"task_id": None},
+    "delegate": {"task_id": None, "assignee": "ann"},
+    "comment_task": {"task_id": None, "comment": "well"},
+    "signal": {"run_id": None, "name": "payment"},
+    "resolve_tool": {"run_id": None, "key": "transcode"},
+    "fail_tool": {"run_id": None, "key": "transcode", "error": "no"},
+    "fork": {"run_id": None, "step": "draft"},
+    "set_breakpoint": {"run_id": None, "step": "draft"},
+    "clear_breakpoint": {"run_id": None, "step": "draft"},
     "register_worker": {"worker_id": "w:1", "queues": ["default"], "concurrency": 1},
     "acquire": {"worker_id": "w:1", "queues": ["default"], "max_runs": 1},
     "beat": {"worker_id": "w:1"},
@@ -182,7 +197,7 @@ def test_every_verb_that_works_in_a_project_is_listed_here(engine: Engine) -> No
     assert {row["proname"] for row in rows} == listed
 
 
-@pytest.mark.parametrize("verb", ["cancel", "pause", "resume", "retry", "emit"])
+@pytest.mark.parametrize("verb", ["cancel", "pause", "resume", "retry", "emit", "watch"])
 @pytest.mark.parametrize("which", ["waiting", "finished"])
 def test_a_run_of_others_is_as_unknown_as_one_that_is_not_there(
     tenants: Tenants, verb: str, which: str

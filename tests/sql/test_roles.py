@@ -12,11 +12,18 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.parametrize("place", ["fresh"], indirect=True)
 
-ROLES = ["pgflow_reader", "pgflow_client", "pgflow_approver", "pgflow_worker", "pgflow_admin"]
+ROLES = [
+    "pgflow_reader",
+    "pgflow_client",
+    "pgflow_approver",
+    "pgflow_application",
+    "pgflow_worker",
+    "pgflow_admin",
+]
 
 # Which roles may call each public function. The call is one that does no harm and mostly fails.
 CLIENTS = {"pgflow_client", "pgflow_worker", "pgflow_admin"}
-APPROVERS = {"pgflow_approver", "pgflow_admin"}
+APPROVERS = {"pgflow_approver", "pgflow_application", "pgflow_admin"}
 WORKERS = {"pgflow_worker", "pgflow_admin"}
 ADMINS = {"pgflow_admin"}
 ID = "'01900000-0000-7000-8000-000000000000'"
@@ -24,6 +31,7 @@ CALLS = {
     "now": (set(ROLES), "now()"),
     "this_project": (set(ROLES), "this_project()"),
     "doctor": (set(ROLES), "doctor()"),
+    "watch": (set(ROLES), f"watch({ID})"),
     "enqueue": (CLIENTS, "enqueue('h')"),
     "enqueue_many": (CLIENTS, "enqueue_many('h', '{}')"),
     "cancel": (CLIENTS, f"cancel({ID})"),
@@ -31,8 +39,20 @@ CALLS = {
     "resume": (CLIENTS, f"resume({ID})"),
     "retry": (CLIENTS, f"retry({ID})"),
     "emit": (CLIENTS, f"emit({ID}, 'progress')"),
+    "signal": (CLIENTS, f"signal({ID}, 'payment')"),
+    "resolve_tool": (CLIENTS, f"resolve_tool({ID}, 'transcode')"),
+    "fail_tool": (CLIENTS, f"fail_tool({ID}, 'transcode', 'no')"),
+    "fork": (CLIENTS, f"fork({ID}, 'draft')"),
+    "set_breakpoint": (CLIENTS, f"set_breakpoint({ID}, 'draft')"),
+    "clear_breakpoint": (CLIENTS, f"clear_breakpoint({ID}, 'draft')"),
     "approve": (APPROVERS, f"approve({ID})"),
     "reject": (APPROVERS, f"reject({ID})"),
+    "answer": (APPROVERS, f"answer({ID}, '1')"),
+    "inject_input": (APPROVERS, f"inject_input({ID}, 'title', '1')"),
+    "claim_task": (APPROVERS, f"claim_task({ID})"),
+    "release_task": (APPROVERS, f"release_task({ID})"),
+    "delegate": (APPROVERS, f"delegate({ID}, 'ann')"),
+    "comment_task": (APPROVERS, f"comment_task({ID}, 'well')"),
     "register_worker": (WORKERS, "register_worker('w:1', '{default}', 1)"),
     "acquire": (WORKERS, "acquire('w:1', '{default}', 1)"),
     "beat": (WORKERS, "beat('w:1')"),
@@ -51,7 +71,16 @@ CALLS = {
     "pause_queue": (ADMINS, "pause_queue('nobody''s')"),
     "resume_queue": (ADMINS, "resume_queue('nobody''s')"),
 }
-VIEWS = ["runs", "timeline", "inbox", "task_history", "queue_stats", "worker_status"]
+VIEWS = [
+    "runs",
+    "timeline",
+    "inbox",
+    "task_history",
+    "journal_entries",
+    "tool_calls",
+    "queue_stats",
+    "worker_status",
+]
 WORDS = ["state", "move", "error_code", "refusal", "event_type", "task_policy"]
 # What the views call is called with the rights of whoever selects from them.
 HELPERS = {"_my_projects", "_sha256", "_test_now"}

@@ -9,6 +9,8 @@
 -- and then walks over every dead entry. So the state and the lease stand where neither an index nor
 -- a join can use them: as a hashed subplan behind an `or`. An index scan takes the ids in their
 -- order, which is the order of locks; a bitmap scan would go by place in the table.
+--
+-- Whoever calls it holds the runs' families (10_family), in which an end is passed on.
 create or replace function pgflow._end(
     p_project text, p_run_ids uuid[], p_lease_nos integer[], p_state text,
     p_outputs text[] default null, p_costs numeric[] default null, p_steps integer[] default null,
@@ -27,6 +29,9 @@ declare
     v_queues text[];
     v_has_tasks boolean;
     v_slotted boolean;
+    v_has_children boolean;
+    v_children uuid[];
+    v_watched uuid[];
 begin
     perform set_config('pgflow.ending', 'on', true);
     with gone as (
@@ -40,15 +45,17 @@ begin
     ),
     finished as (
         insert into pgflow.run_finished (
-            project_id, run_id, parent_run_id, root_run_id, retry_of, kind, handler, queue, state,
-            ended_from, priority, depth, attempt, max_attempts, lease_no, lease_event_no,
-            last_event_no, step_count, worker_id, created_at, run_at, deadline, first_started_at,
-            leased_at, finished_at, timeout, created_by, ended_by, correlation_id, idempotency_key,
+            project_id, run_id, parent_run_id, parent_key, root_run_id, retry_of, undo_of,
+            forked_from, kind, handler, queue, state, ended_from, priority, depth, attempt,
+            max_attempts, lease_no, lease_event_no, last_event_no, round, step_count, worker_id,
+            created_at, run_at, deadline, first_started_at, leased_at, finished_at, timeout,
+            created_by, ended_by, correlation_id, idempotency_key,
             error_code, error_detail, cost_usd, tags, input, output, last_error)
-        select g.project_id, g.run_id, g.parent_run_id, g.root_run_id, g.retry_of, g.kind,
-            g.handler, g.queue, p_state, g.state, g.priority, g.depth,
-            g.attempt + (p_state = 'failed' and g.state = 'running')::integer, g.max_attempts,
-            g.lease_no, g.lease_event_no, g.last_event_no + 1,
+        select g.project_id, g.run_id, g.parent_run_id, g.parent_key, g.root_run_id, g.retry_of,
+            g.undo_of, g.forked_from, g.kind, g.handler, g.queue, p_state, g.state, g.priority,
+            g.depth, g.attempt + (p_state = 'failed' and g.state = 'running')::integer,
+            g.max_attempts,
+            g.lease_no, g.lease_event_no, g.last_event_no + 1, g.round,
             g.step_count + pgflow._steps(w.steps), g.worker_id, g.created_at, g.run_at, g.deadline,
             g.first_started_at, g.leased_at, v_now, g.timeout, g.created_by, p_by, g.correlation_id,
             g.idempotency_key, p_code, left(p_detail, 8000),
@@ -60,10 +67,16 @@ begin
         join unnest(p_run_ids, p_outputs, p_costs, p_steps) as w (run_id, output, cost, steps)
           on w.run_id = g.run_id
     )
-    select array_agg(g.run_id), array_agg(g.lease_no), bool_or(g.has_tasks), bool_or(g.slotted)
-    into v_ended, v_leases, v_has_tasks, v_slotted
+    select array_agg(g.run_id), array_agg(g.lease_no), bool_or(g.has_tasks), bool_or(g.slotted),
+        bool_or(g.has_children),
+        array_agg(g.run_id) filter (where g.parent_key is not null),
+        array_agg(g.run_id) filter (where g.watched)
+    into v_ended, v_leases, v_has_tasks, v_slotted, v_has_children, v_children, v_watched
     from gone g;
     perform set_config('pgflow.ending', '', true);
+    if v_watched is not null then
+        perform pgflow._hint_watchers(p_project, v_watched);
+    end if;
     if v_has_tasks then
         update pgflow.task t set state = 'cancelled'
         where t.project_id = p_project and t.run_id = any (v_ended) and t.state = 'open';
@@ -78,6 +91,15 @@ begin
         )
         select array_agg(f.queue) into v_queues from freed f;
         perform pgflow._hint_queues(p_project, v_queues);
+    end if;
+    if v_has_children then
+        perform pgflow._end_children(p_project, v_ended);
+    end if;
+    if v_children is not null then
+        perform pgflow._tell_parents(p_project, v_children);
+    end if;
+    if p_state <> 'completed' and v_ended is not null then
+        perform pgflow._start_undoing(p_project, v_ended, p_state);
     end if;
     return coalesce(v_ended, '{}');
 end
@@ -236,6 +258,7 @@ begin
     perform pgflow._check_batch(complete.run_ids, complete.lease_nos,
         array[cardinality(complete.outputs),
         cardinality(complete.costs_usd), cardinality(complete.steps)]);
+    perform pgflow._lock_family(v_project, complete.run_ids);
     return query select c.* from pgflow._complete(v_project, complete.run_ids, complete.lease_nos,
         complete.outputs, complete.costs_usd, complete.steps) as c;
 end

@@ -5,21 +5,26 @@ revoke all on all tables in schema pgflow from public;
 
 grant usage on schema pgflow to pgflow_reader;
 grant select on
-    pgflow.runs, pgflow.timeline, pgflow.inbox, pgflow.task_history, pgflow.queue_stats,
+    pgflow.runs, pgflow.timeline, pgflow.inbox, pgflow.task_history, pgflow.journal_entries,
+    pgflow.tool_calls, pgflow.queue_stats,
     pgflow.worker_status, pgflow.state, pgflow.move, pgflow.error_code, pgflow.refusal,
     pgflow.event_type, pgflow.task_policy
 to pgflow_reader;
 grant execute on function
     pgflow._my_projects, pgflow._sha256, pgflow.now, pgflow._test_now, pgflow.this_project,
-    pgflow.doctor
+    pgflow.doctor, pgflow.watch
 to pgflow_reader;
 
 grant execute on function
     pgflow.enqueue, pgflow.enqueue_many, pgflow.cancel, pgflow.pause, pgflow.resume, pgflow.retry,
-    pgflow.emit
+    pgflow.emit, pgflow.signal, pgflow.resolve_tool, pgflow.fail_tool, pgflow.fork,
+    pgflow.set_breakpoint, pgflow.clear_breakpoint
 to pgflow_client;
 
-grant execute on function pgflow.approve, pgflow.reject to pgflow_approver;
+grant execute on function
+    pgflow.approve, pgflow.reject, pgflow.answer, pgflow.inject_input, pgflow.claim_task,
+    pgflow.release_task, pgflow.delegate, pgflow.comment_task
+to pgflow_approver;
 
 grant execute on function
     pgflow.register_worker, pgflow.acquire, pgflow.beat, pgflow.complete, pgflow.fail, pgflow.park,

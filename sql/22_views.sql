@@ -9,12 +9,14 @@ from (
     select r.project_id, r.run_id, r.handler, r.queue, r.state, r.priority,
         r.attempt as attempt_count, r.max_attempts, r.lease_no, r.worker_id,
         null::text as last_worker_id, b.beat_at + q.lease_ttl as lease_until,
-        b.beat_at as heartbeat_at, r.pause_reason, r.waits_for, r.created_at, r.run_at,
+        b.beat_at as heartbeat_at, r.pause_reason, r.round, r.breakpoints, r.feedback, r.waits_for,
+        r.created_at, r.run_at,
         r.first_started_at, r.leased_at as started_at, null::timestamptz as finished_at, r.timeout,
         r.deadline, null::text as error_code, null::text as error_detail, r.last_error, r.input,
         encode(pgflow._sha256(r.input), 'hex') as input_sha256, null::jsonb as output,
         null::text as output_sha256, r.cost_usd, r.step_count, r.tags, r.idempotency_key,
-        coalesce(r.correlation_id, r.run_id::text) as correlation_id, r.retry_of, r.parent_run_id,
+        coalesce(r.correlation_id, r.run_id::text) as correlation_id, r.retry_of, r.undo_of,
+        r.forked_from, r.parent_run_id, r.parent_key,
         coalesce(r.root_run_id, r.run_id) as root_run_id, r.kind, r.created_by,
         null::text as ended_by
     from pgflow.run r
@@ -23,12 +25,14 @@ from (
     left join pgflow.worker_beat b on b.project_id = r.project_id and b.worker_id = r.worker_id
     union all
     select f.project_id, f.run_id, f.handler, f.queue, f.state, f.priority, f.attempt,
-        f.max_attempts, f.lease_no, null, f.worker_id, null, null, null, null, f.created_at,
+        f.max_attempts, f.lease_no, null, f.worker_id, null, null, null, f.round, null, null, null,
+        f.created_at,
         f.run_at, f.first_started_at, f.leased_at, f.finished_at, f.timeout, f.deadline,
         f.error_code, f.error_detail, f.last_error, f.input, encode(pgflow._sha256(f.input), 'hex'),
         f.output, encode(pgflow._sha256(f.output), 'hex'), f.cost_usd, f.step_count, f.tags,
-        f.idempotency_key, coalesce(f.correlation_id, f.run_id::text), f.retry_of, f.parent_run_id,
-        coalesce(f.root_run_id, f.run_id), f.kind, f.created_by, f.ended_by
+        f.idempotency_key, coalesce(f.correlation_id, f.run_id::text), f.retry_of, f.undo_of,
+        f.forked_from, f.parent_run_id, f.parent_key, coalesce(f.root_run_id, f.run_id), f.kind,
+        f.created_by, f.ended_by
     from pgflow.run_finished f
 ) u
 where u.project_id = any ((select pgflow._my_projects())::text[]);
@@ -117,7 +121,12 @@ line as not materialized (
     select j.project_id, j.run_id, j.event_no, 'step.completed', j.at, 'pgflow', null, j.lease_no,
         j.attempt, j.key, null, null
     from pgflow.journal j
-    where j.event_no is not null
+    where j.kind = 'step' and j.event_no > 0
+    union all
+    select v.project_id, v.run_id, v.event_no, 'step.completed', v.at, 'pgflow', null, v.lease_no,
+        v.attempt, v.key, jsonb_build_object('voided_round', v.round), null
+    from pgflow.journal_voided v
+    where v.kind = 'step' and v.event_no > 0 and not v.replaced
 )
 select l.project_id, l.run_id, l.event_no, l.type, l.at, l.by, l.worker_id, l.lease_no, l.attempt,
     l.step, l.payload, l.key, coalesce(a.correlation_id, a.run_id::text) as correlation_id
@@ -140,29 +149,47 @@ comment on column pgflow.timeline.step is 'The key of the step.';
 comment on column pgflow.timeline.key is 'The idempotency key that emit was given.';
 
 create or replace view pgflow.inbox with (security_barrier) as
-select t.project_id as project, t.task_id, t.run_id, r.handler, t.key as step, t.kind, t.title,
-t.payload,
-    t.assignee, t.assignee_role, t.requested_by, t.created_at, t.due_at, t.policy, t.state
+select t.task_id, t.project_id as project, t.run_id, r.handler, t.key as step, t.round, t.kind,
+    t.title, t.payload, t.form as form_schema, t.assignee_role, t.assignee, t.claimed_by,
+    t.requested_by, t.created_at, t.due_at, t.policy, t.escalate_to, t.quorum, t.quorum_of,
+    (select count(*) from pgflow.vote v
+     where v.project_id = t.project_id and v.task_id = t.task_id) as votes,
+    t.replaces, t.state
 from pgflow.task t
 join pgflow.run r using (project_id, run_id)
 where t.state = 'open' and t.project_id = any ((select pgflow._my_projects())::text[]);
 comment on view pgflow.inbox is
-    'The open tasks. Decide with pgflow.approve(task_id, comment) or pgflow.reject.';
+    'The open tasks. Decide with pgflow.approve(task_id, comment), pgflow.reject or, for what is '
+    'no approval, pgflow.answer(task_id, data).';
 comment on column pgflow.inbox.step is 'The key under which the handler asked.';
+comment on column pgflow.inbox.round is 'How often the run was rolled back before.';
 comment on column pgflow.inbox.payload is 'What the person is to look at.';
-comment on column pgflow.inbox.assignee is 'A database role or login; only it decides.';
+comment on column pgflow.inbox.form_schema is 'What an answer has to fit.';
+comment on column pgflow.inbox.assignee is 'Whoever may decide it: a role, a login or a user.';
 comment on column pgflow.inbox.assignee_role is
-    'If a database role of that name exists, only its members decide; else a label.';
-comment on column pgflow.inbox.requested_by is 'The actor that enqueued the run.';
+    'If a database role of that name exists, its members decide; else whom the application names.';
+comment on column pgflow.inbox.claimed_by is 'Who works on it; others wait.';
+comment on column pgflow.inbox.requested_by is 'The actor that enqueued the run, or whom it named.';
 comment on column pgflow.inbox.due_at is 'After this it can no longer be decided.';
 comment on column pgflow.inbox.policy is
     'What happens to the run then; table task_policy explains it.';
+comment on column pgflow.inbox.quorum is 'So many have to approve.';
+comment on column pgflow.inbox.quorum_of is 'So many are asked; null: one rejection rejects.';
+comment on column pgflow.inbox.votes is 'How many have voted.';
+comment on column pgflow.inbox.replaces is
+    'The task that stood here before something else was asked.';
 
 create or replace view pgflow.task_history with (security_barrier) as
-select t.project_id as project, t.task_id, t.run_id, t.key as step, t.kind, t.title, t.payload,
-    encode(t.payload_sha256, 'hex') as payload_sha256, t.assignee, t.assignee_role, t.requested_by,
-    t.created_at, t.due_at, t.policy, t.state, t.decided_at, t.decided_by, t.decided_login,
-    t.comment, t.data
+select t.task_id, t.project_id as project, t.run_id, t.key as step, t.round, t.kind, t.title,
+    t.payload, encode(t.payload_sha256, 'hex') as payload_sha256,
+    encode(t.request_sha256, 'hex') as request_sha256, t.form as form_schema, t.assignee_role,
+    t.assignee, t.requested_by, t.created_at, t.due_at, t.policy, t.quorum, t.quorum_of, t.state,
+    t.decided_at, t.decided_by, t.decided_login, t.comment, t.data,
+    (select jsonb_agg(jsonb_build_object('voter', v.voter, 'login', v.login, 'action', v.action,
+         'comment', v.comment, 'at', v.at) order by v.at)
+     from pgflow.vote v
+     where v.project_id = t.project_id and v.task_id = t.task_id) as votes,
+    t.replaces, t.voided_at
 from pgflow.task t
 where t.state <> 'open' and t.project_id = any ((select pgflow._my_projects())::text[]);
 comment on view pgflow.task_history is
@@ -171,13 +198,63 @@ comment on column pgflow.task_history.step is 'The key under which the handler a
 comment on column pgflow.task_history.payload is 'What the person was shown.';
 comment on column pgflow.task_history.payload_sha256 is
     'Hex SHA-256 of the database''s text of the payload.';
+comment on column pgflow.task_history.request_sha256 is
+    'Hex SHA-256 of all that was asked, but for the due time.';
 comment on column pgflow.task_history.state is
-    'approved, rejected, expired, or cancelled: its run ended before.';
+    'approved, rejected, answered, expired, or cancelled: closed undecided.';
 comment on column pgflow.task_history.decided_by is
-    'The actor: the role set with set role, else the login.';
+    'The actor: the user that an application named, else the role set with set role, else the '
+    'login.';
 comment on column pgflow.task_history.decided_login is
     'The login of the session in which it was decided.';
-comment on column pgflow.task_history.data is 'The value that approve was given as decision.';
+comment on column pgflow.task_history.data is 'The answer, or what approve was given as decision.';
+comment on column pgflow.task_history.voided_at is
+    'Since when the decision counts no more: the run was rolled back or asked for something else.';
+
+create or replace view pgflow.journal_entries with (security_barrier) as
+select e.project_id, e.run_id, e.round, e.key, e.kind, e.event_no, e.at, e.value, e.voided
+from (
+    select j.project_id, j.run_id, null::integer as round, j.key, j.kind, j.event_no, j.at,
+        j.value, false as voided
+    from pgflow.journal j
+    union all
+    select v.project_id, v.run_id, v.round, v.key, v.kind, v.event_no, v.at, v.value, true
+    from pgflow.journal_voided v
+) e
+where e.project_id = any ((select pgflow._my_projects())::text[]);
+comment on view pgflow.journal_entries is
+    'What each run has learned, and what of it was voided. Select by run_id, order by event_no.';
+comment on column pgflow.journal_entries.round is
+    'For voided entries, the round in which they counted.';
+comment on column pgflow.journal_entries.key is
+    'What rollback_to, fork and set_breakpoint name.';
+comment on column pgflow.journal_entries.event_no is
+    'The order; that of the timeline, negative where it was copied from another run.';
+
+create or replace view pgflow.tool_calls with (security_barrier) as
+select q.project_id, q.run_id, q.payload ->> 'key' as key, q.payload ->> 'tool' as tool,
+    q.payload -> 'arguments' as arguments, q.payload ->> 'arguments_sha256' as arguments_sha256,
+    q.at as requested_at, a.at as answered_at,
+    case a.type when 'tool.resolved' then 'resolved' when 'tool.failed' then 'failed'
+                when 'wait.timed_out' then 'timeout' else 'open' end as status,
+    a.payload ->> 'result_sha256' as result_sha256, a.payload ->> 'error_code' as error_code,
+    a.payload ->> 'error' as error, (a.payload ->> 'latency_ms')::bigint as latency_ms
+from pgflow.event q
+left join lateral (
+    select e.type, e.at, e.payload from pgflow.event e
+    where e.project_id = q.project_id and e.run_id = q.run_id and e.event_no > q.event_no
+      and e.type in ('tool.resolved', 'tool.failed', 'wait.timed_out')
+      and e.payload ->> 'key' = q.payload ->> 'key'
+    order by e.event_no
+    limit 1
+) a on true
+where q.type = 'tool.requested' and q.project_id = any ((select pgflow._my_projects())::text[]);
+comment on view pgflow.tool_calls is
+    'Each request of a tool with what came of it. resolve_tool(run_id, key, result) answers an '
+    'open one.';
+comment on column pgflow.tool_calls.status is
+    'open, resolved, failed (it may be requested again), timeout. Open ones of finished runs were '
+    'given up.';
 
 create or replace view pgflow.queue_stats with (security_barrier) as
 select q.project_id, q.queue, q.paused_at, q.max_concurrent, q.lease_ttl, q.max_attempts, q.timeout,

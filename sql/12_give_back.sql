@@ -231,6 +231,7 @@ begin
     if found then
         perform pgflow._refuse_value('error_codes', 'codes of table pgflow.error_code', v_unknown);
     end if;
+    perform pgflow._lock_family(v_project, fail.run_ids);
     for v_given in
         select g.* from unnest(fail.run_ids, fail.lease_nos, fail.error_codes, fail.error_details,
                                fail.errors, fail.retries, fail.costs_usd, fail.steps)

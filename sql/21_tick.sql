@@ -12,6 +12,8 @@ as $$
          where r.project_id = p_project and r.state = 'scheduled' and r.run_at > p_after),
         (select min(r.deadline) from pgflow.run r
          where r.project_id = p_project and r.deadline > p_after),
+        (select min(r.wake_at) from pgflow.run r
+         where r.project_id = p_project and r.wake_at > p_after),
         (select min(t.due_at) from pgflow.task t
          where t.project_id = p_project and t.state = 'open' and t.due_at > p_after))
 $$;
@@ -35,7 +37,8 @@ declare
 begin
     with promoted as (
         update pgflow.run r
-        set state = 'pending', seq = u.seq, lane = case when r.attempt > 0 then 0 else r.lane end
+        set state = 'pending', seq = u.seq,
+            lane = case when r.first_started_at is null then r.lane else 0 end
         from unnest(v_run_ids, v_seqs) as u (run_id, seq)
         where r.project_id = p_project and r.run_id = u.run_id
         returning r.queue
@@ -93,6 +96,8 @@ begin
             limit 500
             for update of r skip locked
         loop
+            v_run := pgflow._try_lock_family(v_run);
+            continue when v_run.state is distinct from 'running';
             v_reaped := v_reaped || pgflow._take_back(v_run, p_now);
         end loop;
         -- A worker that has been dead for a day, and whose runs are all taken back, is forgotten.
@@ -113,6 +118,8 @@ begin
         limit 500
         for update of r skip locked
     loop
+        v_run := pgflow._try_lock_family(v_run);
+        continue when v_run.state is distinct from 'running';
         v_reaped := v_reaped || pgflow._take_back(v_run, p_now);
     end loop;
     -- An acquire that was under way when its worker stopped may have left these.
@@ -178,19 +185,23 @@ begin
         limit 500
         for update skip locked
     loop
+        v_run := pgflow._try_lock_family(v_run);
+        continue when v_run.run_id is null;
         perform pgflow._end_from_outside(v_run, 'timeout', 'E-RUN-003',
             format('deadline %s passed while %s', v_run.deadline, v_run.state));
         v_expired := v_expired + 1;
     end loop;
-    for v_task in
-        -- A paused run is left alone until it is resumed, and so is one that no longer waits for
-        -- this.
-        select t.* from pgflow.task t
-        join pgflow.run r on r.project_id = p_project and r.run_id = t.run_id
-        where t.project_id = p_project and t.state = 'open' and t.due_at <= p_now
-          and r.state <> 'paused' and t.key = any (r.waits_for)
-        order by t.run_id
+    for v_run in
+        select r.* from pgflow.run r
+        where r.project_id = p_project and r.wake_at <= p_now and r.state <> 'paused'
+        order by r.run_id
         limit 500
+        for update skip locked
+    loop
+        v_expired := v_expired + pgflow._time_out(v_run, p_now);
+    end loop;
+    for v_task in
+        select t.* from pgflow._due_tasks(p_project, p_now) as t
     loop
         v_expired := v_expired + pgflow._expire_task(v_task, p_now);
     end loop;
@@ -198,7 +209,24 @@ begin
 end
 $$;
 comment on function pgflow._expire is
-    'Ends runs whose deadline, or whose task''s due time, has passed; returns how many.';
+    'Sees to the runs whose deadline, and the waits and tasks whose due time, has passed; returns '
+    'how many.';
+
+-- A paused run is left alone until it is resumed, and so is one that no longer waits for this. Of a
+-- run's tasks the one that was due first says how the run ends.
+create or replace function pgflow._due_tasks(p_project text, p_now timestamptz)
+returns setof pgflow.task
+language sql
+stable
+as $$
+    select t.* from pgflow.task t
+    join pgflow.run r on r.project_id = p_project and r.run_id = t.run_id
+    where t.project_id = p_project and t.state = 'open' and t.due_at <= p_now
+      and r.state <> 'paused' and t.key = any (r.waits_for)
+    order by t.run_id, t.due_at, t.key
+    limit 500
+$$;
+comment on function pgflow._due_tasks is 'Open tasks whose due time has passed.';
 
 create or replace function pgflow._expire_task(p_task pgflow.task, p_now timestamptz)
 returns integer
@@ -206,6 +234,7 @@ language plpgsql
 as $$
 declare
     v_run pgflow.run;
+    v_task pgflow.task;
 begin
     select r.* into v_run from pgflow.run r
     where r.project_id = p_task.project_id and r.run_id = p_task.run_id
@@ -214,24 +243,83 @@ begin
     if not found then
         return 0;
     end if;
-    update pgflow.task t set state = 'expired'
-    where t.project_id = p_task.project_id and t.task_id = p_task.task_id and t.state = 'open';
-    if not found then
+    v_run := pgflow._try_lock_family(v_run);
+    if v_run.run_id is null then
         return 0;
     end if;
-    perform pgflow._event(v_run, v_run.last_event_no + 1, 'task.expired', p_now,
-        jsonb_build_object('task_id', p_task.task_id, 'key', p_task.key, 'policy', p_task.policy));
-    update pgflow.run r set last_event_no = r.last_event_no + 1
-    where r.project_id = v_run.project_id and r.run_id = v_run.run_id;
-    perform pgflow._end_from_outside(v_run,
-        case p_task.policy when 'timeout' then 'timeout' else 'cancelled' end, 'E-RUN-007',
-        format('%s: nobody decided before %s', p_task.title, p_task.due_at));
+    select t.* into v_task from pgflow.task t
+    where t.project_id = p_task.project_id and t.task_id = p_task.task_id and t.state = 'open'
+      and t.due_at <= p_now
+    for update;
+    if not found then
+        return 0;
+    elsif v_task.policy = 'escalate' then
+        perform pgflow._escalate(v_run, v_task, p_now);
+        return 1;
+    end if;
+    update pgflow.task t set state = 'expired'
+    where t.project_id = v_task.project_id and t.task_id = v_task.task_id
+    returning t.* into v_task;
+    perform pgflow._after_expiry(v_run, v_task, p_now);
     return 1;
 end
 $$;
 comment on function pgflow._expire_task is
-    'Expires an open task and ends its run as the policy says; 0 if the run is locked or gone, or '
+    'Does what an open task''s policy says for its due time; 0 if the run is locked or gone, or '
     'doesn''t wait for it.';
+
+create or replace function pgflow._after_expiry(
+    p_run pgflow.run, p_task pgflow.task, p_now timestamptz
+)
+returns void
+language plpgsql
+as $$
+declare
+    v_payload jsonb := jsonb_build_object('task_id', p_task.task_id, 'key', p_task.key,
+        'policy', p_task.policy);
+begin
+    if p_task.policy = 'approve' or p_task.policy = 'reject' and p_task.on_reject = 'resume' then
+        perform pgflow._resolve(p_run, p_now, p_task.key, p_task.kind,
+            pgflow._answer_of(p_task, p_task.policy = 'approve'), 'task.expired', v_payload, true,
+            p_task.digest);
+        return;
+    end if;
+    perform pgflow._event(p_run, p_run.last_event_no + 1, 'task.expired', p_now, v_payload);
+    update pgflow.run r set last_event_no = r.last_event_no + 1
+    where r.project_id = p_run.project_id and r.run_id = p_run.run_id;
+    if p_task.policy = 'reject' then
+        perform pgflow._end_rejected(p_run, p_task);
+    else
+        perform pgflow._end_from_outside(p_run,
+            case p_task.policy when 'timeout' then 'timeout' else 'cancelled' end, 'E-RUN-007',
+            format('%s: nobody decided before %s', p_task.title, p_task.due_at));
+    end if;
+end
+$$;
+comment on function pgflow._after_expiry is
+    'Does to the run what the policy of its expired task says. Never called a rejection.';
+
+create or replace function pgflow._escalate(
+    p_run pgflow.run, p_task pgflow.task, p_now timestamptz
+)
+returns void
+language plpgsql
+as $$
+begin
+    update pgflow.task t
+    set assignee = null, assignee_role = t.escalate_to, claimed_by = null,
+        due_at = p_now + t.escalate_in, policy = 'cancel'
+    where t.project_id = p_task.project_id and t.task_id = p_task.task_id;
+    update pgflow.run r set last_event_no = r.last_event_no + 1
+    where r.project_id = p_run.project_id and r.run_id = p_run.run_id;
+    perform pgflow._event(p_run, p_run.last_event_no + 1, 'task.escalated', p_now,
+        jsonb_build_object('task_id', p_task.task_id, 'key', p_task.key,
+            'from', coalesce(p_task.assignee, p_task.assignee_role),
+            'to', p_task.escalate_to, 'due_at', p_now + p_task.escalate_in));
+end
+$$;
+comment on function pgflow._escalate is
+    'Hands a task to the role that its policy names, with a new due time, at which it cancels.';
 
 -- The lock is held for this transaction only; whoever doesn't get it has nothing to do.
 create or replace function pgflow._tick(
@@ -255,10 +343,10 @@ begin
         select from pgflow.run r
         where r.project_id = p_project and r.deadline <= p_now
         union all
-        select from pgflow.task t
-        join pgflow.run r on r.project_id = p_project and r.run_id = t.run_id
-        where t.project_id = p_project and t.state = 'open' and t.due_at <= p_now
-          and r.state <> 'paused' and t.key = any (r.waits_for)
+        select from pgflow.run r
+        where r.project_id = p_project and r.wake_at <= p_now and r.state <> 'paused'
+        union all
+        select from pgflow._due_tasks(p_project, p_now)
     ) then
         update pgflow.tick t set last_at = p_now
         where t.project_id = p_project and t.last_at < p_now - interval '1 second';

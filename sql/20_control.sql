@@ -26,7 +26,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_project text := pgflow._enter_project(cancel.project);
-    v_run pgflow.run := pgflow._locked(v_project, cancel.run_id);
+    v_run pgflow.run := pgflow._locked_to_end(v_project, cancel.run_id);
 begin
     if v_run.run_id is null then
         return pgflow._finished_state(v_project, cancel.run_id);
@@ -78,7 +78,10 @@ declare
     v_project text := pgflow._enter_project(pause.project);
     v_run pgflow.run := pgflow._locked(v_project, pause.run_id);
 begin
-    if v_run.run_id is null then
+    if pause.reason in ('interrupt', 'before', 'after') then
+        perform pgflow._refuse_value('reason',
+            'none of the engine''s own: interrupt, before, after', pause.reason);
+    elsif v_run.run_id is null then
         perform pgflow._refuse_gone(v_project, pause.run_id, 'be paused');
     elsif v_run.state = 'paused' then
         return 'paused';
@@ -93,8 +96,82 @@ end
 $$;
 comment on function pgflow.pause is
     'Pauses a live run; a running handler is interrupted without using an attempt. Again is a '
-    'no-op. What arrives meanwhile is kept for resume. Returns the state. Raises PF102, PF202, '
-    'PF502.';
+    'no-op. What arrives meanwhile is kept for resume. Returns the state. Raises PF101, PF102, '
+    'PF202, PF502.';
+
+create or replace function pgflow._check_command(p_command jsonb)
+returns void
+language plpgsql
+as $$
+begin
+    if p_command is null or not (
+        p_command = '{"continue": true}'
+        or p_command ? 'resume' and p_command - 'resume' - 'key' = '{}'
+        or p_command ? 'update' and p_command - 'update' = '{}'
+    ) then
+        perform pgflow._refuse_value('command',
+            '{"continue": true}, {"resume": value}, {"resume": value, "key": key} or '
+            '{"update": {key: value}}', p_command::text);
+    end if;
+end
+$$;
+comment on function pgflow._check_command is 'Refuses (PF101) what resume cannot do.';
+
+-- An interrupt or a breakpoint is a task: to go on is to answer it.
+create or replace function pgflow._pass(p_run pgflow.run, p_now timestamptz, p_command jsonb)
+returns void
+language plpgsql
+as $$
+declare
+    v_task pgflow.task;
+    v_keys text[] := array(
+        select t.key from pgflow.task t
+        where t.project_id = p_run.project_id and t.run_id = p_run.run_id and t.state = 'open'
+          and t.kind = any (case when p_command ? 'resume' then '{interrupt}'
+                                 else '{interrupt,breakpoint}' end::text[])
+          and t.key = coalesce(p_command ->> 'key', t.key)
+        order by t.key);
+begin
+    if p_command ? 'resume' and cardinality(v_keys) <> 1 then
+        perform pgflow._refuse_value('command.key', 'the key of one open interrupt: '
+            || coalesce((select string_agg(t.key, ', ') from pgflow.task t
+                where t.project_id = p_run.project_id and t.run_id = p_run.run_id
+                  and t.state = 'open' and t.kind = 'interrupt'), 'there is none'),
+            p_command ->> 'key');
+    end if;
+    for v_task in
+        update pgflow.task t
+        set state = 'answered', decided_at = p_now, decided_by = pgflow._actor(),
+            decided_login = session_user, data = p_command -> 'resume'
+        where t.project_id = p_run.project_id and t.run_id = p_run.run_id and t.state = 'open'
+          and t.key = any (v_keys)
+        returning t.*
+    loop
+        perform pgflow._after_decision(pgflow._locked(p_run.project_id, p_run.run_id), p_now,
+            v_task, null);
+    end loop;
+end
+$$;
+comment on function pgflow._pass is
+    'Has a run go on that was interrupted or stopped at a breakpoint. The caller holds it.';
+
+create or replace function pgflow._state_waited_in(p_run pgflow.run)
+returns text
+language plpgsql
+as $$
+begin
+    if exists (select from pgflow.task t
+               where t.project_id = p_run.project_id and t.run_id = p_run.run_id
+                 and t.state = 'open' and t.key = any (p_run.waits_for)) then
+        return 'waiting_approval';
+    end if;
+    return pgflow._state_of_wait(coalesce((
+        select jsonb_agg(w) from jsonb_array_elements(p_run.waits) as w
+        where w ->> 'kind' = 'tool' and w ->> 'key' = any (p_run.waits_for)), '[]'));
+end
+$$;
+comment on function pgflow._state_waited_in is
+    'The state in which a paused run waits for what is still missing.';
 
 create or replace function pgflow.resume(
     run_id uuid, command jsonb default '{"continue": true}', project text default null
@@ -108,38 +185,80 @@ declare
     v_project text := pgflow._enter_project(resume.project);
     v_now timestamptz := pgflow.now();
     v_run pgflow.run := pgflow._locked(v_project, resume.run_id);
+begin
+    perform pgflow._check_command(resume.command);
+    if v_run.run_id is null then
+        perform pgflow._refuse_gone(v_project, resume.run_id, 'be resumed');
+    elsif v_run.state <> 'paused' or resume.command ? 'resume'
+        and not pgflow._stands_still(v_run) then
+        if resume.command <> '{"continue": true}' then
+            perform pgflow._refuse('PF204', format('run %s is %s and waits for no such command',
+                resume.run_id, v_run.state),
+                format('pause_reason: %s', coalesce(v_run.pause_reason, '-')),
+                'A value is for a run that was interrupted, an update for one that is paused.',
+                'command');
+        end if;
+        return v_run.state;
+    end if;
+    if resume.command ? 'update' then
+        v_run := pgflow._update_entries(v_run, v_now, resume.command -> 'update');
+    end if;
+    if pgflow._stands_still(v_run) then
+        perform pgflow._pass(v_run, v_now, resume.command);
+    else
+        perform pgflow._go_on(v_run, v_now);
+    end if;
+    return coalesce((select r.state from pgflow.run r
+                     where r.project_id = v_project and r.run_id = resume.run_id),
+        pgflow._finished_state(v_project, resume.run_id));
+end
+$$;
+comment on function pgflow.resume is
+    'Resumes a paused run: what it waits for is looked at anew, what arrived meanwhile counts. '
+    'command: {"continue": true}; {"resume": value} is what an interrupted call returns (with '
+    '"key" where there are several); {"update": {key: value}} replaces journal entries first. '
+    'Without a value, on a run that is not paused a no-op. Returns the state. Example: select '
+    'pgflow.resume(''...'', ''{"resume": 42}''). Raises PF101, PF102, PF105, PF202, PF204, PF502.';
+
+-- paused -> pending, scheduled or waiting_*.
+create or replace function pgflow._go_on(p_run pgflow.run, p_now timestamptz)
+returns void
+language plpgsql
+as $$
+declare
+    v_run pgflow.run := p_run;
     v_state text := 'pending';
     v_seq bigint;
 begin
-    if resume.command is distinct from '{"continue": true}' then
-        perform pgflow._refuse_value('command', '{"continue": true}', resume.command::text);
-    elsif v_run.run_id is null then
-        perform pgflow._refuse_gone(v_project, resume.run_id, 'be resumed');
-    elsif v_run.state <> 'paused' then
-        return v_run.state;
-    end if;
     if v_run.waits_for is not null
-       and not pgflow._is_satisfied(v_project, v_run.run_id, v_run.waits_for, v_run.wait_any) then
-        v_state := 'waiting_approval';
-    elsif v_run.waits_for is null and v_run.run_at > v_now then
+       and not pgflow._is_satisfied(v_run.project_id, v_run.run_id, v_run.waits_for, v_run.wait_any)
+    then
+        v_state := pgflow._state_waited_in(v_run);
+    elsif v_run.waits_for is null and v_run.run_at > p_now then
         v_state := 'scheduled';
     else
         v_seq := nextval('pgflow.run_seq');
     end if;
-    perform pgflow._event(v_run, v_run.last_event_no + 1, 'run.resumed', v_now,
-        jsonb_build_object('to', v_state));
     update pgflow.run r
-    set state = v_state, pause_reason = null, last_event_no = r.last_event_no + 1,
-        seq = coalesce(v_seq, r.seq), lane = case when v_seq is null then r.lane else 0 end,
-        waits_for = case when v_state = 'waiting_approval' then r.waits_for end
-    where r.project_id = v_project and r.run_id = resume.run_id;
-    perform pgflow._hint_work(v_project, v_run.queue);
-    return v_state;
+    set state = v_state, pause_reason = null, seq = coalesce(v_seq, r.seq),
+        lane = case when v_seq is null then r.lane else 0 end,
+        waits_for = case when v_state like 'waiting%' then r.waits_for end,
+        wait_any = r.wait_any and v_state like 'waiting%',
+        wake_at = case when v_state like 'waiting%' then r.wake_at end,
+        last_event_no = r.last_event_no + 1
+    where r.project_id = v_run.project_id and r.run_id = v_run.run_id
+    returning r.* into v_run;
+    perform pgflow._event(v_run, v_run.last_event_no, 'run.resumed', p_now,
+        jsonb_build_object('to', v_state));
+    if v_state = 'pending' then
+        perform pgflow._hint_work(v_run.project_id, v_run.queue);
+    elsif v_run.wake_at <= p_now then
+        perform pgflow._time_out(v_run, p_now);
+    end if;
 end
 $$;
-comment on function pgflow.resume is
-    'Lets a paused run go on: to pending, or back to what it waits for if that has not come. On a'
-    ' run that is not paused a no-op. Returns the state. Raises PF101, PF102, PF202, PF502.';
+comment on function pgflow._go_on is
+    'Has a run go on that somebody paused. The caller holds it.';
 
 create or replace function pgflow.retry(run_id uuid, project text default null)
 returns uuid

@@ -1,0 +1,157 @@
+"""How to wait for a run: what to ask next, and how long to sleep. No input or output.
+
+Each wait is a generator of steps. Whoever carries them out, a sync client or an async one, executes
+each Ask and sends back what it brought, or throws what it raised; sleeps through each Nap, unless
+woken by a hint; and hands everything else to the caller.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import psycopg
+
+from pgflow import gateway, protocol
+from pgflow._link import AGAIN
+from pgflow.errors import BadRequest, ResultTimeout, ServerUnreachable, UnknownRun
+from pgflow.gateway import RunId, Statement
+from pgflow.models import ENDS, Event, Result
+
+T = TypeVar("T")
+Until = Literal["finished", "paused"]
+
+# Seconds between looks while hints come: only for a hint that got lost.
+_HINTED = 5.0
+# Without hints: the first nap and the longest.
+_FIRST, _LONGEST = 0.02, 0.5
+_PAGE = 500
+_FIELDS = (
+    *("run_id", "event_no", "type", "key", "payload", "at", "by"),
+    *("step", "attempt", "lease_no", "worker_id"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A statement to execute; `patience` is how many seconds to wait for a connection."""
+
+    statement: Statement[Any]
+    patience: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Nap:
+    """Seconds to sleep while hints come, and while none do; the answer is whether one woke us."""
+
+    hinted: float
+    unhinted: float
+
+
+Steps = Generator[Ask | Nap | T, Any, None]
+LOST = (ServerUnreachable, psycopg.Error)
+
+
+def advance(
+    steps: Steps[T], reply: object = None, error: Exception | None = None
+) -> Ask | Nap | T | None:
+    """Return the next step; None is the end."""
+    try:
+        return steps.send(reply) if error is None else steps.throw(error)
+    except StopIteration:
+        return None
+
+
+def wait_for_result(
+    run_id: RunId, until: Until, timeout: float | None, project: str | None, *, hinted: bool
+) -> Steps[Result]:
+    """Bring one Result. Raises ResultTimeout, UnknownRun, BadRequest."""
+    if until not in {"finished", "paused"}:
+        raise BadRequest(
+            "until must be finished or paused", detail=f"given: {until}", field="until"
+        )
+    wanted = ENDS | {"paused"} if until == "paused" else ENDS
+    begun, naps = time.monotonic(), _naps()
+    state = lost = None
+    while True:
+        left = None if timeout is None else begun + timeout - time.monotonic()
+        patience = 30.0 if state is None else max(1.0, min(5.0, left or 5.0))
+        try:
+            if hinted and timeout != 0:
+                state = yield Ask(protocol.watch(run_id, project=project), patience)
+            if not hinted or timeout == 0 or state in wanted:
+                found = yield Ask(protocol.result(run_id, project=project), patience)
+                state = _known(run_id, found).state
+                if state in wanted:
+                    yield found
+                    return
+            lost = None
+        except LOST as error:
+            if state is None or not _passes(error):
+                raise
+            lost = error
+        left = _LONGEST + _HINTED if timeout is None else begun + timeout - time.monotonic()
+        if left <= 0:
+            still = f"run {run_id} is {state}, not {until}, after {timeout:g} s"
+            raise ResultTimeout(f"{still}: {lost}" if lost else still, state=state) from lost
+        nap = min(next(naps), left)
+        yield Nap(nap if lost else min(_HINTED, left), nap)
+
+
+def follow(run_id: RunId, after: int, project: str | None, *, hinted: bool) -> Steps[Event]:
+    """Bring the run's lines after an event_no, to its last. Raises UnknownRun, BadRequest."""
+    look = protocol.watch if hinted else protocol.result
+    naps, state, woken = _naps(), None, False
+    while True:
+        lost = False
+        try:
+            # Before the lines: if it is finished, they are all of them.
+            if not woken:
+                found = yield Ask(look(run_id, project=project))
+                state = found if isinstance(found, str) else _known(run_id, found).state
+            more = True
+            while more:
+                page = gateway.timeline(run_id, after=after, limit=_PAGE, project=project)
+                rows = yield Ask(page)
+                for row in rows:
+                    line = Event(**{name: row[name] for name in _FIELDS})
+                    after, naps = line.event_no, _naps()
+                    yield line
+                    if line.is_last:
+                        return
+                more = len(rows) == _PAGE
+            if state in ENDS:
+                return
+        except LOST as error:
+            if state is None or not _passes(error):
+                raise
+            lost = True
+        nap = next(naps)
+        woken = yield Nap(nap if lost else _HINTED, nap)
+
+
+def _known(run_id: RunId, found: T | None) -> T:
+    if found is None:
+        raise UnknownRun(
+            f"unknown run: {run_id}",
+            detail="There is no run of that id in this project.",
+            hint="View pgflow.runs lists the runs that you may see.",
+            field="run_id",
+        )
+    return found
+
+
+def _naps() -> Iterator[float]:
+    nap = _FIRST
+    while True:
+        yield nap
+        nap = min(nap * 2, _LONGEST)
+
+
+def _passes(error: ServerUnreachable | psycopg.Error) -> bool:
+    """Whether asking again later may help: the server is away, or out of something."""
+    if isinstance(error, ServerUnreachable):
+        return True
+    return (error.sqlstate or "").startswith(("08", *AGAIN))

@@ -1,0 +1,298 @@
+"""watch: whoever asks is told of each new line of a run's timeline, and nobody else pays.
+
+The hints are those of tests/sql/test_hints.py; here only the ones about runs count.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import TYPE_CHECKING
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+
+from tests.sql.conftest import Engine, Row
+
+if TYPE_CHECKING:
+    from tests.sql.conftest import Connect
+
+LIVE = [
+    *("scheduled", "pending", "running", "waiting_tool", "waiting_approval", "waiting_event"),
+    "paused",
+]
+
+
+class Ear:
+    """A session that listens for hints about runs."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._conn = engine.conn
+        self._heard: list[str] = []
+        self._conn.add_notify_handler(self._hear)
+        self._conn.execute("listen pgflow")
+
+    def _hear(self, hint: psycopg.Notify) -> None:
+        if hint.payload.startswith("run "):
+            self._heard.append(hint.payload)
+
+    def stop(self) -> None:
+        """Give the session back as it was."""
+        self._conn.remove_notify_handler(self._hear)
+
+    def heard(self) -> list[str]:
+        """Return what was heard since the last question, each hint once."""
+        self._conn.execute("select 1")
+        heard, self._heard[:] = self._heard[:], []
+        return list(dict.fromkeys(heard))
+
+
+@pytest.fixture
+def ear(connect: Connect) -> Iterator[Ear]:
+    ear = Ear(connect())
+    yield ear
+    ear.stop()
+
+
+def hint(run_id: UUID, project: str = "default") -> str:
+    return f"run {project} {run_id}"
+
+
+@pytest.mark.parametrize("state", LIVE)
+def test_a_live_run_is_watched_and_its_state_returned(engine: Engine, state: str) -> None:
+    run_id = engine.put(state)
+    before = engine.row(run_id)
+    assert engine.tell("watch", run_id=run_id) == state
+    assert engine.row(run_id) == {**before, "watched": True}
+
+
+def test_again_is_a_no_op_that_writes_nothing(engine: Engine) -> None:
+    run_id = engine.enqueue()
+    engine.call("watch", run_id=run_id)
+    place = "select ctid::text, xmin::text from pgflow.run where run_id = %s"
+    before = engine.one(place, run_id)
+    assert engine.tell("watch", run_id=run_id) == "pending"
+    assert engine.one(place, run_id) == before
+
+
+@pytest.mark.parametrize("how", ["completed", "failed", "cancelled", "timeout"])
+def test_a_finished_run_returns_its_end_and_nothing_changes(engine: Engine, how: str) -> None:
+    lease = engine.leased(deadline=engine.now + timedelta(seconds=9))
+    if how == "completed":
+        engine.complete(lease)
+    elif how == "failed":
+        engine.fail(lease, retries=[False])
+    elif how == "cancelled":
+        engine.call("cancel", run_id=lease.run_id)
+    else:
+        engine.later(seconds=9)
+        engine.tick()
+    before = engine.place.rows()
+    assert engine.tell("watch", run_id=lease.run_id) == how
+    assert engine.place.rows() == before
+
+
+def test_an_unknown_run_is_refused(engine: Engine) -> None:
+    with engine.refused("PF102", "run_id"):
+        engine.call("watch", run_id=uuid4())
+
+
+def test_a_run_of_another_project_is_as_unknown(engine: Engine) -> None:
+    engine.tell("create_project", project="acme")
+    run_id = engine.enqueue()
+    with engine.refused("PF102", "run_id"):
+        engine.call("watch", run_id=run_id, project="acme")
+
+
+def _steps(engine: Engine, run_id: UUID) -> None:
+    lease = engine.lease_of(run_id)
+    engine.record_steps(lease, a="1", b="2")
+
+
+def _parked(engine: Engine, run_id: UUID) -> UUID:
+    engine.park(engine.lease_of(run_id))
+    return engine.task(run_id)
+
+
+def _approve(engine: Engine, run_id: UUID) -> None:
+    engine.approve(_parked(engine, run_id))
+
+
+def _reject(engine: Engine, run_id: UUID) -> None:
+    engine.reject(_parked(engine, run_id))
+
+
+def _expire(engine: Engine, run_id: UUID) -> None:
+    engine.park(engine.lease_of(run_id), {"key": "ok", "due_in": 1})
+    engine.later(seconds=2)
+    engine.tick()
+
+
+def _reap(engine: Engine, run_id: UUID) -> None:
+    engine.lease_of(run_id)
+    engine.worker("w:2")
+    engine.later(seconds=61)
+    engine.beat(worker_id="w:2")
+    engine.tick()
+
+
+def _deadline(engine: Engine, run_id: UUID) -> None:
+    assert engine.row(run_id)
+    engine.later(hours=2)
+    engine.tick()
+
+
+def _resume(engine: Engine, run_id: UUID) -> None:
+    engine.call("pause", run_id=run_id)
+    engine.call("resume", run_id=run_id)
+
+
+Way = Callable[[Engine, UUID], object]
+WAYS: dict[str, tuple[str, Way]] = {
+    "emit": ("seen", lambda e, r: e.call("emit", run_id=r, type="seen")),
+    "lease": ("run.started", lambda e, r: e.lease_of(r)),
+    "step": ("step.completed", _steps),
+    "complete": ("run.completed", lambda e, r: e.complete(e.lease_of(r))),
+    "fail": ("run.failed", lambda e, r: e.fail(e.lease_of(r), retries=[False])),
+    "retry": ("run.retried", lambda e, r: e.fail(e.lease_of(r))),
+    "release": ("run.released", lambda e, r: e.release(e.lease_of(r))),
+    "stop_worker": (
+        "run.released",
+        lambda e, r: (e.lease_of(r), e.call("stop_worker", worker_id="w:1")),
+    ),
+    "reap": ("run.requeued", _reap),
+    "park": ("run.waiting", _parked),
+    "approve": ("run.woken", _approve),
+    "reject": ("run.cancelled", _reject),
+    "expire": ("run.cancelled", _expire),
+    "cancel": ("run.cancelled", lambda e, r: e.call("cancel", run_id=r)),
+    "deadline": ("run.timed_out", _deadline),
+    "pause": ("run.paused", lambda e, r: e.call("pause", run_id=r)),
+    "resume": ("run.resumed", _resume),
+}
+
+
+@pytest.mark.parametrize("watched", [True, False], ids=["watched", "not watched"])
+@pytest.mark.parametrize("how", WAYS)
+def test_whatever_adds_a_line_hints_if_the_run_is_watched(
+    engine: Engine, ear: Ear, how: str, *, watched: bool
+) -> None:
+    last, way = WAYS[how]
+    engine.worker()
+    run_id = engine.enqueue(deadline=engine.now + timedelta(hours=1))
+    if watched:
+        engine.call("watch", run_id=run_id)
+    assert ear.heard() == []
+
+    seen = [len(engine.timeline(run_id))]
+
+    class Told(Engine):
+        """Looks after each statement whether there are new lines, and who was told."""
+
+        def rows(self, query: str, *values: object) -> list[Row]:
+            rows = super().rows(query, *values)
+            seen.append(len(engine.timeline(run_id)))
+            new = watched and seen[-1] > seen[-2]
+            assert ear.heard() == ([hint(run_id)] if new else [])
+            return rows
+
+    way(Told(engine.conn, engine.place, engine.now), run_id)
+    assert engine.types(run_id)[-1] == last
+
+
+def test_the_hint_comes_when_the_line_is_committed(engine: Engine, ear: Ear) -> None:
+    run_id = engine.enqueue()
+    engine.call("watch", run_id=run_id)
+    with engine.conn.transaction():
+        engine.call("emit", run_id=run_id, type="seen")
+        assert ear.heard() == []
+    assert ear.heard() == [hint(run_id)]
+    with engine.conn.transaction(force_rollback=True):
+        engine.call("emit", run_id=run_id, type="seen")
+    assert ear.heard() == []
+
+
+def test_in_a_batch_only_the_watched_runs_are_hinted_at(engine: Engine, ear: Ear) -> None:
+    runs = engine.enqueue_many([{}] * 5)
+    engine.call("watch", run_id=runs[1])
+    engine.call("watch", run_id=runs[3])
+    wanted = {hint(runs[1]), hint(runs[3])}
+    engine.worker()
+    leases = engine.acquire().leases
+    assert set(ear.heard()) == wanted
+    engine.complete(*leases)
+    assert set(ear.heard()) == wanted
+
+
+def test_a_batch_that_is_tried_by_halves_hints_at_what_was_written(
+    engine: Engine, ear: Ear
+) -> None:
+    runs = engine.enqueue_many([{}] * 4)
+    for run_id in runs:
+        engine.call("watch", run_id=run_id)
+    engine.worker()
+    leases = engine.acquire().leases
+    ear.heard()
+    engine.complete(*leases, outputs=["1", '"\\u0000"', "3", "4"])
+    assert set(ear.heard()) == {hint(run_id) for run_id in runs}
+    assert sorted(map(engine.state, runs)) == ["completed", "completed", "completed", "failed"]
+
+
+def test_the_hint_names_the_project(engine: Engine, ear: Ear) -> None:
+    engine.tell("create_project", project="acme")
+    run_id = engine.enqueue(project="acme")
+    engine.call("watch", run_id=run_id, project="acme")
+    engine.call("cancel", run_id=run_id, project="acme")
+    assert ear.heard() == [hint(run_id, "acme")]
+
+
+def test_a_retry_is_not_watched(engine: Engine) -> None:
+    run_id = engine.enqueue()
+    engine.call("watch", run_id=run_id)
+    engine.call("cancel", run_id=run_id)
+    assert not engine.row(engine.tell("retry", run_id=run_id))["watched"]
+
+
+def test_a_reader_may_watch(engine: Engine, connect: Connect) -> None:
+    run_id = engine.enqueue()
+    with (reader := connect()).acting_as("pgflow_reader"):
+        assert reader.tell("watch", run_id=run_id) == "pending"
+
+
+def test_a_claim_that_came_while_a_run_was_marked_is_hinted_at(
+    engine: Engine, connect: Connect
+) -> None:
+    # A claim skips what is locked, and then an idle worker would sleep.
+    engine.worker()
+    run_id = engine.enqueue()
+    engine.conn.execute("insert into pgflow.idle_worker values ('default', 'default', 'w:1')")
+    listener = connect().conn
+    heard: list[str] = []
+    listener.add_notify_handler(handler := lambda n: heard.append(n.payload))
+    listener.execute("listen pgflow")
+    other = connect()
+    with engine.conn.transaction():
+        engine.call("watch", run_id=run_id)
+        assert other.acquire().leases == []
+    listener.execute("select 1")
+    listener.remove_notify_handler(handler)
+    assert heard == ["work default default"]
+    assert other.lease_of(run_id).lease_no == 1
+
+
+def test_every_function_that_numbers_a_line_tells_those_who_watch(engine: Engine) -> None:
+    rows = engine.rows(
+        "select proname, prosrc from pg_proc where pronamespace = 'pgflow'::regnamespace"
+    )
+    numbers = re.compile(r"\blast_event_no = |\bdelete from pgflow\.run r\b")
+    tells = re.compile(r"\bpgflow\.(?:_event|_hint_watchers)\(")
+    writers = {row["proname"] for row in rows if numbers.search(row["prosrc"])}
+    silent = {
+        row["proname"]
+        for row in rows
+        if row["proname"] in writers and not tells.search(row["prosrc"])
+    }
+    assert {"_emit", "_lease", "_end", "_record_step", "_pause"} <= writers
+    assert silent == set()
