@@ -71,6 +71,7 @@ class Calls:
     task: asyncio.Task[Any] | None = None
     transacting: Transaction | None = None
     undos: Undos | None = None
+    _round: int | None = None
     _known: dict[str, Entry] | None = None
     _read: Journal | None = None
 

@@ -70,12 +70,12 @@ class Context(Steps, People, Waits, Branches):
     @property
     def version(self) -> int:
         """The round: how often the run was rolled back."""
-        return self.lease.round
+        return self.lease.round if self._round is None else self._round
 
     @property
     def feedback(self) -> dict[str, Any] | None:
         """Why the run was rolled back last: comment, by, at, key, task_id, round."""
-        return self.lease.feedback
+        return None if self._round == 0 else self.lease.feedback
 
     @property
     def correlation_id(self) -> str:
@@ -177,5 +177,6 @@ class Context(Steps, People, Waits, Branches):
         context = Context(self.lease, self._worker)
         context.overstaying = self.overstaying
         context.undos = {}
+        context._round = entries[-1].get("round", 0)
         context._known = read_entries(entries, self.journal.entries)
         return context
