@@ -101,7 +101,25 @@ class Steps(Calls):
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T: ...
+    @overload
     async def transact(
+        self,
+        name: str,
+        function: Callable[[psycopg.AsyncConnection[Any], *Ts], Awaitable[T]],
+        *args: *Ts,
+        undo: Undo[T] | None = None,
+        key: str | None = None,
+    ) -> T: ...
+    @overload
+    async def transact(
+        self,
+        name: str,
+        function: Callable[[psycopg.Connection[Any], *Ts], T],
+        *args: *Ts,
+        undo: Undo[T] | None = None,
+        key: str | None = None,
+    ) -> T: ...
+    async def transact(  # type: ignore[misc] # mypy compares the variadic generics with Any
         self,
         name: str,
         function: Callable[..., Any],

@@ -96,7 +96,7 @@ async def waits(ctx: Context, article: Article) -> None:
         assert_type(conn, psycopg.AsyncConnection[Any])
 
     await ctx.step("count", count, "a b", undo=unwrite)  # type: ignore[arg-type, call-arg]
-    await ctx.transact("store", store)  # type: ignore[call-overload]
+    await ctx.transact("store", store)  # type: ignore[arg-type, call-arg]
     await ctx.run(send_email, "x", urgent=True)  # type: ignore[call-overload]
 
 
