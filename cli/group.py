@@ -13,7 +13,7 @@ import click
 
 from pgflow import __version__
 
-from . import control, queues, runs, server, tasks, worker
+from . import control, queues, runs, server, tasks, watch, worker
 from .errors import INTERRUPTED, READER_GONE, Failed, explain
 from .session import Session, global_options
 
@@ -84,6 +84,8 @@ for command in (
     runs.runs,
     runs.show,
     runs.timeline,
+    watch.watch,
+    watch.tail,
     tasks.inbox,
     tasks.approve,
     tasks.reject,

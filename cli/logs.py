@@ -50,6 +50,15 @@ def configure(form: Literal["text", "json"], level: str) -> None:
     logging.captureWarnings(capture=True)
 
 
+def to_stderr() -> None:
+    """Send what pgflow logs to stderr, where it doesn't mix with what a command prints.
+
+    The pool would tell each try to connect.
+    """
+    structlog.configure(logger_factory=_Lines(sys.stderr))
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
+
+
 def _rendering(form: Literal["text", "json"]) -> list[Processor]:
     if form == "json":
         return [

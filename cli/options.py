@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from datetime import datetime, timedelta
 from typing import Any
@@ -44,6 +45,21 @@ def timestamp(text: str) -> datetime:
         return datetime.fromisoformat(text)
     except ValueError:
         raise click.BadParameter(f"{text!r} is not a time such as 2026-07-01T09:00Z") from None
+
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def moment(text: str) -> datetime | timedelta:
+    """Read a time, or a span such as 15m."""
+    if match := re.fullmatch(r"(\d{1,6})([smhd])", text):
+        return timedelta(**{_UNITS[match[2]]: int(match[1])})
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is neither a time such as 2026-07-01T09:00Z nor a span such as 15m"
+        ) from None
 
 
 def seconds(text: str) -> timedelta:

@@ -42,6 +42,13 @@ class Session:
         with psycopg.connect(self.target(), autocommit=True, prepare_threshold=None) as conn:
             yield Client(conn, project=self.project or os.environ.get("PGFLOW_PROJECT"))
 
+    @contextmanager
+    def waiting_client(self) -> Iterator[Client]:
+        """Yield a client that waits by hints and replaces connections that are cut."""
+        project = self.project or os.environ.get("PGFLOW_PROJECT")
+        with Client(self.target(), project=project) as client:
+            yield client
+
 
 def completed(dsn: str) -> str:
     """Return a DSN with what the command adds: a name, and an end to the wait for an answer."""

@@ -119,6 +119,9 @@ comment on column pgflow.signal.taken_as is
 create unique index signal_key_is_unique_in_its_run on pgflow.signal (project_id, run_id, key)
     where key is not null;
 
+create index event_by_time on pgflow.event using brin (project_id, at, leased_at) with (autosummarize);
+create index journal_by_time on pgflow.journal using brin (project_id, at) with (autosummarize);
+
 create table pgflow.task_policy (
     policy text collate "C" not null,
     description text not null,

@@ -104,8 +104,12 @@ async def connect(dsn: str) -> psycopg.AsyncConnection[Any]:
         conn = await psycopg.AsyncConnection.connect(dsn, autocommit=True, **SETTINGS)
     except psycopg.OperationalError as error:
         raise ServerUnreachable(f"the server cannot be reached: {error}".strip()) from error
-    default = await (await conn.execute("show default_transaction_isolation")).fetchone()
-    if default != ("read committed",):
-        # A session setting: behind a pooler it would leak to others, but harmlessly.
-        await conn.execute("set default_transaction_isolation = 'read committed'")
+    try:
+        default = await (await conn.execute("show default_transaction_isolation")).fetchone()
+        if default != ("read committed",):
+            # A session setting: behind a pooler it would leak to others, but harmlessly.
+            await conn.execute("set default_transaction_isolation = 'read committed'")
+    except BaseException:  # a worker that stops while it connects must not leave this open
+        await conn.close()
+        raise
     return conn

@@ -89,7 +89,8 @@ def wait_for_result(
                     return
             lost = None
         except LOST as error:
-            if state is None or not _passes(error):
+            # A connection of the caller's is not replaced.
+            if state is None or not hinted or not _passes(error):
                 raise
             lost = error
         left = _LONGEST + _HINTED if timeout is None else begun + timeout - time.monotonic()
@@ -125,7 +126,7 @@ def follow(run_id: RunId, after: int, project: str | None, *, hinted: bool) -> S
             if state in ENDS:
                 return
         except LOST as error:
-            if state is None or not _passes(error):
+            if state is None or not hinted or not _passes(error):
                 raise
             lost = True
         nap = next(naps)

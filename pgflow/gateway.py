@@ -451,17 +451,54 @@ def runs(
 
 
 def timeline(
-    run_id: RunId, *, after: int = 0, limit: int | None = None, project: str | None = None
+    run_id: RunId | None = None,
+    *,
+    after: int = 0,
+    since: datetime | None = None,
+    past: tuple[datetime, RunId, int] | None = None,
+    types: Sequence[str] | None = None,
+    handlers: Sequence[str] | None = None,
+    limit: int | None = None,
+    project: str | None = None,
 ) -> Statement[list[Row]]:
-    """Return the lines of a run's timeline in order, those after an `event_no`."""
+    """Return lines of view timeline: of a run in order, or of all runs by time.
+
+    `after` is an `event_no` of the run; `since` a time, itself included; `past` has the `at`,
+    `run_id` and `event_no` of the last line of the page before.
+    """
+    at, run, no = past or (None, None, None)
     return Statement(
         b"select * from pgflow.timeline"
         b" where project_id = (select pgflow.this_project(%(project)s))"
-        b" and run_id = %(run_id)s::uuid and event_no > %(after)s::integer"
-        b" order by event_no limit %(limit)s::integer",
-        {"run_id": run_id, "after": _int4(after), "limit": _int4(limit), "project": project},
+        b" and (%(run_id)s::uuid is null or run_id = %(run_id)s::uuid)"
+        b" and event_no > %(after)s::integer"
+        b" and (%(since)s::timestamptz is null or at >= %(since)s::timestamptz)"
+        b" and (%(at)s::timestamptz is null or at >= %(at)s::timestamptz"
+        b" and (at, run_id, event_no)"
+        b" > (%(at)s::timestamptz, %(past_run)s::uuid, %(past_no)s::integer))"
+        b" and (%(types)s::text[] is null or type = any (%(types)s::text[]))"
+        b" and (%(handlers)s::text[] is null or handler = any (%(handlers)s::text[]))"
+        b" order by case when %(run_id)s::uuid is null then at end, run_id, event_no"
+        b" limit %(limit)s::integer",
+        {
+            "run_id": run_id,
+            "after": _int4(after),
+            "since": since,
+            "at": at,
+            "past_run": run,
+            "past_no": no,
+            "types": None if types is None else list(types),
+            "handlers": None if handlers is None else list(handlers),
+            "limit": _int4(limit),
+            "project": project,
+        },
         _rows,
     )
+
+
+def now() -> Statement[datetime]:
+    """Return the database's time, which all times of pgflow are."""
+    return Statement(b"select pgflow.now()", {}, _value)
 
 
 def queue_stats(*, project: str | None = None) -> Statement[list[Row]]:

@@ -155,7 +155,8 @@ begin
     perform pgflow._give_back(r, v_now, 'run.released', '{"reason": "not held by its worker"}',
         false)
     from pgflow.run r
-    where r.project_id = p_project and r.run_id = any (v_unnamed);
+    where r.project_id = p_project and r.run_id = any (v_unnamed)
+    order by r.run_id;
     return query
     select n.run_id, 'lost', coalesce(r.state, f.state), f.error_code, f.error_detail
     from unnest(p_run_ids, p_lease_nos) as n (run_id, lease_no)
@@ -215,7 +216,8 @@ begin
         for update);
     perform pgflow._give_back(r, v_now, 'run.released', '{"reason": "shutdown"}', false)
     from pgflow.run r
-    where r.project_id = v_project and r.run_id = any (v_held);
+    where r.project_id = v_project and r.run_id = any (v_held)
+    order by r.run_id;
     with freed as (
         delete from pgflow.slot s
         where s.project_id = v_project and s.worker_id = stop_worker.worker_id

@@ -133,7 +133,8 @@ as $$
 declare
     v_come integer := (
         select count(*) from pgflow.journal j
-        where j.project_id = p_project and j.run_id = p_run_id and j.key = any (p_waits_for));
+        where j.project_id = p_project and j.run_id = p_run_id and j.key = any (p_waits_for)
+          and j.kind <> 'step');
 begin
     return v_come >= case when p_wait_any then 1 else cardinality(p_waits_for) end;
 end

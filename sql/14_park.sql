@@ -171,6 +171,11 @@ begin
     end if;
     for v_wait in select w from jsonb_array_elements(v_waits) as w loop
         perform pgflow._check_wait(v_wait);
+        if exists (select from pgflow.journal j
+                   where j.project_id = v_run.project_id and j.run_id = v_run.run_id
+                     and j.key = v_wait ->> 'key' and j.kind = 'step') then
+            perform pgflow._refuse_value('waits.key', 'no key of a step', v_wait ->> 'key');
+        end if;
         v_run := pgflow._open_wait(v_run, p_now, v_wait);
         if v_run.state = 'paused' then  -- it was asked too often
             v_line.outcome := 'done';

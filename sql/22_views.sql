@@ -129,7 +129,8 @@ line as not materialized (
     where v.kind = 'step' and v.event_no > 0 and not v.replaced
 )
 select l.project_id, l.run_id, l.event_no, l.type, l.at, l.by, l.worker_id, l.lease_no, l.attempt,
-    l.step, l.payload, l.key, coalesce(a.correlation_id, a.run_id::text) as correlation_id
+    l.step, l.payload, l.key, coalesce(a.correlation_id, a.run_id::text) as correlation_id,
+    a.handler
 from line l
 join every_run a using (project_id, run_id)
 where l.project_id = any ((select pgflow._my_projects())::text[]);
@@ -147,6 +148,7 @@ comment on column pgflow.timeline.lease_no is
 comment on column pgflow.timeline.attempt is 'Failed executions before.';
 comment on column pgflow.timeline.step is 'The key of the step.';
 comment on column pgflow.timeline.key is 'The idempotency key that emit was given.';
+comment on column pgflow.timeline.handler is 'The handler of its run.';
 
 create or replace view pgflow.inbox with (security_barrier) as
 select t.task_id, t.project_id as project, t.run_id, r.handler, t.key as step, t.round, t.kind,

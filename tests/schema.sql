@@ -1157,7 +1157,8 @@ CREATE VIEW pgflow.timeline WITH (security_barrier='true') AS
     l.step,
     l.payload,
     l.key,
-    COALESCE(a.correlation_id, (a.run_id)::text) AS correlation_id
+    COALESCE(a.correlation_id, (a.run_id)::text) AS correlation_id,
+    a.handler
    FROM (line l
      JOIN every_run a USING (project_id, run_id))
   WHERE (l.project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[]));
@@ -1179,6 +1180,8 @@ COMMENT ON COLUMN pgflow.timeline.attempt IS 'Failed executions before.';
 COMMENT ON COLUMN pgflow.timeline.step IS 'The key of the step.';
 
 COMMENT ON COLUMN pgflow.timeline.key IS 'The idempotency key that emit was given.';
+
+COMMENT ON COLUMN pgflow.timeline.handler IS 'The handler of its run.';
 
 CREATE VIEW pgflow.tool_calls WITH (security_barrier='true') AS
  SELECT q.project_id,
@@ -1327,9 +1330,15 @@ ALTER TABLE ONLY pgflow.worker
 
 CREATE UNIQUE INDEX a_run_asks_once_per_key ON pgflow.task USING btree (project_id, run_id, key) WHERE (voided_at IS NULL);
 
+CREATE INDEX event_by_time ON pgflow.event USING brin (project_id, at, leased_at) WITH (autosummarize='true');
+
 CREATE UNIQUE INDEX event_key_is_unique_in_its_run ON pgflow.event USING btree (project_id, run_id, key) WHERE (key IS NOT NULL);
 
+CREATE INDEX journal_by_time ON pgflow.journal USING brin (project_id, at) WITH (autosummarize='true');
+
 CREATE INDEX run_finished_by_time ON pgflow.run_finished USING btree (project_id, queue, finished_at);
+
+CREATE INDEX run_finished_lines_by_time ON pgflow.run_finished USING brin (project_id, created_at, leased_at, finished_at) WITH (autosummarize='true');
 
 CREATE INDEX run_has_a_deadline ON pgflow.run USING btree (project_id, deadline) WHERE (deadline IS NOT NULL);
 

@@ -12,6 +12,7 @@ from tests.cli.conftest import Command, find_main
 COMMANDS = (
     *("migrate", "dev", "worker", "enqueue", "runs", "show", "timeline", "inbox", "approve"),
     *("reject", "cancel", "retry", "pause", "resume", "queues", "workers", "doctor"),
+    *("watch", "tail"),
 )
 
 

@@ -196,3 +196,13 @@ def test_a_worker_that_stops_leaves_the_runs_of_others(engine: Engine, connect: 
     mine = engine.leased(worker_id="w:1")
     engine.call("stop_worker", worker_id="w:1")
     assert (engine.state(mine.run_id), engine.state(theirs.run_id)) == ("pending", "running")
+
+
+def test_what_goes_back_together_is_ready_in_the_order_of_its_creation(engine: Engine) -> None:
+    engine.worker()
+    enqueued = sorted(engine.enqueue() for _ in range(5))
+    engine.acquire()
+    engine.call("emit", run_id=enqueued[0], type="note")  # its row is the last of the table now
+    engine.call("stop_worker", worker_id="w:1")
+    engine.worker()
+    assert engine.acquire().run_ids == enqueued

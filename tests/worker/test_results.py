@@ -391,6 +391,18 @@ def test_on_a_connection_of_the_callers_an_async_client_polls(stage: Stage, run_
     assert asyncio.run(wait()) == ["run.created", "run.cancelled"]
 
 
+def test_a_connection_of_the_callers_that_is_cut_is_not_waited_for(
+    stage: Stage, run_id: UUID
+) -> None:
+    with psycopg.connect(stage.dsn, autocommit=True) as conn:
+        pid = conn.info.backend_pid
+        cut = threading.Timer(0.2, stage.db.execute, ["select pg_terminate_backend(%s)", [pid]])
+        cut.start()
+        with pytest.raises((ServerUnreachable, psycopg.OperationalError)):
+            Client(conn).result(run_id)
+        cut.join()
+
+
 # ---- stream
 
 

@@ -1,0 +1,86 @@
+"""What is true of the tables after every verb, as one query that returns what violates it."""
+
+from __future__ import annotations
+
+VIOLATIONS = {
+    "a run is live or finished": """
+        select run_id from pgflow.run join pgflow.run_finished using (project_id, run_id)""",
+    "a timeline is numbered from 1 without a gap": """
+        select run_id from lines group by run_id
+        having min(event_no) <> 1 or max(event_no) <> count(*)
+            or count(distinct event_no) <> count(*)""",
+    "each lease is a line of the timeline": """
+        select run_id from runs join lines using (run_id) group by run_id, lease_no
+        having count(*) filter (where type = 'run.started') <> lease_no""",
+    "each attempt used is a failure or a lost lease": """
+        select run_id from runs join lines using (run_id)
+        group by run_id, runs.attempt, state, ended_from
+        having count(*) filter (where type in ('run.retried', 'run.requeued'))
+            + (state = 'failed' and ended_from = 'running')::integer <> runs.attempt""",
+    "a live run has an attempt left": """
+        select run_id from pgflow.run where attempt >= max_attempts""",
+    "an open task has a live run that knows of it": """
+        select t.run_id from pgflow.task t
+        left join pgflow.run r using (project_id, run_id)
+        where t.state = 'open' and r.has_tasks is not true""",
+    "a decided task is in the journal, another is not": """
+        select t.run_id from pgflow.task t
+        left join pgflow.journal j using (project_id, run_id, key)
+        where (t.state in ('approved', 'rejected')) <> (j.kind is not distinct from 'approval')""",
+    "a waiting run waits for somebody": """
+        select r.run_id from pgflow.run r
+        where r.state = 'waiting_approval' and not exists (
+            select from pgflow.task t
+            where t.run_id = r.run_id and t.key = any (r.waits_for) and t.state = 'open')""",
+    "a waiting run is woken by what it waits for": """
+        select r.run_id from pgflow.run r
+        where r.state = 'waiting_approval'
+          and case when wait_any then 1 else cardinality(waits_for) end <= (
+            select count(*) from pgflow.journal j
+            where j.run_id = r.run_id and j.key = any (r.waits_for))""",
+    "news counts what others wrote": """
+        select r.run_id from pgflow.run r
+        where r.news <> (select count(*) from pgflow.journal j
+                         where j.run_id = r.run_id and j.news is not null)""",
+    "steps are counted": """
+        select r.run_id from runs r
+        where r.step_count <> (select count(*) from pgflow.journal j
+                               where j.run_id = r.run_id and j.kind = 'step')""",
+    "a limit holds": """
+        select max(r.run_id::text)::uuid as run_id from pgflow.run r
+        join pgflow.queue q using (project_id, queue)
+        where r.state = 'running' group by q.project_id, q.queue, q.max_concurrent
+        having count(*) > q.max_concurrent""",
+    "a running run of a limited queue has a slot": """
+        select r.run_id from pgflow.run r join pgflow.queue q using (project_id, queue)
+        where r.state = 'running' and q.max_concurrent is not null and (not r.slotted
+            or not exists (select from pgflow.slot s
+                           where s.run_id = r.run_id and s.lease_no = r.lease_no))""",
+    "a slot belongs to a worker that can free it": """
+        select s.run_id from pgflow.slot s
+        left join pgflow.worker_beat b using (project_id, worker_id)
+        where b.beat_at is null""",
+    "a running run belongs to a worker that beats": """
+        select r.run_id from pgflow.run r
+        left join pgflow.worker_beat b using (project_id, worker_id)
+        where r.state = 'running' and b.beat_at is null""",
+    "a ready run has a priority that claims look at": """
+        select r.run_id from pgflow.run r join pgflow.queue q using (project_id, queue)
+        where r.state = 'pending' and not r.priority = any (q.priorities)""",
+    "an idempotency key has a run": """
+        select k.run_id from pgflow.run_key k where k.run_id not in (select run_id from runs)""",
+}
+
+# Of all runs, those that were there before included.
+QUERY = """
+    with runs as materialized (
+        select project_id, run_id, state, null as ended_from, attempt, lease_no, step_count
+        from pgflow.run
+        union all
+        select project_id, run_id, state, ended_from, attempt, lease_no, step_count
+        from pgflow.run_finished
+    ),
+    lines as materialized (select run_id, event_no, type from pgflow.timeline)
+""" + " union all ".join(
+    f"select '{truth}' as truth, run_id from ({query}) as v" for truth, query in VIOLATIONS.items()
+)
