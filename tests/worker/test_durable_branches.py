@@ -242,3 +242,22 @@ def test_a_fork_goes_on_with_the_journal_of_another_run(stage: Stage) -> None:
         fork = stage.client.fork(first, "publish", {"draft": "better"})
         assert stage.output(fork) == ["better", 1]
     assert done == ["draft"]
+
+
+def test_the_steps_of_a_failed_run_are_undone_by_a_run_of_their_own(stage: Stage) -> None:
+    undone: list[Any] = []
+
+    @stage.app.handler(retry=Retry(max_attempts=1), undo_on=["failed"])
+    async def orders(ctx: Context, what: str) -> None:
+        await ctx.step("log", lambda: "logged")
+        for n in range(2):
+            await ctx.step("reserve", lambda n: f"{what} {n}", n, undo=undone.append)
+        raise ValueError("no")
+
+    with stage.worker():
+        run_id = stage.client.enqueue(orders, "room")
+        assert stage.ends(run_id)["state"] == "failed"
+        find = "select run_id from pgflow.runs where undo_of = %s"
+        undo_id = stage.until(lambda: stage.one(find, run_id))
+        assert stage.output(undo_id) == {"undone": ["reserve#2", "reserve"]}
+    assert undone == ["room 1", "room 0"]
