@@ -211,9 +211,11 @@ async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
 
 
 def _close(awaitables: Iterable[Awaitable[Any]]) -> None:
-    """Drop those that were never begun, without a warning."""
+    """Drop those that were never begun, and what they were given, without a warning."""
     for awaitable in awaitables:
         if inspect.iscoroutine(awaitable):
+            if awaitable.cr_code in _HAVE_BRANCHES and awaitable.cr_frame is not None:
+                _close(awaitable.cr_frame.f_locals["awaitables"])
             awaitable.close()
 
 
@@ -226,6 +228,7 @@ def _codes(*calls: Callable[..., Any]) -> frozenset[Any]:
     return frozenset(call.__code__ for call in calls)
 
 
+_HAVE_BRANCHES = _codes(Branches.gather, Branches.first)
 _WAITS = _codes(
     People.approval,
     People.form,

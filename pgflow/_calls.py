@@ -65,17 +65,20 @@ class Reporting(Protocol):
 class Calls:
     """The part of a context that its calls are made of."""
 
+    # Defaults of the class: one is made for every run, and most use nothing of it.
+    cancelled = False
+    cost_usd: float | None = None
+    task: asyncio.Task[Any] | None = None
+    transacting: Transaction | None = None
+    undos: Undos | None = None
+    _round: int | None = None
+    _known: dict[str, Entry] | None = None
+    _read: Journal | None = None
+
     def __init__(self, lease: Lease, worker: Reporting) -> None:
         self.lease = lease
-        self.cancelled = False
         self.overstaying: list[asyncio.Future[Any]] = []
-        self.cost_usd: float | None = None
-        self.task: asyncio.Task[Any] | None = None
-        self.transacting: Transaction | None = None
-        self.undos: Undos | None = None
         self._worker = worker
-        self._known: dict[str, Entry] | None = None
-        self._read: Journal | None = None
 
     @property
     def journal(self) -> Journal:

@@ -12,11 +12,11 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from pgflow._calls import Calls
+from pgflow._calls import Calls, Transaction
 from pgflow._json import dumps
 from pgflow._threads import ThreadContext
 from pgflow._undo import undo
-from pgflow.context import Context
+from pgflow.context import Context, Suspend
 from pgflow.errors import (
     JournalMismatch,
     MisplacedCall,
@@ -60,14 +60,17 @@ async def _execute(
         raise _UnfitInputError(f"the input cannot be read: {lease.unreadable}")
     try:
         handler = _find(registry, lease.handler)
-        call = _call if lease.undo is None and lease.undo_of is None else _undo_and_call
+        call = _call
+        if lease.more.get("undo") or lease.more.get("undo_of"):
+            call = _undo_and_call
         value = await _within(lease.timeout, call(handler, lease, context, threads))
         if context.transacting is not None:
-            output = dumps(value, "what the handler returned")
-            outcome = await context.transacting.complete(output, context.cost_usd)
-            return Committed(lease, outcome)
-    except BaseException:
-        if not context.is_suspended:
+            return await _commit(lease, context, context.transacting, value)
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:
+        suspended = context.is_waiting if isinstance(error, Suspend) else context.is_suspended
+        if not suspended:  # else it is the handler's cleaning up that raises
             raise
     finally:
         if context.transacting is not None:
@@ -75,6 +78,16 @@ async def _execute(
     if context.is_waiting:  # also where the handler caught Suspend and went on
         return Waiting(lease, context.park(), context.cost_usd)
     return Completed(lease, dumps(value, "what the handler returned"), context.cost_usd)
+
+
+async def _commit(
+    lease: Lease, context: Context, transaction: Transaction, value: object
+) -> Committed:
+    output = dumps(value, "what the handler returned")
+    outcome = await transaction.complete(output, context.cost_usd)
+    if outcome is not None and outcome.outcome == "refused":
+        raise NotStored(f"what the handler returned cannot be stored: {outcome.detail}")
+    return Committed(lease, outcome)
 
 
 async def _undo_and_call(

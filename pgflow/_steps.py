@@ -72,13 +72,16 @@ class Steps(Calls):
         scope, key = self.journal.enter("step", name, key)
         inputs, entry = self.recall(scope, key, args, kwargs)
         if entry is None:
-            with scope.inside(key):
+            outer, scope.path = scope.path, f"{key}/"
+            try:
                 if inspect.iscoroutinefunction(function):
                     value = await function(*args, **kwargs)
                 else:
                     value = await self._worker.in_thread(self, lambda: function(*args, **kwargs))
                     if inspect.isawaitable(value):  # of a lambda, say
                         value = await value
+            finally:
+                scope.path = outer
             entry = await self.keep(scope, key, inputs, value, undo=undo is not None)
         return self.result(scope, entry, function, undo)
 
@@ -98,7 +101,25 @@ class Steps(Calls):
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T: ...
+    @overload
     async def transact(
+        self,
+        name: str,
+        function: Callable[[psycopg.AsyncConnection[Any], *Ts], Awaitable[T]],
+        *args: *Ts,
+        undo: Undo[T] | None = None,
+        key: str | None = None,
+    ) -> T: ...
+    @overload
+    async def transact(
+        self,
+        name: str,
+        function: Callable[[psycopg.Connection[Any], *Ts], T],
+        *args: *Ts,
+        undo: Undo[T] | None = None,
+        key: str | None = None,
+    ) -> T: ...
+    async def transact(  # type: ignore[misc] # mypy compares the variadic generics with Any
         self,
         name: str,
         function: Callable[..., Any],

@@ -7,7 +7,7 @@ import inspect
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn, ParamSpec, TypeVar, cast, overload
+from typing import Any, NoReturn, ParamSpec, TypeVar, TypeVarTuple, cast, overload
 
 import psycopg
 
@@ -20,6 +20,7 @@ from pgflow.models import Entry
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class ThreadContext:
@@ -43,7 +44,25 @@ class ThreadContext:
     ) -> T: ...
     @overload
     def step(self, name: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
+    @overload
     def step(
+        self,
+        name: str,
+        function: Callable[[*Ts], Awaitable[T]],
+        *args: *Ts,
+        undo: Undo[T] | None = None,
+        key: str | None = None,
+    ) -> T: ...
+    @overload
+    def step(
+        self,
+        name: str,
+        function: Callable[[*Ts], T],
+        *args: *Ts,
+        undo: Undo[T] | None = None,
+        key: str | None = None,
+    ) -> T: ...
+    def step(  # type: ignore[misc] # mypy compares the variadic generics with Any
         self,
         name: str,
         function: Callable[..., Any],

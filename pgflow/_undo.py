@@ -32,7 +32,7 @@ async def undo(context: Context, handle: Call, do: Do) -> list[str]:
     keys = []
     for entry in wanted:
         key = entry["key"]
-        done = f"undo/{lease.round or 0}/{key}"
+        done = f"undo/{entry.get('round', 0)}/{key}"
         keys.append(key)
         if done in journal.entries:
             continue

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar, overload
 
 from pgflow.client import AsyncClient, Client
 from pgflow.embedded import resolve_dsn
 from pgflow.models import Retry
-from pgflow.registry import Handler, Registry, make_handler
+from pgflow.registry import Handler, Registry, UndoOn, make_handler
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -62,6 +62,7 @@ class App(AsyncClient):
         queue: str = "default",
         retry: Retry | None = None,
         timeout: timedelta | None = None,
+        undo_on: Sequence[UndoOn] = (),
     ) -> Callable[[Callable[P, T]], Handler[P, T]]: ...
     def handler(  # type: ignore[misc] # mypy compares the parameter specs of the two overloads
         self,
@@ -72,12 +73,15 @@ class App(AsyncClient):
         queue: str = "default",
         retry: Retry | None = None,
         timeout: timedelta | None = None,
+        undo_on: Sequence[UndoOn] = (),
     ) -> Any:
         """Register a function as a handler, under its own name unless `name` is given.
 
         It takes (), (ctx), (input) or (ctx, input); the input is validated as its annotation says.
         Async functions run in the worker's event loop, plain ones in threads. `timeout` bounds one
-        execution. The name "__default__" takes every run that this app has no other handler for.
+        execution. After an end that `undo_on` names ("failed", "cancelled", "timeout") a run of its
+        own undoes the steps that have an undo. The name "__default__" takes every run that this app
+        has no other handler for.
         Raises BadHandler, DuplicateHandler.
         """
 
@@ -88,6 +92,7 @@ class App(AsyncClient):
                 queue=queue,
                 retry=retry or Retry(),
                 timeout=timeout,
+                undo_on=undo_on,
             )
             self.registry.add(handler)
             return handler

@@ -35,7 +35,7 @@ class Context(Steps, People, Waits, Branches):
     @property
     def project(self) -> str:
         """The run's project."""
-        return self.lease.project or self._worker.project or "default"
+        return self.lease.more.get("project") or self._worker.project or "default"
 
     @property
     def run_id(self) -> str:
@@ -45,12 +45,12 @@ class Context(Steps, People, Waits, Branches):
     @property
     def parent_run_id(self) -> str | None:
         """The run that waits for this one with `ctx.run`."""
-        return self.lease.parent_run_id
+        return self.lease.more.get("parent_run_id")
 
     @property
     def root_run_id(self) -> str:
         """The run at the top of the tree that this one belongs to; its own id if it is alone."""
-        return self.lease.root_run_id or self.lease.run_id
+        return self.lease.more.get("root_run_id") or self.lease.run_id
 
     @property
     def thread_id(self) -> str:
@@ -70,12 +70,12 @@ class Context(Steps, People, Waits, Branches):
     @property
     def version(self) -> int:
         """The round: how often the run was rolled back."""
-        return self.lease.round or 0
+        return self.lease.round if self._round is None else self._round
 
     @property
     def feedback(self) -> dict[str, Any] | None:
         """Why the run was rolled back last: comment, by, at, key, task_id, round."""
-        return self.lease.feedback
+        return None if self._round == 0 else self.lease.feedback
 
     @property
     def correlation_id(self) -> str:
@@ -177,5 +177,6 @@ class Context(Steps, People, Waits, Branches):
         context = Context(self.lease, self._worker)
         context.overstaying = self.overstaying
         context.undos = {}
+        context._round = entries[-1].get("round", 0)
         context._known = read_entries(entries, self.journal.entries)
         return context

@@ -93,25 +93,6 @@ class Rejected(Replayed):
     """An approval was rejected, and the handler asked to be told."""
 
 
-class ResultTimeout(PgflowError, TimeoutError):
-    """The run did not come so far in time; it goes on as before.
-
-    `state` is the state that it was in.
-    """
-
-    def __init__(self, message: str | None = None, *, state: str | None = None) -> None:
-        super().__init__(message)
-        self.state = state
-
-
-class RunNotCompleted(PgflowError):
-    """A run has no output, because it is not completed. `result` is its Result."""
-
-    def __init__(self, message: str | None = None, result: Result | None = None) -> None:
-        super().__init__(message)
-        self.result = result
-
-
 class WaitTimeout(Replayed, TimeoutError):
     """What the handler waits for has not come in time."""
 
@@ -137,6 +118,25 @@ class ChildFailed(Replayed):
         self.state = state
         self.error_code = error_code
         self.error_detail = error_detail
+
+
+class ResultTimeout(PgflowError, TimeoutError):
+    """The run did not come so far in time; it goes on as before.
+
+    `state` is the state that it was in.
+    """
+
+    def __init__(self, message: str | None = None, *, state: str | None = None) -> None:
+        super().__init__(message)
+        self.state = state
+
+
+class RunNotCompleted(PgflowError):
+    """A run has no output, because it is not completed. `result` is its Result."""
+
+    def __init__(self, message: str | None = None, result: Result | None = None) -> None:
+        super().__init__(message)
+        self.result = result
 
 
 class Refusal(PgflowError):

@@ -43,13 +43,15 @@ class Entry(_FromJson):
     place: int = field(default=0, compare=False)
 
 
+_NOTHING: dict[str, Any] = {}
+
+
 @dataclass(slots=True)
 class Lease:
     """A run that this worker holds. `lease_no` is the fencing token; `timeout` is in seconds.
 
-    `round` counts rollbacks, `feedback` says why the last one was. `undo` are old entries, newest
-    first, that have to be undone before the handler goes on; `undo_of` is the run whose they are.
-    `unreadable` says why input and journal could not be read, where they couldn't.
+    `unreadable` says why input and journal could not be read, where they couldn't; `more` is
+    what few runs have.
     """
 
     run_id: str
@@ -67,19 +69,12 @@ class Lease:
     priority: int = 0
     journal: list[dict[str, Any]] | None = None
     unreadable: str | None = None
-    project: str | None = None
-    parent_run_id: str | None = None
-    root_run_id: str | None = None
-    round: int | None = None
-    feedback: dict[str, Any] | None = None
-    breakpoints: list[str] | None = None
-    undo: list[dict[str, Any]] | None = None
-    undo_of: str | None = None
+    more: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, run: dict[str, Any]) -> Self:
         """Make one from what acquire returns. Field by field: this is done for every run."""
-        lease = cls(
+        return cls(
             run["run_id"],
             run["lease_no"],
             run["handler"],
@@ -94,11 +89,36 @@ class Lease:
             run["tags"],
             run["priority"],
             run["journal"],
+            None,
+            run.get("more") or _NOTHING,
         )
-        for name, value in (run["more"] or {}).items():
-            if name in _field_names(cls):
-                setattr(lease, name, value)
-        return lease
+
+    # What few runs have, looked up when it is asked for.
+
+    @property
+    def round(self) -> int:
+        """How often the run was rolled back."""
+        return self.more.get("round") or 0
+
+    @property
+    def feedback(self) -> dict[str, Any] | None:
+        """Why it was rolled back last."""
+        return self.more.get("feedback")
+
+    @property
+    def breakpoints(self) -> list[str] | None:
+        """Where it stops: `before KEY`, `after KEY`."""
+        return self.more.get("breakpoints")
+
+    @property
+    def undo(self) -> list[dict[str, Any]] | None:
+        """Old entries, newest first, to be undone before the handler goes on."""
+        return self.more.get("undo")
+
+    @property
+    def undo_of(self) -> str | None:
+        """The run that this one undoes."""
+        return self.more.get("undo_of")
 
 
 @dataclass(slots=True, frozen=True)

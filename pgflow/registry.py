@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Generic, ParamSpec, TypeVar, get_type_hints
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter
 
@@ -19,6 +19,7 @@ from pgflow.models import Retry
 P = ParamSpec("P")
 T = TypeVar("T")
 
+UndoOn = Literal["failed", "cancelled", "timeout"]
 DEFAULT_HANDLER = "__default__"
 _CONTEXT_NAMES = frozenset({"ctx", "context"})
 
@@ -36,6 +37,7 @@ class Handler(Generic[P, T]):
     takes_context: bool
     takes_input: bool
     adapter: TypeAdapter[Any] | None
+    undo_on: tuple[UndoOn, ...] = ()
 
     @property
     def max_attempts(self) -> int | None:
@@ -63,11 +65,18 @@ class Handler(Generic[P, T]):
             "retry_base": self.retry.base.total_seconds(),
             "retry_factor": self.retry.factor,
             "retry_max": self.retry.longest.total_seconds(),
+            "undo_on": list(self.undo_on),
         }
 
 
 def make_handler(
-    function: Callable[P, T], *, name: str, queue: str, retry: Retry, timeout: timedelta | None
+    function: Callable[P, T],
+    *,
+    name: str,
+    queue: str,
+    retry: Retry,
+    timeout: timedelta | None,
+    undo_on: Sequence[UndoOn] = (),
 ) -> Handler[P, T]:
     """Read a function's signature: (), (ctx), (input) or (ctx, input). Raises BadHandler."""
     try:
@@ -97,6 +106,7 @@ def make_handler(
         takes_context=takes_context,
         takes_input=bool(inputs),
         adapter=None if hint in (Any, object, dict) else TypeAdapter(hint),
+        undo_on=tuple(undo_on),
     )
 
 

@@ -12,28 +12,30 @@ begin
     end if;
     -- Sorted, so that two workers that register the same handlers cannot deadlock.
     insert into pgflow.handler as h (project_id, handler, queue, max_attempts, timeout, retry_base,
-        retry_factor, retry_max, registered_at)
+        retry_factor, retry_max, undo_on, registered_at)
     select p_project, g.handler, coalesce(g.queue, 'default'), g.max_attempts,
         make_interval(secs => g.timeout), make_interval(secs => coalesce(g.retry_base, 1)),
-        coalesce(g.retry_factor, 2), make_interval(secs => coalesce(g.retry_max, 3600)), v_now
+        coalesce(g.retry_factor, 2), make_interval(secs => coalesce(g.retry_max, 3600)),
+        coalesce(g.undo_on, '{}'), v_now
     from jsonb_to_recordset(p_handlers) as g (handler text, queue text, max_attempts integer,
         timeout double precision, retry_base double precision, retry_factor double precision,
-        retry_max double precision)
+        retry_max double precision, undo_on text[])
     order by g.handler collate "C"
     on conflict (project_id, handler) do update
     set queue = excluded.queue, max_attempts = excluded.max_attempts, timeout = excluded.timeout,
         retry_base = excluded.retry_base, retry_factor = excluded.retry_factor,
-        retry_max = excluded.retry_max, registered_at = excluded.registered_at
-    where (h.queue, h.max_attempts, h.timeout, h.retry_base, h.retry_factor, h.retry_max)
+        retry_max = excluded.retry_max, undo_on = excluded.undo_on,
+        registered_at = excluded.registered_at
+    where (h.queue, h.max_attempts, h.timeout, h.retry_base, h.retry_factor, h.retry_max,
+            h.undo_on)
           is distinct from (excluded.queue, excluded.max_attempts, excluded.timeout,
-              excluded.retry_base,
-                            excluded.retry_factor, excluded.retry_max);
+            excluded.retry_base, excluded.retry_factor, excluded.retry_max, excluded.undo_on);
 exception
     when check_violation or not_null_violation or data_exception or cardinality_violation then
         perform pgflow._refuse_value('handlers',
             'objects, one for each handler, of handler, queue, max_attempts (1 to 1000), '
             'retry_factor (1 to 100) and, in seconds, timeout, retry_base, retry_max '
-            '(at most 30 days)', sqlerrm);
+            '(at most 30 days); undo_on: failed, cancelled, timeout', sqlerrm);
 end
 $$;
 comment on function pgflow._register_handlers is
@@ -95,8 +97,8 @@ end
 $$;
 comment on function pgflow.register_worker is
     'Makes a worker known with its queues and handlers (an array of objects: handler, queue, '
-    'max_attempts and, in seconds, timeout, retry_base, retry_max); again is harmless. Returns '
-    'how often it must beat. Example: select * from pgflow.register_worker(''host:1'', '
+    'max_attempts, undo_on (failed, cancelled, timeout: ends after which a run undoes the steps) '
+    'and, in seconds, timeout, retry_base, retry_max); again is harmless. Returns how often it must beat. Example: select * from pgflow.register_worker(''host:1'', '
     '''{default}'', 10). Raises PF101, PF502.';
 
 create or replace function pgflow._refuse_worker(p_worker text)

@@ -59,7 +59,8 @@ comment on function pgflow._request_sha256 is
 
 -- Asking the same again finds the task that is there, open or decided. Asking something else under
 -- the same key voids what was decided, and all that the run learned since: a decision is bound to
--- what it was about. The caller holds the run and writes its row.
+-- what it was about. Where the worker sends a digest, that tells: it is what the worker compares
+-- decisions with. The caller holds the run and writes its row.
 create or replace function pgflow._request_task(
     p_run pgflow.run, p_now timestamptz, p_wait jsonb
 )
@@ -76,7 +77,8 @@ begin
       and t.key = p_wait ->> 'key' and t.voided_at is null;
     if not found then
         return pgflow._open_task(v_run, p_now, p_wait, null);
-    elsif v_task.request_sha256 = pgflow._request_sha256(p_wait) then
+    elsif coalesce(v_task.digest = decode(p_wait ->> 'digest', 'hex'),
+        v_task.request_sha256 = pgflow._request_sha256(p_wait)) then
         return v_run;
     end if;
     v_asked := (

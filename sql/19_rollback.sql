@@ -115,7 +115,8 @@ comment on function pgflow._roll_back is
     'Voids an entry of a run and all after it, and makes the run ready to go on from there.';
 
 -- What has to be undone, newest first: voided steps, or those of the run that this one undoes. A
--- step is undone when the run has an entry undo/ROUND/KEY.
+-- step is undone when the run has an entry undo/ROUND/KEY. With them comes all that stood between
+-- them: how a step is undone only the handler knows, and it has to get as far as that step again.
 create or replace function pgflow._to_undo(p_run pgflow.run)
 returns json
 language plpgsql
@@ -123,24 +124,31 @@ stable
 as $$
 begin
     return (
-        select json_agg(json_build_object('key', u.key, 'kind', 'step', 'value', u.value,
-            'digest', encode(u.digest, 'hex'), 'round', u.round) order by u.round desc,
-                u.event_no desc)
-        from (
-            select v.key, v.value, v.digest, v.round, v.event_no from pgflow.journal_voided v
-            where v.project_id = p_run.project_id and v.run_id = p_run.run_id and v.undo
+        with old as (
+            select v.key, v.kind, v.value, v.digest, v.round, v.event_no, v.undo
+            from pgflow.journal_voided v
+            where v.project_id = p_run.project_id and v.run_id = p_run.run_id and not v.replaced
             union all
-            select j.key, j.value, j.digest, 0, j.event_no from pgflow.journal j
-            where j.project_id = p_run.project_id and j.run_id = p_run.undo_of and j.undo
-        ) u
-        where not exists (
-            select from pgflow.journal d
-            where d.project_id = p_run.project_id and d.run_id = p_run.run_id
-              and d.key = format('undo/%s/%s', u.round, u.key)));
+            select j.key, j.kind, j.value, j.digest, 0, j.event_no, j.undo from pgflow.journal j
+            where j.project_id = p_run.project_id and j.run_id = p_run.undo_of
+              and j.key not like 'undo/%'
+        ),
+        marked as (
+            select o.*, o.undo and d.key is null as is_left
+            from old o
+            left join pgflow.journal d
+                   on d.project_id = p_run.project_id and d.run_id = p_run.run_id
+                  and d.key = format('undo/%s/%s', o.round, o.key)
+        )
+        select json_agg(json_build_object('key', m.key, 'kind', m.kind, 'value', m.value,
+            'digest', encode(m.digest, 'hex'), 'round', m.round, 'undo', m.is_left)
+            order by m.round desc, m.event_no desc)
+        from marked m
+        where m.round in (select l.round from marked l where l.is_left));
 end
 $$;
 comment on function pgflow._to_undo is
-    'The steps that a run has to undo before it goes on, a json array; null if there are none.';
+    'What a run has to undo before it goes on, a json array; null if that is nothing.';
 
 create or replace function pgflow._start_undoing(p_project text, p_run_ids uuid[], p_state text)
 returns void

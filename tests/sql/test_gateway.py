@@ -98,7 +98,7 @@ def test_each_is_named_as_its_twin_and_calls_it(engine: Engine, name: str) -> No
 def test_arguments_have_the_names_and_the_order_of_the_twin(engine: Engine, name: str) -> None:
     if name not in functions(engine):
         return
-    theirs = functions(engine)[name]["names"]
+    theirs = functions(engine)[name]["names"] or []
     ours = list(inspect.signature(MAKERS[name]).parameters)
     assert ours == [argument for argument in theirs if argument in ours]
 
@@ -109,7 +109,8 @@ def test_what_must_be_given_in_sql_must_be_given_in_python(engine: Engine, name:
     if name not in functions(engine):
         return
     twin = functions(engine)[name]
-    needed = twin["names"][: len(twin["names"]) - twin["optional"]]
+    names = twin["names"] or []
+    needed = names[: len(names) - twin["optional"]]
     parameters = inspect.signature(MAKERS[name]).parameters
     assert set(needed) <= set(parameters)
     for argument in needed:

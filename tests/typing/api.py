@@ -60,11 +60,51 @@ async def publish(ctx: Context, article: Article) -> str:
     return f"{draft.words} words"
 
 
+def forget(words: int) -> None:
+    """Undo a count."""
+
+
+def unwrite(draft: Draft) -> None:
+    """Undo a draft."""
+
+
+async def store(conn: psycopg.AsyncConnection[Any], title: str) -> int:
+    await conn.execute("select %s", [title])
+    return 1
+
+
+@app.handler
+async def waits(ctx: Context, article: Article) -> None:
+    assert_type(await ctx.step("count", count, "a b", undo=forget), int)
+    assert_type(await ctx.step("count", count, "a b", key="count"), int)
+    assert_type(await ctx.transact("store", store, article.title), int)
+    assert_type(await ctx.input("title", str), str)
+    assert_type((await ctx.form("article", Article)).data, Article)
+    assert_type(await ctx.run(publish, article), str)
+    assert_type(await ctx.run(send_email, "a@b.c", priority=3), int)
+    assert_type(await ctx.run("publish", article), Any)
+    assert_type(
+        await ctx.gather(ctx.run(send_email, "x"), ctx.input("n", str), ctx.sleep(1)),
+        tuple[int, str, None],
+    )
+    won = await ctx.first(ctx.run(send_email, "x"), ctx.input("n", int))
+    assert_type((won.branch, won.value), tuple[int, int])
+    assert_type(await ctx.wait_for("paid", timeout=60), Any)
+    assert_type(await ctx.patched("new"), bool)
+    assert_type((await ctx.now(), await ctx.random()), tuple[datetime, float])
+    async with ctx.transaction() as conn:
+        assert_type(conn, psycopg.AsyncConnection[Any])
+
+    await ctx.step("count", count, "a b", undo=unwrite)  # type: ignore[arg-type, call-arg]
+    await ctx.transact("store", store)  # type: ignore[arg-type, call-arg]
+    await ctx.run(send_email, "x", urgent=True)  # type: ignore[call-overload]
+
+
 @app.handler(queue="mail", retry=Retry(max_attempts=5), timeout=timedelta(minutes=5))
 def send_email(ctx: ThreadContext, to: str) -> int:
     assert_type(ctx.step("count", count, to), int)
     assert_type(ctx.step("write", write, Article(title=to)), Draft)
-    ctx.step("count", count, 7)  # type: ignore[call-overload]
+    ctx.step("count", count, 7)  # type: ignore[arg-type]
     return 1
 
 
