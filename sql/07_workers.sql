@@ -26,16 +26,15 @@ begin
         retry_base = excluded.retry_base, retry_factor = excluded.retry_factor,
         retry_max = excluded.retry_max, undo_on = excluded.undo_on,
         registered_at = excluded.registered_at
-    where (h.queue, h.max_attempts, h.timeout, h.retry_base, h.retry_factor, h.retry_max,
-            h.undo_on)
+    where (h.queue, h.max_attempts, h.timeout, h.retry_base, h.retry_factor, h.retry_max, h.undo_on)
           is distinct from (excluded.queue, excluded.max_attempts, excluded.timeout,
-            excluded.retry_base, excluded.retry_factor, excluded.retry_max, excluded.undo_on);
+              excluded.retry_base, excluded.retry_factor, excluded.retry_max, excluded.undo_on);
 exception
     when check_violation or not_null_violation or data_exception or cardinality_violation then
         perform pgflow._refuse_value('handlers',
             'objects, one for each handler, of handler, queue, max_attempts (1 to 1000), '
-            'retry_factor (1 to 100) and, in seconds, timeout, retry_base, retry_max '
-            '(at most 30 days); undo_on: failed, cancelled, timeout', sqlerrm);
+            'retry_factor (1 to 100), undo_on (an array of failed, cancelled, timeout) and, in '
+            'seconds, timeout, retry_base, retry_max (at most 30 days)', sqlerrm);
 end
 $$;
 comment on function pgflow._register_handlers is
@@ -97,9 +96,10 @@ end
 $$;
 comment on function pgflow.register_worker is
     'Makes a worker known with its queues and handlers (an array of objects: handler, queue, '
-    'max_attempts, undo_on (failed, cancelled, timeout: ends after which a run undoes the steps) '
-    'and, in seconds, timeout, retry_base, retry_max); again is harmless. Returns how often it must beat. Example: select * from pgflow.register_worker(''host:1'', '
-    '''{default}'', 10). Raises PF101, PF502.';
+    'max_attempts, undo_on and, in seconds, timeout, retry_base, retry_max); again is harmless. '
+    'undo_on names the ends (failed, cancelled, timeout) after which the steps of a run are '
+    'undone, by a run of their own. Returns how often it must beat. Example: select * from '
+    'pgflow.register_worker(''host:1'', ''{default}'', 10). Raises PF101, PF502.';
 
 create or replace function pgflow._refuse_worker(p_worker text)
 returns void

@@ -127,8 +127,7 @@ begin
         (p_wait ->> 'max_attempts')::integer,
         make_interval(secs => (p_wait ->> 'run_timeout')::float8), p_parent.deadline, null,
         coalesce(p_parent.correlation_id, p_parent.run_id::text), v_child_id,
-        case when jsonb_typeof(p_wait -> 'tags') = 'array'
-             then array(select jsonb_array_elements_text(p_wait -> 'tags')) end, null);
+        pgflow._tags(p_wait), null);
     update pgflow.run r
     set parent_run_id = p_parent.run_id, parent_key = p_wait ->> 'key', lane = 0,
         root_run_id = coalesce(p_parent.root_run_id, p_parent.run_id), depth = p_parent.depth + 1

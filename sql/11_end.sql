@@ -114,6 +114,13 @@ returns void
 language plpgsql
 as $$
 begin
+    -- The states of those who are put off know no failure; such a run is made ready for its end.
+    if p_state = 'failed' and p_run.state in ('scheduled', 'paused') then
+        update pgflow.run r
+        set state = 'pending', seq = coalesce(r.seq, nextval('pgflow.run_seq')),
+            pause_reason = null
+        where r.project_id = p_run.project_id and r.run_id = p_run.run_id;
+    end if;
     perform pgflow._end(p_run.project_id, array[p_run.run_id], null, p_state, null, null, null,
         p_code,
         p_detail, null, p_by);

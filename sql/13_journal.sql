@@ -172,7 +172,11 @@ begin
     v_run.last_event_no := v_run.last_event_no + 1;
     insert into pgflow.journal (project_id, run_id, key, kind, news, event_no, at, digest, value)
     values (v_run.project_id, v_run.run_id, p_key, p_kind, v_run.news, v_run.last_event_no, p_now,
-        coalesce(p_digest, decode(v_wait ->> 'digest', 'hex')), p_value);
+        coalesce(p_digest, decode(v_wait ->> 'digest', 'hex')), p_value)
+    on conflict do nothing;
+    if not found then  -- the worker journalled a step under this key, which stands
+        return p_run;
+    end if;
     perform pgflow._event(v_run, v_run.last_event_no, p_type, p_now, p_payload);
     if v_wait is not null then
         v_run.waits := pgflow._waits_without(v_run.waits, array[p_key]);

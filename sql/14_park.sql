@@ -5,6 +5,16 @@
 -- a child (10_family). Everything is named that the handler waits for at this moment; what was
 -- asked before and is not named any more is closed, such as the losers of a race.
 
+create or replace function pgflow._tags(p_wait jsonb)
+returns text[]
+language sql
+immutable
+as $$
+    select case when jsonb_typeof(p_wait -> 'tags') = 'array'
+                then array(select jsonb_array_elements_text(p_wait -> 'tags')) end
+$$;
+comment on function pgflow._tags is 'The tags that a child is asked for with; null if none.';
+
 create or replace function pgflow._check_wait(p_wait jsonb)
 returns void
 language plpgsql
@@ -31,12 +41,14 @@ begin
     elsif v_kind = 'sleep'
         and coalesce((p_wait ->> 'seconds')::float8 not between 0 and 315360000, true) then
         perform pgflow._refuse_value('waits.seconds', '0 to ten years', p_wait ->> 'seconds');
+    elsif v_kind = 'run' and jsonb_typeof(p_wait -> 'tags') not in ('array', 'null') then
+        perform pgflow._refuse_value('waits.tags', 'a list of texts', p_wait ->> 'tags');
     elsif v_kind = 'run' then
         perform pgflow._check_run(p_wait ->> 'handler', p_wait ->> 'queue',
             coalesce((p_wait ->> 'priority')::integer, 0), null,
             (p_wait ->> 'max_attempts')::integer,
             make_interval(secs => (p_wait ->> 'run_timeout')::float8), null, null, null, null,
-            null);
+            pgflow._tags(p_wait));
     elsif v_kind = 'breakpoint' and coalesce(p_wait ->> 'when', '') not in ('before', 'after') then
         perform pgflow._refuse_value('waits.when', 'before or after', p_wait ->> 'when');
     elsif v_kind in ('approval', 'form', 'input', 'interrupt') then
@@ -60,6 +72,10 @@ declare
 begin
     if v_kind in ('approval', 'form', 'input', 'interrupt', 'breakpoint') then
         return pgflow._request_task(v_run, p_now, p_wait);
+    elsif exists (select from pgflow.journal j
+                  where j.project_id = v_run.project_id and j.run_id = v_run.run_id
+                    and j.key = p_wait ->> 'key') then
+        v_run.waits := pgflow._waits_without(v_run.waits, array[p_wait ->> 'key']);
     elsif v_kind = 'run' then
         v_child_id := pgflow._start_child(v_run, p_wait);
         if v_child_id is not null then
@@ -161,6 +177,7 @@ declare
     v_state text := pgflow._state_of_wait(v_waits);
     v_keys text[];
     v_wait jsonb;
+    v_due_at timestamptz;
     v_line pgflow.parked_v1;
 begin
     v_line.run_id := v_run.run_id;
@@ -169,7 +186,11 @@ begin
     if cardinality(v_keys) = 0 then
         perform pgflow._refuse_value('waits', 'a list of at least one wait', v_waits::text);
     end if;
-    for v_wait in select w from jsonb_array_elements(v_waits) as w loop
+    -- People first: to ask somebody for something else voids what was open.
+    for v_wait in
+        select w from jsonb_array_elements(v_waits) with ordinality as w (w, n)
+        order by w.w ->> 'kind' in ('tool', 'event', 'sleep', 'run'), w.n
+    loop
         perform pgflow._check_wait(v_wait);
         if exists (select from pgflow.journal j
                    where j.project_id = v_run.project_id and j.run_id = v_run.run_id
@@ -183,7 +204,7 @@ begin
         end if;
     end loop;
     v_run := pgflow._close_waits(v_run, p_now, v_keys);
-    v_run := pgflow._take_signals(v_run, p_now);
+    v_run := pgflow._take_signals(v_run, p_now, v_keys, v_any);
     if pgflow._is_satisfied(v_run.project_id, v_run.run_id, v_keys, v_any) then
         if v_run.news = p_run.news then
             perform pgflow._refuse_value('waits', 'not in the run''s journal already',
@@ -198,6 +219,10 @@ begin
         v_line.entries := pgflow._journal(v_run.project_id, v_run.run_id, p_run.news);
         return v_line;
     end if;
+    v_due_at := pgflow._first_due(v_run.waits, v_keys);
+    if v_due_at < p_now then  -- asked again too late; the next tick looks from now on
+        v_due_at := p_now;
+    end if;
     v_run.last_event_no := v_run.last_event_no + 1;
     v_run.news := v_run.news + (v_state = 'scheduled')::integer;
     perform pgflow._event(v_run, v_run.last_event_no, 'run.waiting', p_now,
@@ -206,9 +231,8 @@ begin
     set state = v_state, wait_any = v_any and v_state <> 'scheduled',
         waits_for = case when v_state <> 'scheduled' then v_keys end,
         waits = case when v_state <> 'scheduled' then v_run.waits end,
-        wake_at = case when v_state <> 'scheduled' then pgflow._first_due(v_run.waits, v_keys) end,
-        run_at = case when v_state = 'scheduled' then pgflow._first_due(v_run.waits, v_keys)
-                      else r.run_at end,
+        wake_at = case when v_state <> 'scheduled' then v_due_at end,
+        run_at = case when v_state = 'scheduled' then v_due_at else r.run_at end,
         pause_reason = case when v_state = 'paused' then pgflow._pause_of(v_waits) end,
         has_tasks = v_run.has_tasks, has_children = v_run.has_children, news = v_run.news,
         round = v_run.round, last_event_no = v_run.last_event_no, worker_id = null,

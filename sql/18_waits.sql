@@ -1,9 +1,13 @@
 -- What comes from outside and is not a person's decision: signals, tool results, and time running
 -- out. Each locks the run, writes its entry, and wakes the run if that was the last thing.
 
--- The oldest signal of a name answers the first call that waits for it. The caller holds the run,
+-- The oldest signal of a name answers the first call that waits for it. What was asked before a
+-- wake-up gets none until it is asked for again: it may be the loser of a race, and the signal is
+-- for who asks next. For the same reason one is enough where any will do. The caller holds the run,
 -- in an earlier statement, and writes its row.
-create or replace function pgflow._take_signals(p_run pgflow.run, p_now timestamptz)
+create or replace function pgflow._take_signals(
+    p_run pgflow.run, p_now timestamptz, p_keys text[], p_any boolean
+)
 returns pgflow.run
 language plpgsql
 as $$
@@ -13,8 +17,11 @@ declare
     v_signal pgflow.signal;
 begin
     for v_wait in
-        select w from jsonb_array_elements(v_run.waits) as w where w ->> 'kind' = 'event'
+        select w from jsonb_array_elements(v_run.waits) as w
+        where w ->> 'kind' = 'event' and w ->> 'key' = any (p_keys)
     loop
+        exit when p_any
+            and pgflow._is_satisfied(v_run.project_id, v_run.run_id, p_keys, true);
         select s.* into v_signal from pgflow.signal s
         where s.project_id = v_run.project_id and s.run_id = v_run.run_id
           and s.name = v_wait ->> 'name' and s.taken_as is null
@@ -39,7 +46,8 @@ begin
 end
 $$;
 comment on function pgflow._take_signals is
-    'Answers what the run waits for with signals from its mailbox; returns the run.';
+    'Answers calls that wait under some keys with signals from the run''s mailbox; returns the '
+    'run.';
 
 create or replace function pgflow.signal(
     run_id uuid, name text, payload jsonb default null, idempotency_key text default null,
@@ -104,10 +112,7 @@ begin
         pgflow._actor(), p_payload);
     perform pgflow._event(v_run, v_run.last_event_no, 'signal.received', p_now,
         jsonb_strip_nulls(jsonb_build_object('name', p_name, 'key', p_key)));
-    -- A running handler asks again when it parks; what it may wait for by then is not known yet.
-    if v_run.state <> 'running' then
-        v_run := pgflow._take_signals(v_run, p_now);
-    end if;
+    v_run := pgflow._take_signals(v_run, p_now, v_run.waits_for, v_run.wait_any);
     update pgflow.run r
     set last_event_no = v_run.last_event_no, news = v_run.news, waits = v_run.waits
     where r.project_id = v_run.project_id and r.run_id = v_run.run_id;
@@ -221,6 +226,7 @@ declare
     v_wait jsonb := pgflow._asked_tool(v_project, v_run, fail_tool.run_id, fail_tool.key);
     v_error jsonb := jsonb_build_object('type', 'ToolFailed', 'message',
         left(coalesce(fail_tool.error, 'it did not say why'), 8000));
+    v_last boolean;
 begin
     v_run.last_event_no := v_run.last_event_no + 1;
     v_run.attempt := v_run.attempt + 1;
@@ -228,23 +234,21 @@ begin
     perform pgflow._event(v_run, v_run.last_event_no, 'tool.failed', v_now,
         pgflow._tool_event(v_wait, v_now, null, 'E-RUN-016')
             || jsonb_build_object('error', v_error -> 'message'));
-    if v_run.attempt >= v_run.max_attempts then
-        update pgflow.run r set last_event_no = v_run.last_event_no
-        where r.project_id = v_project and r.run_id = v_run.run_id;
-        perform pgflow._end(v_project, array[v_run.run_id], null, 'failed', null, null, null,
-            'E-RUN-016', format('tool call %s failed: %s', fail_tool.key,
-                v_error ->> 'message'), v_error);
-        if v_run.state = 'running' then
-            perform pgflow._hint_worker(v_project, v_run.worker_id);
-        end if;
-        return 'failed';
-    end if;
-    -- A handler that runs asks for it again when it parks; news makes it look before.
+    v_last := v_run.attempt >= v_run.max_attempts;
+    -- A handler that runs asks for it again when it parks, a paused one when it is resumed. The
+    -- end of a running one counts its last attempt itself.
     update pgflow.run r
-    set last_event_no = v_run.last_event_no, attempt = v_run.attempt, waits = v_run.waits,
-        last_error = v_error
+    set last_event_no = v_run.last_event_no, waits = v_run.waits, last_error = v_error,
+        attempt = v_run.attempt - (v_last and v_run.state = 'running')::integer,
+        waits_for = case when v_run.state <> 'paused' then r.waits_for end,
+        wait_any = r.wait_any and v_run.state <> 'paused',
+        wake_at = case when v_run.state <> 'paused' then r.wake_at end
     where r.project_id = v_project and r.run_id = v_run.run_id;
-    if pgflow._stands_still(v_run) then
+    if v_last then
+        perform pgflow._end_from_outside(v_run, 'failed', 'E-RUN-016',
+            format('tool call %s failed: %s', fail_tool.key, v_error ->> 'message'));
+        return 'failed';
+    elsif pgflow._stands_still(v_run) then
         v_run := pgflow._wake(v_run, v_now, fail_tool.key);
     end if;
     return v_run.state;
@@ -294,7 +298,7 @@ begin
     for v_wait in
         select w from jsonb_array_elements(v_run.waits) as w
         where (w ->> 'due_at')::timestamptz <= p_now and w ->> 'key' = any (v_run.waits_for)
-        order by w ->> 'due_at', w ->> 'key'
+        order by (w ->> 'due_at')::timestamptz, w ->> 'key'
     loop
         if v_wait ->> 'kind' = 'sleep' then
             v_run := pgflow._resolve(v_run, p_now, v_wait ->> 'key', 'sleep', null,

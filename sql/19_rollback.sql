@@ -179,6 +179,28 @@ $$;
 comment on function pgflow._start_undoing is
     'Makes the runs that undo the steps of ended ones, where their handlers ask for that.';
 
+-- What is undone already is copied, as _copy_journal does, so that it isn't done twice.
+create or replace function pgflow._go_on_undoing(p_old pgflow.run_finished, p_run_id uuid)
+returns void
+language plpgsql
+as $$
+begin
+    update pgflow.run r set undo_of = p_old.undo_of
+    where r.project_id = p_old.project_id and r.run_id = p_run_id and r.undo_of is null;
+    if found then
+        insert into pgflow.journal (project_id, run_id, key, kind, lease_no, attempt, event_no, at,
+            digest, value)
+        select j.project_id, p_run_id, j.key, j.kind, j.lease_no, j.attempt,
+            -row_number() over (order by j.event_no desc), j.at, j.digest, j.value
+        from pgflow.journal j
+        where j.project_id = p_old.project_id and j.run_id = p_old.run_id
+          and j.key like 'undo/%';
+    end if;
+end
+$$;
+comment on function pgflow._go_on_undoing is
+    'Makes a retry of an undo run one itself, which undoes what is left.';
+
 create or replace function pgflow._set_breakpoint(
     p_project text, p_run_id uuid, p_step text, p_when text, p_set boolean
 )

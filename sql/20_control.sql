@@ -270,6 +270,7 @@ declare
     v_project text := pgflow._enter_project(retry.project);
     v_old pgflow.run_finished;
     v_state text;
+    v_run_id uuid;
 begin
     -- A run only moves from run to run_finished: looked for in this order, it is found.
     select r.state into v_state from pgflow.run r
@@ -286,10 +287,14 @@ begin
     if not found then
         perform pgflow._refuse_gone(v_project, retry.run_id, '');
     end if;
-    return pgflow._enqueue_once(v_project, 'pgflow:retry:' || retry.run_id, v_old.handler,
+    v_run_id := pgflow._enqueue_once(v_project, 'pgflow:retry:' || retry.run_id, v_old.handler,
         v_old.input,
         v_old.queue, v_old.priority, null, v_old.max_attempts, v_old.timeout, null,
         coalesce(v_old.correlation_id, v_old.run_id::text), null, v_old.tags, v_old.run_id);
+    if v_old.undo_of is not null then
+        perform pgflow._go_on_undoing(v_old, v_run_id);
+    end if;
+    return v_run_id;
 end
 $$;
 comment on function pgflow.retry is

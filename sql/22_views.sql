@@ -236,16 +236,20 @@ comment on column pgflow.journal_entries.event_no is
 create or replace view pgflow.tool_calls with (security_barrier) as
 select q.project_id, q.run_id, q.payload ->> 'key' as key, q.payload ->> 'tool' as tool,
     q.payload -> 'arguments' as arguments, q.payload ->> 'arguments_sha256' as arguments_sha256,
-    q.at as requested_at, a.at as answered_at,
+    q.at as requested_at, case when a.type <> 'tool.requested' then a.at end as answered_at,
     case a.type when 'tool.resolved' then 'resolved' when 'tool.failed' then 'failed'
-                when 'wait.timed_out' then 'timeout' else 'open' end as status,
+                when 'wait.timed_out' then 'timeout'
+                else case when a.type is null and r.waits @> jsonb_build_array(
+                         jsonb_build_object('kind', 'tool', 'key', q.payload -> 'key'))
+                     then 'open' else 'dropped' end end as status,
     a.payload ->> 'result_sha256' as result_sha256, a.payload ->> 'error_code' as error_code,
     a.payload ->> 'error' as error, (a.payload ->> 'latency_ms')::bigint as latency_ms
 from pgflow.event q
+left join pgflow.run r on r.project_id = q.project_id and r.run_id = q.run_id
 left join lateral (
     select e.type, e.at, e.payload from pgflow.event e
     where e.project_id = q.project_id and e.run_id = q.run_id and e.event_no > q.event_no
-      and e.type in ('tool.resolved', 'tool.failed', 'wait.timed_out')
+      and e.type in ('tool.resolved', 'tool.failed', 'wait.timed_out', 'tool.requested')
       and e.payload ->> 'key' = q.payload ->> 'key'
     order by e.event_no
     limit 1
@@ -255,8 +259,8 @@ comment on view pgflow.tool_calls is
     'Each request of a tool with what came of it. resolve_tool(run_id, key, result) answers an '
     'open one.';
 comment on column pgflow.tool_calls.status is
-    'open, resolved, failed (it may be requested again), timeout. Open ones of finished runs were '
-    'given up.';
+    'open, resolved, failed (it may be requested again), timeout, or dropped: the run did not wait '
+    'for it any more.';
 
 create or replace view pgflow.queue_stats with (security_barrier) as
 select q.project_id, q.queue, q.paused_at, q.max_concurrent, q.lease_ttl, q.max_attempts, q.timeout,

@@ -97,6 +97,9 @@ def test_it_is_told_to_beat_four_times_within_the_shortest_lease(
         ("handlers", Jsonb([{"handler": "h", "retry_base": -1}])),
         ("handlers", Jsonb([{"handler": "h", "retry_max": 3e6}])),
         ("handlers", Jsonb([{"handler": "h", "retry_factor": 0.5}])),
+        ("handlers", Jsonb([{"handler": "h", "undo_on": ["completed"]}])),
+        ("handlers", Jsonb([{"handler": "h", "undo_on": "failed"}])),
+        ("handlers", Jsonb([{"handler": "h", "undo_on": [None]}])),
         ("handlers", Jsonb([{"handler": "twice"}, {"handler": "twice"}])),
     ],
     ids=lambda value: str(getattr(value, "obj", value))[:45],
@@ -119,13 +122,18 @@ def test_what_is_not_said_about_a_handler_has_its_default(engine: Engine) -> Non
     assert (row["queue"], row["max_attempts"], row["timeout"]) == ("default", None, None)
     assert (row["retry_base"], row["retry_factor"]) == (timedelta(seconds=1), 2)
     assert row["retry_max"] == timedelta(hours=1)
+    assert row["undo_on"] == []
 
 
 def test_the_latest_word_about_a_handler_holds(engine: Engine) -> None:
     engine.worker(handlers=[{"handler": "send", "queue": "a", "max_attempts": 5}])
     engine.later(seconds=1)
-    engine.worker("w:2", handlers=[{"handler": "send", "queue": "b", "retry_base": 0.5}])
+    engine.worker(
+        "w:2",
+        handlers=[{"handler": "send", "queue": "b", "retry_base": 0.5, "undo_on": ["failed"]}],
+    )
     row = handler(engine)
+    assert row["undo_on"] == ["failed"]
     assert (row["queue"], row["max_attempts"]) == ("b", None)
     assert row["retry_base"] == timedelta(seconds=0.5)
 
