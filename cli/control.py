@@ -6,7 +6,7 @@ from uuid import UUID
 
 import click
 
-from .options import json_option, run_argument
+from .options import Json, json_option, json_text, named_json, run_argument
 from .output import print_json, shown
 from .session import Session, global_options, pass_session
 
@@ -27,7 +27,7 @@ def cancel(session: Session, run_id: UUID, reason: str | None, *, as_json: bool)
     A finished run stays what it is.
     """
     with session.client() as client:
-        _print_state(run_id, client.cancel(run_id, reason), as_json=as_json)
+        print_state(run_id, client.cancel(run_id, reason), as_json=as_json)
 
 
 @click.command()
@@ -58,7 +58,7 @@ def pause(
     """Pause RUN, or let a queue's runs wait, and print the state."""
     with session.client() as client:
         if queue is None and run_id is not None:
-            _print_state(run_id, client.pause(run_id, reason), as_json=as_json)
+            print_state(run_id, client.pause(run_id, reason), as_json=as_json)
         elif queue is not None and run_id is None and reason is None:
             since = client.pause_queue(queue)
             if as_json:
@@ -72,15 +72,35 @@ def pause(
 @click.command()
 @_run_argument
 @_queue_option
+@click.option("--value", type=json_text, metavar="JSON", help="What the interrupted call returns.")
+@click.option("--key", help="Which call, where several are interrupted.")
+@click.option(
+    "--update",
+    "updates",
+    type=named_json,
+    multiple=True,
+    metavar="KEY=JSON",
+    help="Another value for an entry of its journal first; several times.",
+)
 @json_option
 @global_options
 @pass_session
-def resume(session: Session, run_id: UUID | None, queue: str | None, *, as_json: bool) -> None:
+def resume(
+    session: Session,
+    run_id: UUID | None,
+    queue: str | None,
+    value: Json | None,
+    key: str | None,
+    updates: tuple[tuple[str, Json], ...],
+    *,
+    as_json: bool,
+) -> None:
     """Let a paused RUN, or a paused queue, go on and print the state."""
+    command = _command(value, key, updates)
     with session.client() as client:
         if queue is None and run_id is not None:
-            _print_state(run_id, client.resume(run_id), as_json=as_json)
-        elif queue is not None and run_id is None:
+            print_state(run_id, client.resume(run_id, command), as_json=as_json)
+        elif queue is not None and run_id is None and command is None:
             was_paused = client.resume_queue(queue)
             if as_json:
                 print_json({"queue": queue, "was_paused": was_paused})
@@ -90,7 +110,22 @@ def resume(session: Session, run_id: UUID | None, queue: str | None, *, as_json:
             raise click.UsageError("give either a RUN or --queue")
 
 
-def _print_state(run_id: UUID, state: str, *, as_json: bool) -> None:
+def _command(
+    value: Json | None, key: str | None, updates: tuple[tuple[str, Json], ...]
+) -> dict[str, object] | None:
+    if value is not None and updates:
+        raise click.UsageError("give either --value or --update")
+    if key is not None and value is None:
+        raise click.UsageError("--key says where --value goes; give both")
+    if updates:
+        return {"update": dict(updates)}
+    if value is None:
+        return None
+    return {"resume": value} if key is None else {"resume": value, "key": key}
+
+
+def print_state(run_id: UUID, state: str, *, as_json: bool) -> None:
+    """Print the state that a run is in."""
     if as_json:
         print_json({"run_id": run_id, "state": state})
     else:

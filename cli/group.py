@@ -13,7 +13,7 @@ import click
 
 from pgflow import __version__
 
-from . import control, queues, runs, server, tasks, watch, worker
+from . import control, decide, journal, queues, runs, server, tasks, tools, watch, worker
 from .errors import INTERRUPTED, READER_GONE, Failed, explain
 from .session import Session, global_options
 
@@ -84,15 +84,21 @@ for command in (
     runs.runs,
     runs.show,
     runs.timeline,
+    journal.journal,
     watch.watch,
     watch.tail,
     tasks.inbox,
-    tasks.approve,
-    tasks.reject,
+    tasks.task,
+    decide.approve,
+    decide.reject,
+    tools.signal,
+    tools.tool,
     control.cancel,
     control.retry,
     control.pause,
     control.resume,
+    journal.fork,
+    journal.breakpoint,
     queues.queues,
     queues.workers,
     server.doctor,

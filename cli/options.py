@@ -39,6 +39,20 @@ def _finite(text: str) -> float:
     return number
 
 
+def named_text(text: str) -> tuple[str, str]:
+    """Read NAME=TEXT."""
+    name, equals, rest = text.partition("=")
+    if not name or not equals:
+        raise click.BadParameter(f"{text!r} is not of the form NAME=VALUE")
+    return name, rest
+
+
+def named_json(text: str) -> tuple[str, Json]:
+    """Read KEY=JSON."""
+    name, rest = named_text(text)
+    return name, json_text(rest)
+
+
 def timestamp(text: str) -> datetime:
     """Read an ISO 8601 time; without an offset it is in the database session's time zone."""
     try:
@@ -75,6 +89,20 @@ json_option = click.option(
 )
 limit_option = click.option(
     "--limit", type=click.IntRange(min=1), default=50, show_default=True, help="At most so many."
+)
+as_user_option = click.option(
+    "--as-user", metavar="NAME", help="Act for a user of your application (pgflow_application)."
+)
+data_option = click.option(
+    "--data", type=json_text, metavar="JSON", help="The data as JSON; - reads stdin."
+)
+set_option = click.option(
+    "--set",
+    "pairs",
+    type=named_text,
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A field of the form, as a text; several times.",
 )
 run_argument = click.argument("run_id", metavar="RUN", type=click.UUID)
 task_argument = click.argument("task_id", metavar="TASK", type=click.UUID)

@@ -19,9 +19,11 @@ from rich.text import Text
 
 Row = Mapping[str, Any]
 
-_FOLDED: Final = frozenset({"title", "payload", "detail", "hint", "error_detail"})
+_FOLDED: Final = frozenset(
+    {"title", "payload", "detail", "hint", "error_detail", "value", "arguments", "error", "what"}
+)
 _FOLDED_TO: Final = 20
-_JSON: Final = frozenset({"input", "output", "payload"})
+_JSON: Final = frozenset({"input", "output", "payload", "arguments"})
 _STYLES: Final = {
     "completed": "green",
     "alive": "green",
@@ -29,6 +31,12 @@ _STYLES: Final = {
     "running": "cyan",
     "warn": "yellow",
     "paused": "yellow",
+    "open": "yellow",
+    "approved": "green",
+    "answered": "green",
+    "resolved": "green",
+    "rejected": "red",
+    "expired": "red",
     "waiting_approval": "yellow",
     "failed": "red",
     "timeout": "red",
@@ -59,6 +67,14 @@ def print_record(row: Row) -> None:
             click.echo(f"{name}\n    " + text.rstrip("\n").replace("\n", "\n    "))
         else:
             click.echo(f"{name:<{width}}  {text}")
+
+
+def print_block(name: str, value: object) -> None:
+    """Print a value below its name: a text as it is, anything else as JSON over several lines."""
+    text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+    click.echo(f"\n{name}")
+    for line in shown("", text, multiline=True).splitlines():
+        click.echo(f"    {line}".rstrip())
 
 
 def print_json(value: object) -> None:

@@ -501,6 +501,38 @@ def now() -> Statement[datetime]:
     return Statement(b"select pgflow.now()", {}, _value)
 
 
+def journal_entries(run_id: RunId, *, project: str | None = None) -> Statement[list[Row]]:
+    """Return what a run has learned, in order, what of it was voided included."""
+    return Statement(
+        b"select * from pgflow.journal_entries"
+        b" where project_id = (select pgflow.this_project(%(project)s))"
+        b" and run_id = %(run_id)s::uuid order by event_no, round nulls last",
+        {"run_id": run_id, "project": project},
+        _rows,
+    )
+
+
+def tool_calls(
+    *,
+    run_id: RunId | None = None,
+    tool: str | None = None,
+    status: str | None = None,
+    limit: int = 50,
+    project: str | None = None,
+) -> Statement[list[Row]]:
+    """Return rows of view tool_calls, the newest first."""
+    return Statement(
+        b"select * from pgflow.tool_calls"
+        b" where project_id = (select pgflow.this_project(%(project)s))"
+        b" and (%(run_id)s::uuid is null or run_id = %(run_id)s::uuid)"
+        b" and (%(tool)s::text is null or tool = %(tool)s)"
+        b" and (%(status)s::text is null or status = %(status)s)"
+        b" order by requested_at desc, run_id, key limit %(limit)s",
+        {"run_id": run_id, "tool": tool, "status": status, "limit": limit, "project": project},
+        _rows,
+    )
+
+
 def queue_stats(*, project: str | None = None) -> Statement[list[Row]]:
     """Return rows of view queue_stats."""
     return Statement(

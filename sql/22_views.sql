@@ -156,7 +156,7 @@ select t.task_id, t.project_id as project, t.run_id, r.handler, t.key as step, t
     t.requested_by, t.created_at, t.due_at, t.policy, t.escalate_to, t.quorum, t.quorum_of,
     (select count(*) from pgflow.vote v
      where v.project_id = t.project_id and v.task_id = t.task_id) as votes,
-    t.replaces, t.state
+    t.replaces, t.state, t.not_requester
 from pgflow.task t
 join pgflow.run r using (project_id, run_id)
 where t.state = 'open' and t.project_id = any ((select pgflow._my_projects())::text[]);
@@ -180,6 +180,7 @@ comment on column pgflow.inbox.quorum_of is 'So many are asked; null: one reject
 comment on column pgflow.inbox.votes is 'How many have voted.';
 comment on column pgflow.inbox.replaces is
     'The task that stood here before something else was asked.';
+comment on column pgflow.inbox.not_requester is 'Whether who requested it may not decide it.';
 
 create or replace view pgflow.task_history with (security_barrier) as
 select t.task_id, t.project_id as project, t.run_id, t.key as step, t.round, t.kind, t.title,
@@ -191,7 +192,7 @@ select t.task_id, t.project_id as project, t.run_id, t.key as step, t.round, t.k
          'comment', v.comment, 'at', v.at) order by v.at)
      from pgflow.vote v
      where v.project_id = t.project_id and v.task_id = t.task_id) as votes,
-    t.replaces, t.voided_at
+    t.replaces, t.voided_at, t.claimed_by, t.not_requester
 from pgflow.task t
 where t.state <> 'open' and t.project_id = any ((select pgflow._my_projects())::text[]);
 comment on view pgflow.task_history is

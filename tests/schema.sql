@@ -376,7 +376,8 @@ CREATE VIEW pgflow.inbox WITH (security_barrier='true') AS
            FROM pgflow.vote v
           WHERE ((v.project_id = t.project_id) AND (v.task_id = t.task_id))) AS votes,
     t.replaces,
-    t.state
+    t.state,
+    t.not_requester
    FROM (pgflow.task t
      JOIN pgflow.run r USING (project_id, run_id))
   WHERE ((t.state = 'open'::text) AND (t.project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[])));
@@ -410,6 +411,8 @@ COMMENT ON COLUMN pgflow.inbox.quorum_of IS 'So many are asked; null: one reject
 COMMENT ON COLUMN pgflow.inbox.votes IS 'How many have voted.';
 
 COMMENT ON COLUMN pgflow.inbox.replaces IS 'The task that stood here before something else was asked.';
+
+COMMENT ON COLUMN pgflow.inbox.not_requester IS 'Whether who requested it may not decide it.';
 
 CREATE TABLE pgflow.installation (
     one boolean DEFAULT true NOT NULL,
@@ -960,7 +963,9 @@ CREATE VIEW pgflow.task_history WITH (security_barrier='true') AS
            FROM pgflow.vote v
           WHERE ((v.project_id = t.project_id) AND (v.task_id = t.task_id))) AS votes,
     replaces,
-    voided_at
+    voided_at,
+    claimed_by,
+    not_requester
    FROM pgflow.task t
   WHERE ((state <> 'open'::text) AND (project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[])));
 

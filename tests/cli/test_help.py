@@ -11,26 +11,49 @@ from tests.cli.conftest import Command, find_main
 
 COMMANDS = (
     *("migrate", "dev", "worker", "enqueue", "runs", "show", "timeline", "inbox", "approve"),
-    *("reject", "cancel", "retry", "pause", "resume", "queues", "workers", "doctor"),
-    *("watch", "tail"),
+    *("reject", "cancel", "retry", "pause", "resume", "queues", "workers", "doctor", "task"),
+    *("tool", "signal", "journal", "fork", "breakpoint", "watch", "tail"),
 )
+GROUPS = {
+    "task": {"show", "answer", "claim", "release", "delegate", "comment"},
+    "tool": {"list", "resolve", "fail"},
+    "breakpoint": {"set", "clear"},
+}
+BELOW = sorted((group, name) for group, names in GROUPS.items() for name in names)
 
 
 def test_the_commands_are_those_that_were_promised() -> None:
     assert sorted(find_main().commands) == sorted(COMMANDS)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_each_command_tells_what_it_does(anywhere: Command, name: str) -> None:
-    command = find_main().commands[name]
-    done = anywhere(name, "--help")
+def test_groups_have_the_commands_that_were_promised() -> None:
+    groups = {n: c for n, c in find_main().commands.items() if isinstance(c, click.Group)}
+    assert {name: set(group.commands) for name, group in groups.items()} == GROUPS
+
+
+@pytest.mark.parametrize("words", [*((name,) for name in COMMANDS), *BELOW], ids=" ".join)
+def test_each_command_tells_what_it_does(anywhere: Command, words: tuple[str, ...]) -> None:
+    command: click.Command = find_main()
+    for word in words:
+        assert isinstance(command, click.Group)
+        command = command.commands[word]
+    done = anywhere(*words, "--help")
     assert done.code == 0
-    assert done.out.startswith(f"Usage: pgflow {name} ")
+    assert done.out.startswith(f"Usage: pgflow {' '.join(words)} ")
     assert command.help
     assert command.help.splitlines()[0] in done.out
     for option in command.params:
         if isinstance(option, click.Option):
             assert option.help or isinstance(option.type, click.Choice), option.name
+
+
+@pytest.mark.parametrize(("group", "name"), BELOW)
+def test_the_first_sentence_of_each_command_fits_the_list_of_its_group(
+    anywhere: Command, group: str, name: str
+) -> None:
+    lines = [line for line in anywhere(group, "--help").lines if line.startswith(f"  {name} ")]
+    assert lines
+    assert not lines[0].endswith("...")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
