@@ -255,6 +255,76 @@ COMMENT ON COLUMN pgflow.queue.lease_ttl IS 'A lease expires when its worker has
 
 COMMENT ON COLUMN pgflow.queue.priorities IS 'Every priority that a run of this queue ever had, highest first: a claim looks nowhere else.';
 
+CREATE TABLE pgflow.run_finished (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    run_id uuid NOT NULL,
+    parent_run_id uuid,
+    root_run_id uuid,
+    retry_of uuid,
+    undo_of uuid,
+    forked_from uuid,
+    parent_key text COLLATE pg_catalog."C",
+    kind text NOT NULL COLLATE pg_catalog."C",
+    handler text NOT NULL COLLATE pg_catalog."C",
+    queue text NOT NULL COLLATE pg_catalog."C",
+    state text NOT NULL COLLATE pg_catalog."C",
+    ended_from text NOT NULL COLLATE pg_catalog."C",
+    priority smallint NOT NULL,
+    depth smallint NOT NULL,
+    attempt integer NOT NULL,
+    max_attempts integer NOT NULL,
+    lease_no integer NOT NULL,
+    lease_event_no integer,
+    last_event_no integer NOT NULL,
+    round integer DEFAULT 0 NOT NULL,
+    step_count integer NOT NULL,
+    worker_id text COLLATE pg_catalog."C",
+    created_at timestamp with time zone NOT NULL,
+    run_at timestamp with time zone,
+    deadline timestamp with time zone,
+    first_started_at timestamp with time zone,
+    leased_at timestamp with time zone,
+    finished_at timestamp with time zone NOT NULL,
+    timeout interval,
+    created_by text NOT NULL,
+    ended_by text,
+    correlation_id text COLLATE pg_catalog."C",
+    idempotency_key text COLLATE pg_catalog."C",
+    error_code text COLLATE pg_catalog."C",
+    error_detail text,
+    cost_usd numeric,
+    tags text[],
+    input jsonb NOT NULL,
+    output jsonb,
+    last_error jsonb,
+    CONSTRAINT a_lease_is_whole CHECK ((((lease_event_no IS NULL) = (worker_id IS NULL)) AND ((lease_event_no IS NULL) = (leased_at IS NULL)))),
+    CONSTRAINT completed_has_no_error CHECK (((state <> 'completed'::text) OR (error_code IS NULL))),
+    CONSTRAINT ended_by_a_legal_move CHECK (((kind = 'handler'::text) AND
+CASE ended_from
+    WHEN 'scheduled'::text THEN (state = ANY (ARRAY['cancelled'::text, 'timeout'::text]))
+    WHEN 'pending'::text THEN (state = ANY (ARRAY['cancelled'::text, 'timeout'::text, 'failed'::text]))
+    WHEN 'running'::text THEN (state = ANY (ARRAY['completed'::text, 'failed'::text, 'cancelled'::text, 'timeout'::text]))
+    WHEN 'waiting_tool'::text THEN (state = ANY (ARRAY['failed'::text, 'cancelled'::text, 'timeout'::text]))
+    WHEN 'waiting_approval'::text THEN (state = ANY (ARRAY['failed'::text, 'cancelled'::text, 'timeout'::text]))
+    WHEN 'waiting_event'::text THEN (state = ANY (ARRAY['failed'::text, 'cancelled'::text, 'timeout'::text]))
+    WHEN 'paused'::text THEN (state = ANY (ARRAY['cancelled'::text, 'timeout'::text]))
+    ELSE false
+END)),
+    CONSTRAINT failed_has_a_code CHECK (((state <> 'failed'::text) OR (error_code IS NOT NULL))),
+    CONSTRAINT output_iff_completed CHECK (((state = 'completed'::text) = (output IS NOT NULL))),
+    CONSTRAINT output_is_at_most_8_mb CHECK ((pg_column_size(output) <= 8388608))
+);
+
+COMMENT ON TABLE pgflow.run_finished IS 'Finished runs. Rows never change.';
+
+COMMENT ON COLUMN pgflow.run_finished.ended_from IS 'The last live state.';
+
+COMMENT ON COLUMN pgflow.run_finished.last_event_no IS 'The number of the event of its end, which view timeline derives.';
+
+COMMENT ON COLUMN pgflow.run_finished.worker_id IS 'The worker that held it when it ended, if one did.';
+
+COMMENT ON COLUMN pgflow.run_finished.ended_by IS 'Who cancelled it, where a person did.';
+
 CREATE TABLE pgflow.journal (
     project_id text NOT NULL COLLATE pg_catalog."C",
     run_id uuid NOT NULL,
@@ -614,76 +684,6 @@ CREATE TABLE pgflow.refusal (
 );
 
 COMMENT ON TABLE pgflow.refusal IS 'The SQLSTATEs of the engine: PF1xx bad request, PF2xx move refused, PF3xx lease lost, PF4xx conflict, PF5xx not allowed. The Python package has one class for each.';
-
-CREATE TABLE pgflow.run_finished (
-    project_id text NOT NULL COLLATE pg_catalog."C",
-    run_id uuid NOT NULL,
-    parent_run_id uuid,
-    root_run_id uuid,
-    retry_of uuid,
-    undo_of uuid,
-    forked_from uuid,
-    parent_key text COLLATE pg_catalog."C",
-    kind text NOT NULL COLLATE pg_catalog."C",
-    handler text NOT NULL COLLATE pg_catalog."C",
-    queue text NOT NULL COLLATE pg_catalog."C",
-    state text NOT NULL COLLATE pg_catalog."C",
-    ended_from text NOT NULL COLLATE pg_catalog."C",
-    priority smallint NOT NULL,
-    depth smallint NOT NULL,
-    attempt integer NOT NULL,
-    max_attempts integer NOT NULL,
-    lease_no integer NOT NULL,
-    lease_event_no integer,
-    last_event_no integer NOT NULL,
-    round integer DEFAULT 0 NOT NULL,
-    step_count integer NOT NULL,
-    worker_id text COLLATE pg_catalog."C",
-    created_at timestamp with time zone NOT NULL,
-    run_at timestamp with time zone,
-    deadline timestamp with time zone,
-    first_started_at timestamp with time zone,
-    leased_at timestamp with time zone,
-    finished_at timestamp with time zone NOT NULL,
-    timeout interval,
-    created_by text NOT NULL,
-    ended_by text,
-    correlation_id text COLLATE pg_catalog."C",
-    idempotency_key text COLLATE pg_catalog."C",
-    error_code text COLLATE pg_catalog."C",
-    error_detail text,
-    cost_usd numeric,
-    tags text[],
-    input jsonb NOT NULL,
-    output jsonb,
-    last_error jsonb,
-    CONSTRAINT a_lease_is_whole CHECK ((((lease_event_no IS NULL) = (worker_id IS NULL)) AND ((lease_event_no IS NULL) = (leased_at IS NULL)))),
-    CONSTRAINT completed_has_no_error CHECK (((state <> 'completed'::text) OR (error_code IS NULL))),
-    CONSTRAINT ended_by_a_legal_move CHECK (((kind = 'handler'::text) AND
-CASE ended_from
-    WHEN 'scheduled'::text THEN (state = ANY (ARRAY['cancelled'::text, 'timeout'::text]))
-    WHEN 'pending'::text THEN (state = ANY (ARRAY['cancelled'::text, 'timeout'::text, 'failed'::text]))
-    WHEN 'running'::text THEN (state = ANY (ARRAY['completed'::text, 'failed'::text, 'cancelled'::text, 'timeout'::text]))
-    WHEN 'waiting_tool'::text THEN (state = ANY (ARRAY['failed'::text, 'cancelled'::text, 'timeout'::text]))
-    WHEN 'waiting_approval'::text THEN (state = ANY (ARRAY['failed'::text, 'cancelled'::text, 'timeout'::text]))
-    WHEN 'waiting_event'::text THEN (state = ANY (ARRAY['failed'::text, 'cancelled'::text, 'timeout'::text]))
-    WHEN 'paused'::text THEN (state = ANY (ARRAY['cancelled'::text, 'timeout'::text]))
-    ELSE false
-END)),
-    CONSTRAINT failed_has_a_code CHECK (((state <> 'failed'::text) OR (error_code IS NOT NULL))),
-    CONSTRAINT output_iff_completed CHECK (((state = 'completed'::text) = (output IS NOT NULL))),
-    CONSTRAINT output_is_at_most_8_mb CHECK ((pg_column_size(output) <= 8388608))
-);
-
-COMMENT ON TABLE pgflow.run_finished IS 'Finished runs. Rows never change.';
-
-COMMENT ON COLUMN pgflow.run_finished.ended_from IS 'The last live state.';
-
-COMMENT ON COLUMN pgflow.run_finished.last_event_no IS 'The number of the event of its end, which view timeline derives.';
-
-COMMENT ON COLUMN pgflow.run_finished.worker_id IS 'The worker that held it when it ended, if one did.';
-
-COMMENT ON COLUMN pgflow.run_finished.ended_by IS 'Who cancelled it, where a person did.';
 
 CREATE TABLE pgflow.run_key (
     project_id text NOT NULL COLLATE pg_catalog."C",
@@ -1196,30 +1196,38 @@ CREATE VIEW pgflow.tool_calls WITH (security_barrier='true') AS
     (q.payload -> 'arguments'::text) AS arguments,
     (q.payload ->> 'arguments_sha256'::text) AS arguments_sha256,
     q.at AS requested_at,
-    a.at AS answered_at,
+        CASE
+            WHEN (a.type <> 'tool.requested'::text) THEN a.at
+            ELSE NULL::timestamp with time zone
+        END AS answered_at,
         CASE a.type
             WHEN 'tool.resolved'::text THEN 'resolved'::text
             WHEN 'tool.failed'::text THEN 'failed'::text
             WHEN 'wait.timed_out'::text THEN 'timeout'::text
-            ELSE 'open'::text
+            ELSE
+            CASE
+                WHEN ((a.type IS NULL) AND (r.waits @> jsonb_build_array(jsonb_build_object('kind', 'tool', 'key', (q.payload -> 'key'::text))))) THEN 'open'::text
+                ELSE 'dropped'::text
+            END
         END AS status,
     (a.payload ->> 'result_sha256'::text) AS result_sha256,
     (a.payload ->> 'error_code'::text) AS error_code,
     (a.payload ->> 'error'::text) AS error,
     ((a.payload ->> 'latency_ms'::text))::bigint AS latency_ms
-   FROM (pgflow.event q
+   FROM ((pgflow.event q
+     LEFT JOIN pgflow.run r ON (((r.project_id = q.project_id) AND (r.run_id = q.run_id))))
      LEFT JOIN LATERAL ( SELECT e.type,
             e.at,
             e.payload
            FROM pgflow.event e
-          WHERE ((e.project_id = q.project_id) AND (e.run_id = q.run_id) AND (e.event_no > q.event_no) AND (e.type = ANY (ARRAY['tool.resolved'::text, 'tool.failed'::text, 'wait.timed_out'::text])) AND ((e.payload ->> 'key'::text) = (q.payload ->> 'key'::text)))
+          WHERE ((e.project_id = q.project_id) AND (e.run_id = q.run_id) AND (e.event_no > q.event_no) AND (e.type = ANY (ARRAY['tool.resolved'::text, 'tool.failed'::text, 'wait.timed_out'::text, 'tool.requested'::text])) AND ((e.payload ->> 'key'::text) = (q.payload ->> 'key'::text)))
           ORDER BY e.event_no
          LIMIT 1) a ON (true))
   WHERE ((q.type = 'tool.requested'::text) AND (q.project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[])));
 
 COMMENT ON VIEW pgflow.tool_calls IS 'Each request of a tool with what came of it. resolve_tool(run_id, key, result) answers an open one.';
 
-COMMENT ON COLUMN pgflow.tool_calls.status IS 'open, resolved, failed (it may be requested again), timeout. Open ones of finished runs were given up.';
+COMMENT ON COLUMN pgflow.tool_calls.status IS 'open, resolved, failed (it may be requested again), timeout, or dropped: the run did not wait for it any more.';
 
 CREATE VIEW pgflow.worker_status WITH (security_barrier='true') AS
  SELECT w.project_id,
