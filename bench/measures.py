@@ -7,6 +7,7 @@ timestamps is.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import statistics
@@ -15,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psycopg
 
@@ -183,6 +185,59 @@ def approval(dsn: str, count: int) -> dict[str, float]:
     return percentiles(latencies)
 
 
+def beside_waiting(dsn: str, waiting: int, count: int) -> dict[str, float]:
+    """Measure the bare loop, and an idle worker's memory (MB) and connections, beside waits."""
+    before, memory, connections = bare_loop(dsn, count), *_idle_worker(dsn)
+    _park(dsn, waiting)
+    after, memory_then, connections_then = bare_loop(dsn, count), *_idle_worker(dsn)
+    with connect(dsn) as conn:
+        conn.execute("select count(pgflow.cancel(run_id)) from pgflow.run where queue = 'waiting'")
+    return {
+        "ratio": after / before,
+        "none": before,
+        "waiting": after,
+        "MB none": memory,
+        "MB waiting": memory_then,
+        "connections none": connections,
+        "connections waiting": connections_then,
+    }
+
+
+def _park(dsn: str, count: int) -> None:
+    """Have so many runs wait for a person."""
+    wait = {"kind": "approval", "key": "ok", "title": "Approve"}
+    with connect(dsn) as conn:
+        execute(
+            conn,
+            protocol.register_worker("parker", ["waiting"], 1000, [], host="", pid=0, version=""),
+        )
+        for _ in range(count // 1000):
+            execute(conn, gateway.enqueue_many("ask", [INPUT] * 1000, queue="waiting"))
+            leases = execute(
+                conn, protocol.acquire("parker", ["waiting"], 1000, None, listening=False)
+            ).leases
+            parks = [
+                {"run_id": x.run_id, "lease_no": x.lease_no, "news": x.news, "waits": [wait]}
+                for x in leases
+            ]
+            execute(conn, protocol.park([json.dumps(park) for park in parks]))
+        execute(conn, protocol.stop_worker("parker"))
+        conn.execute("vacuum (analyze) pgflow.run")
+
+
+def _idle_worker(dsn: str) -> tuple[float, float]:
+    """Return the memory of an idle worker in MB, and how many connections it has."""
+    with workers(dsn, 1), connect(dsn) as conn:
+        row = conn.execute(
+            "select pid, (select count(*) from pg_stat_activity a where a.application_name ="
+            " 'pgflow') from pgflow.worker w where stopped_at is null and pid > 0"
+        ).fetchone()
+        pid, connections = row or (0, 0)
+        status = Path(f"/proc/{pid}/status").read_text()
+        resident = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+        return int(resident.split()[1]) / 1024, float(str(connections))
+
+
 def _output(conn: psycopg.Connection[tuple[object, ...]], run_id: object) -> float:
     _until(conn, "select exists (select from pgflow.run_finished where run_id = %s)", (run_id,))
     row = conn.execute(
@@ -210,4 +265,5 @@ def measures(scale: float) -> dict[str, Callable[[str], float | dict[str, float]
         "enqueue_many, runs/s": lambda dsn: enqueue_bulk(dsn, runs),
         "pickup, ms": lambda dsn: pickup(dsn, singles),
         "approval to resumption, ms": lambda dsn: approval(dsn, singles),
+        "beside waiting runs": lambda dsn: beside_waiting(dsn, int(100_000 * scale), runs),
     }
