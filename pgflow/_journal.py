@@ -95,8 +95,11 @@ class Journal:
 
         A `key` that is given is taken as it is; `numbered` numbers the first call too.
         """
-        scope = self._scope(call, key)
-        self._check(scope, call)
+        scope = self.root
+        if asyncio.current_task() is not scope.task:
+            scope = self._scope(call, key)
+        if self.closed is not None or scope.over or scope.parent is not None:
+            self._check(scope, call)
         if key is None:
             path = scope.path + name
             count = self._counts[path] = self._counts.get(path, 0) + 1
