@@ -49,10 +49,10 @@ returns bytea
 language sql
 immutable
 as $$
-    select pgflow._sha256(jsonb_strip_nulls(jsonb_build_object('kind', p_wait -> 'kind',
+    select pgflow._sha256(jsonb_build_object('kind', p_wait -> 'kind',
         'title', p_wait -> 'title', 'payload', p_wait -> 'payload', 'form', p_wait -> 'form',
         'assignee', p_wait -> 'assignee', 'assignee_role', p_wait -> 'assignee_role',
-        'quorum', p_wait -> 'quorum', 'quorum_of', p_wait -> 'quorum_of')))
+        'quorum', p_wait -> 'quorum', 'quorum_of', p_wait -> 'quorum_of'))
 $$;
 comment on function pgflow._request_sha256 is
     'SHA-256 of all that a person is asked, but for the due time.';
