@@ -114,7 +114,6 @@ language plpgsql
 as $$
 declare
     v_run pgflow.run := p_run;
-    v_task pgflow.task;
 begin
     if v_run.waits is not null then
         select jsonb_agg(w) into v_run.waits
@@ -122,17 +121,10 @@ begin
         where w ->> 'key' = any (p_keys);
     end if;
     if v_run.has_tasks then
-        for v_task in
-            update pgflow.task t set state = 'cancelled', voided_at = p_now
+        v_run := pgflow._void_tasks(v_run, p_now, array(
+            select t.key from pgflow.task t
             where t.project_id = v_run.project_id and t.run_id = v_run.run_id and t.state = 'open'
-              and t.key <> all (p_keys)
-            returning t.*
-        loop
-            v_run.last_event_no := v_run.last_event_no + 1;
-            perform pgflow._event(v_run, v_run.last_event_no, 'task.voided', p_now,
-                jsonb_build_object('task_id', v_task.task_id, 'key', v_task.key,
-                    'reason', 'no longer waited for'));
-        end loop;
+              and t.key <> all (p_keys)), 'no longer waited for');
     end if;
     if v_run.has_children then
         perform pgflow._end_children(v_run.project_id, array[v_run.run_id], array(
@@ -176,6 +168,7 @@ declare
     v_any boolean := coalesce((p_park ->> 'wait_any')::boolean, false);
     v_state text := pgflow._state_of_wait(v_waits);
     v_keys text[];
+    v_changed jsonb;
     v_wait jsonb;
     v_due_at timestamptz;
     v_line pgflow.parked_v1;
@@ -186,22 +179,27 @@ begin
     if cardinality(v_keys) = 0 then
         perform pgflow._refuse_value('waits', 'a list of at least one wait', v_waits::text);
     end if;
-    -- People first: to ask somebody for something else voids what was open.
-    for v_wait in
-        select w from jsonb_array_elements(v_waits) with ordinality as w (w, n)
-        order by w.w ->> 'kind' in ('tool', 'event', 'sleep', 'run'), w.n
-    loop
+    for v_wait in select w from jsonb_array_elements(v_waits) as w loop
         perform pgflow._check_wait(v_wait);
         if exists (select from pgflow.journal j
                    where j.project_id = v_run.project_id and j.run_id = v_run.run_id
                      and j.key = v_wait ->> 'key' and j.kind = 'step') then
             perform pgflow._refuse_value('waits.key', 'no key of a step', v_wait ->> 'key');
         end if;
-        v_run := pgflow._open_wait(v_run, p_now, v_wait);
-        if v_run.state = 'paused' then  -- it was asked too often
-            v_line.outcome := 'done';
-            return v_line;
-        end if;
+    end loop;
+    v_changed := pgflow._changed_requests(v_run, v_waits);
+    if pgflow._are_asked_too_often(v_run, v_changed) then
+        perform pgflow._pause(v_run, 'E-RUN-012: asked a fourth time, each time for something else',
+            null, (p_park ->> 'cost_usd')::numeric, (p_park ->> 'steps')::integer);
+        perform pgflow._free_slot(v_run);
+        v_line.outcome := 'done';
+        return v_line;
+    end if;
+    -- This voids what is open beside it, too, so it comes before anything is opened.
+    v_run := pgflow._void_changed(v_run, p_now, v_changed);
+    for v_wait in select w from jsonb_array_elements(v_waits) as w loop
+        v_run := pgflow._open_wait(v_run, p_now,
+            v_wait || jsonb_build_object('replaces', v_changed -> (v_wait ->> 'key')));
     end loop;
     v_run := pgflow._close_waits(v_run, p_now, v_keys);
     v_run := pgflow._take_signals(v_run, p_now, v_keys, v_any);
@@ -266,7 +264,7 @@ begin
     if v_run.run_id is null then
         select a.outcome, a.code, a.detail into v_line.outcome, v_line.code, v_line.detail
         from pgflow._after_lease(p_project, v_line.run_id, (p_park ->> 'lease_no')::integer,
-            '{run.waiting}') as a;
+            '{run.waiting,run.paused E-RUN-012}') as a;
         return v_line;
     end if;
     v_line.news := v_run.news;

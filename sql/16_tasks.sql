@@ -11,7 +11,7 @@ declare
 begin
     if coalesce(char_length(p_wait ->> 'title'), 0) not between 1 and 500 then
         perform pgflow._refuse_value('waits.title', '1 to 500 characters', p_wait ->> 'title');
-    elsif v_kind in ('form', 'input') and p_wait -> 'form' is null then
+    elsif v_kind in ('form', 'input') and p_wait ->> 'form' is null then
         perform pgflow._refuse_value('waits.form', 'a JSON schema', null);
     elsif (p_wait ->> 'due_in')::float8 not between 0.001 and 315360000 then
         perform pgflow._refuse_value('waits.due_in', 'seconds, more than 0 and at most ten years',
@@ -37,9 +37,12 @@ begin
     elsif (p_wait ->> 'quorum_of')::integer not between v_quorum and 100 then
         perform pgflow._refuse_value('waits.quorum_of', 'at least the quorum, at most 100',
             p_wait ->> 'quorum_of');
-    elsif p_wait -> 'form' is not null then
+    elsif p_wait ->> 'form' is not null then
         perform pgflow._check_form(p_wait -> 'form', 'waits.form');
     end if;
+    perform pgflow._refuse_value('waits.' || f, '1 to 200 characters', p_wait ->> f)
+    from unnest('{assignee,assignee_role,requested_by,escalate_to}'::text[]) as f
+    where char_length(p_wait ->> f) not between 1 and 200;
 end
 $$;
 comment on function pgflow._check_request is 'Refuses (PF101) what a person cannot be asked.';
@@ -52,17 +55,62 @@ as $$
     select pgflow._sha256(jsonb_build_object('kind', p_wait -> 'kind',
         'title', p_wait -> 'title', 'payload', p_wait -> 'payload', 'form', p_wait -> 'form',
         'assignee', p_wait -> 'assignee', 'assignee_role', p_wait -> 'assignee_role',
-        'quorum', p_wait -> 'quorum', 'quorum_of', p_wait -> 'quorum_of'))
+        'quorum', coalesce(p_wait ->> 'quorum', '1')::integer, 'quorum_of', p_wait -> 'quorum_of',
+        'not_requester', coalesce((p_wait ->> 'not_requester')::boolean, false)))
 $$;
 comment on function pgflow._request_sha256 is
     'SHA-256 of all that a person is asked, but for the due time.';
 
--- Asking the same again finds the task that is there, open or decided. Asking something else under
--- the same key voids what was decided, and all that the run learned since: a decision is bound to
--- what it was about. Where the worker sends a digest, that tells: it is what the worker compares
--- decisions with. The caller holds the run and writes its row.
-create or replace function pgflow._request_task(
-    p_run pgflow.run, p_now timestamptz, p_wait jsonb
+-- A decision is bound to what it was about: with another payload, role or quorum the same key is
+-- another request. Where the worker sends a digest, that tells: it is what the worker compares
+-- decisions with. And a fork has decisions without a task.
+create or replace function pgflow._changed_requests(p_run pgflow.run, p_waits jsonb)
+returns jsonb
+language plpgsql
+as $$
+begin
+    if not p_run.has_tasks and p_run.news = 0 then
+        return jsonb '{}';
+    end if;
+    return (
+        select coalesce(jsonb_object_agg(w ->> 'key', t.task_id), '{}')
+        from jsonb_array_elements(p_waits) as w
+        left join pgflow.task t on t.project_id = p_run.project_id and t.run_id = p_run.run_id
+            and t.key = w ->> 'key' and t.voided_at is null
+        left join pgflow.journal j on j.project_id = p_run.project_id and j.run_id = p_run.run_id
+            and j.key = w ->> 'key' and t.task_id is null
+            and j.kind in ('approval', 'form', 'input', 'interrupt', 'breakpoint')
+        where w ->> 'kind' in ('approval', 'form', 'input', 'interrupt', 'breakpoint')
+          and not coalesce(t.digest = decode(w ->> 'digest', 'hex'),
+              t.request_sha256 = pgflow._request_sha256(w),
+              j.digest = decode(w ->> 'digest', 'hex'), true));
+end
+$$;
+comment on function pgflow._changed_requests is
+    'The keys among some waits under which a person was asked something else before, each with the '
+    'task of then, or null if this run has none.';
+
+-- A rollback begins anew: the first task after it stands for none.
+create or replace function pgflow._are_asked_too_often(p_run pgflow.run, p_changed jsonb)
+returns boolean
+language plpgsql
+as $$
+begin
+    return p_changed <> '{}' and exists (
+        select from jsonb_each_text(p_changed) as c (key, task_id)
+        join pgflow.task third
+          on third.project_id = p_run.project_id and third.task_id = c.task_id::uuid
+        join pgflow.task second
+          on second.project_id = p_run.project_id and second.task_id = third.replaces
+        where second.replaces is not null);
+end
+$$;
+comment on function pgflow._are_asked_too_often is
+    'Whether one of some changed requests was asked three times in a row, each time for something '
+    'else.';
+
+create or replace function pgflow._void_changed(
+    p_run pgflow.run, p_now timestamptz, p_changed jsonb
 )
 returns pgflow.run
 language plpgsql
@@ -70,34 +118,79 @@ as $$
 declare
     v_run pgflow.run := p_run;
     v_task pgflow.task;
-    v_asked integer;
+    v_changed record;
 begin
-    select t.* into v_task from pgflow.task t
-    where t.project_id = v_run.project_id and t.run_id = v_run.run_id
-      and t.key = p_wait ->> 'key' and t.voided_at is null;
-    if not found then
-        return pgflow._open_task(v_run, p_now, p_wait, null);
-    elsif coalesce(v_task.digest = decode(p_wait ->> 'digest', 'hex'),
-        v_task.request_sha256 = pgflow._request_sha256(p_wait)) then
-        return v_run;
-    end if;
-    v_asked := (
-        select count(*) from pgflow.task t
+    for v_changed in select c.key, c.value::uuid from jsonb_each_text(p_changed) as c loop
+        select t.* into v_task from pgflow.task t
+        where t.project_id = v_run.project_id and t.task_id = v_changed.value;
+        if v_task.state = 'open' then
+            v_run := pgflow._void_tasks(v_run, p_now, array[v_task.key], 'something else is asked');
+        elsif exists (  -- unless it was voided together with one before it
+            select from pgflow.journal j
+            where j.project_id = v_run.project_id and j.run_id = v_run.run_id
+              and j.key = v_changed.key)
+        then
+            v_run := pgflow._void_from(v_run, p_now, v_changed.key, 'something else is asked');
+        end if;
+    end loop;
+    return v_run;
+end
+$$;
+comment on function pgflow._void_changed is
+    'Voids the tasks of requests that changed and, if they were decided, all that the run learned '
+    'since; returns the run, whose row the caller writes.';
+
+create or replace function pgflow._void_tasks(
+    p_run pgflow.run, p_now timestamptz, p_keys text[], p_reason text
+)
+returns pgflow.run
+language plpgsql
+as $$
+declare
+    v_run pgflow.run := p_run;
+    v_task pgflow.task;
+begin
+    for v_task in
+        update pgflow.task t
+        set voided_at = p_now, state = case t.state when 'open' then 'cancelled' else t.state end
         where t.project_id = v_run.project_id and t.run_id = v_run.run_id
-          and t.key = p_wait ->> 'key');
-    if v_asked >= 3 then
-        v_run.state := pgflow._pause(p_run, format('E-RUN-012: %s was asked %s times, each time '
-            'for something else', p_wait ->> 'key', v_asked + 1));
-        perform pgflow._free_slot(p_run);
-        return v_run;
+          and t.voided_at is null and t.key = any (p_keys)
+        returning t.*
+    loop
+        v_run.last_event_no := v_run.last_event_no + 1;
+        perform pgflow._event(v_run, v_run.last_event_no, 'task.voided', p_now,
+            jsonb_build_object('task_id', v_task.task_id, 'key', v_task.key, 'reason', p_reason));
+    end loop;
+    return v_run;
+end
+$$;
+comment on function pgflow._void_tasks is
+    'Has the tasks under some keys count no more; returns the run, whose row the caller writes.';
+
+-- Asking the same again finds the task that is there, open or decided.
+create or replace function pgflow._request_task(
+    p_run pgflow.run, p_now timestamptz, p_wait jsonb
+)
+returns pgflow.run
+language plpgsql
+as $$
+begin
+    if exists (
+        select from pgflow.task t
+        where t.project_id = p_run.project_id and t.run_id = p_run.run_id
+          and t.key = p_wait ->> 'key' and t.voided_at is null
+        union all
+        select from pgflow.journal j
+        where j.project_id = p_run.project_id and j.run_id = p_run.run_id
+          and j.key = p_wait ->> 'key')
+    then
+        return p_run;
     end if;
-    v_run := pgflow._void_from(v_run, p_now, v_task.key, 'something else was asked');
-    return pgflow._open_task(v_run, p_now, p_wait, v_task.task_id);
+    return pgflow._open_task(p_run, p_now, p_wait, (p_wait ->> 'replaces')::uuid);
 end
 $$;
 comment on function pgflow._request_task is
-    'Opens the task of a wait, if it isn''t there; returns the run, paused if it was asked for '
-    'three different things before.';
+    'Opens the task of a wait, if it isn''t there; returns the run.';
 
 create or replace function pgflow._open_task(
     p_run pgflow.run, p_now timestamptz, p_wait jsonb, p_replaces uuid
@@ -121,7 +214,7 @@ begin
         coalesce((p_wait ->> 'not_requester')::boolean, false),
         coalesce((p_wait ->> 'quorum')::smallint, 1), (p_wait ->> 'quorum_of')::smallint,
         v_run.round, v_task.title, p_wait -> 'payload',
-        pgflow._sha256(coalesce(p_wait -> 'payload', 'null')), p_wait -> 'form',
+        pgflow._sha256(coalesce(p_wait -> 'payload', 'null')), nullif(p_wait -> 'form', 'null'),
         pgflow._request_sha256(p_wait), decode(p_wait ->> 'digest', 'hex'), p_replaces,
         p_wait ->> 'assignee', p_wait ->> 'assignee_role',
         coalesce(p_wait ->> 'requested_by', v_run.created_by), p_now, v_task.due_at,
@@ -199,7 +292,7 @@ begin
         or coalesce(p_task.assignee = v_person, false)
         or pgflow._has_role(v_person, p_task.assignee)
         or pgflow._has_role(v_person, p_task.assignee_role)
-        or (p_as_user is not null and p_task.assignee is null
+        or (p_as_user is not null and p_task.assignee_role is not null
             and not exists (select from pg_catalog.pg_roles r
                             where r.rolname = p_task.assignee_role));
 end
@@ -252,13 +345,14 @@ begin
     select t.* into v_task from pgflow.task t
     where t.project_id = p_project and t.task_id = p_task_id
     for update;
-    if v_task.state <> 'open' then
+    if v_task.state <> 'open' or v_task.due_at <= pgflow.now() then
         perform pgflow._refuse_decided(v_task, 'changed');
     elsif not pgflow._may_decide(v_task, p_as_user) then  -- claimed by another meanwhile
         perform pgflow._found_task(p_project, p_task_id, p_as_user);
     end if;
     update pgflow.task t
-    set claimed_by = p_claimed_by, assignee = coalesce(p_assignee, t.assignee)
+    set claimed_by = case p_type when 'task.commented' then t.claimed_by else p_claimed_by end,
+        assignee = coalesce(p_assignee, t.assignee)
     where t.project_id = p_project and t.task_id = p_task_id
     returning t.* into v_task;
     update pgflow.run r set last_event_no = r.last_event_no + 1
@@ -360,15 +454,13 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_project text := pgflow._enter_project(comment_task.project);
-    v_task pgflow.task := pgflow._found_task(v_project, comment_task.task_id, comment_task.as_user);
 begin
     if comment_task.comment is null then
         perform pgflow._refuse_value('comment', 'a text', null);
     end if;
     perform pgflow._check_comment(comment_task.comment);
     perform pgflow._change_task(v_project, comment_task.task_id, comment_task.as_user,
-        'task.commented', jsonb_build_object('comment', comment_task.comment), null,
-        v_task.claimed_by);
+        'task.commented', jsonb_build_object('comment', comment_task.comment));
 end
 $$;
 comment on function pgflow.comment_task is

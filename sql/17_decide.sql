@@ -182,14 +182,18 @@ begin
     select t.* into v_task from pgflow.task t
     where t.project_id = p_project and t.task_id = p_task_id
     for update;
-    if v_task.state = p_state then
+    if v_task.state = 'answered' and p_state = 'answered'
+        and v_task.data is distinct from p_data
+    then
+        perform pgflow._refuse_decided(v_task, 'answered otherwise');
+    elsif v_task.state = p_state then
         return pgflow._decision(v_task, true);
     elsif v_task.state <> 'open' or v_task.due_at <= v_now then
         perform pgflow._refuse_decided(v_task, p_state);
     elsif not pgflow._may_decide(v_task, p_as_user) then  -- claimed or delegated meanwhile
         perform pgflow._found_task(p_project, p_task_id, p_as_user);
     elsif p_rollback_to is not null then
-        perform pgflow._known_entry(v_run, p_rollback_to);
+        perform pgflow._known_entry(v_run, p_rollback_to, 'rollback_to');
     end if;
     if v_task.quorum > 1 and p_rollback_to is null then
         v_state := pgflow._vote(v_task, v_now, v_person, p_state, p_comment);
@@ -246,6 +250,10 @@ begin
         not v_ends, p_task.digest);
     if v_ends then
         perform pgflow._end_rejected(v_run, p_task);
+    elsif v_run.state = 'paused' and pgflow._stands_still(v_run)
+        and not pgflow._is_interrupted(v_run)
+    then
+        perform pgflow._go_on(v_run, p_now);  -- what else it waits for is no reason to be paused
     end if;
 end
 $$;
@@ -339,9 +347,6 @@ declare
 begin
     perform pgflow._check_comment(answer.comment);
     perform pgflow._check_data(v_task, 'data', answer.data);
-    if v_task.state = 'answered' and v_task.data is distinct from answer.data then
-        perform pgflow._refuse_decided(v_task, 'answered otherwise');
-    end if;
     return pgflow._decide(v_project, answer.task_id, 'answered', answer.comment, answer.data,
         answer.as_user);
 end

@@ -1,7 +1,7 @@
 -- Going back: entries of a run's journal are voided, kept with their round, and the handler goes on
 -- from there. And what comes with it: undoing steps, breakpoints, forks.
 
-create or replace function pgflow._known_entry(p_run pgflow.run, p_key text)
+create or replace function pgflow._known_entry(p_run pgflow.run, p_key text, p_field text)
 returns pgflow.journal
 language plpgsql
 as $$
@@ -9,7 +9,8 @@ declare
     v_entry pgflow.journal;
 begin
     select j.* into v_entry from pgflow.journal j
-    where j.project_id = p_run.project_id and j.run_id = p_run.run_id and j.key = p_key;
+    where j.project_id = p_run.project_id and j.run_id = p_run.run_id and j.key = p_key
+      and j.key not like 'undo/%';
     if not found then
         perform pgflow._refuse('PF105', format('run %s has no journal entry %s', p_run.run_id,
             left(p_key, 200)),
@@ -17,8 +18,9 @@ begin
                 select string_agg(k.key, ', ' order by k.event_no)
                 from (select j.key, j.event_no from pgflow.journal j
                       where j.project_id = p_run.project_id and j.run_id = p_run.run_id
+                        and j.key not like 'undo/%'
                       order by j.event_no limit 50) k), 'none')),
-            'View pgflow.journal_entries lists them.', 'key');
+            'View pgflow.journal_entries lists them.', p_field);
     end if;
     return v_entry;
 end
@@ -58,12 +60,13 @@ begin
     where s.project_id = v_run.project_id and s.run_id = v_run.run_id
       and s.taken_as = any (v_keys);
     if v_run.has_tasks then
-        update pgflow.task t
-        set voided_at = p_now, state = case t.state when 'open' then 'cancelled' else t.state end
-        where t.project_id = v_run.project_id and t.run_id = v_run.run_id and t.voided_at is null
-          and not exists (
-              select from pgflow.journal j
-              where j.project_id = v_run.project_id and j.run_id = v_run.run_id and j.key = t.key);
+        v_run := pgflow._void_tasks(v_run, p_now, array(
+            select t.key from pgflow.task t
+            where t.project_id = v_run.project_id and t.run_id = v_run.run_id
+              and t.voided_at is null and not exists (
+                  select from pgflow.journal j
+                  where j.project_id = v_run.project_id and j.run_id = v_run.run_id
+                    and j.key = t.key)), p_reason);
     end if;
     if v_run.has_children then
         perform pgflow._end_children(v_run.project_id, array[v_run.run_id]);
@@ -335,12 +338,14 @@ begin
             json_build_object('run_id', fork.run_id, 'from_state', 'running', 'to_state',
                 null)::text, 'Pause it first, or wait until it waits.', 'run_id');
     end if;
-    v_entry := pgflow._known_entry(v_run, fork.step);
+    v_entry := pgflow._known_entry(v_run, fork.step, 'step');
     if jsonb_typeof(fork.updates) <> 'object' then
         perform pgflow._refuse_value('updates', 'an object of journal keys and values',
             fork.updates::text);
     end if;
-    perform pgflow._known_entry(v_run, u.key) from jsonb_object_keys(fork.updates) as u (key);
+    perform pgflow._refuse_value('updates', 'of entries before ' || fork.step, u.key)
+    from jsonb_object_keys(fork.updates) as u (key)
+    where (pgflow._known_entry(v_run, u.key, 'updates')).event_no >= v_entry.event_no;
     select e into v_fork_id
     from pgflow._enqueue(v_project, v_run.handler, array[v_run.input], v_run.queue,
         v_run.priority, null, v_run.max_attempts, v_run.timeout, null, null,
@@ -365,11 +370,12 @@ as $$
 declare
     v_run pgflow.run := p_run;
 begin
-    if jsonb_typeof(p_updates) <> 'object' then
+    if jsonb_typeof(p_updates) <> 'object' or p_updates = '{}' then
         perform pgflow._refuse_value('command.update', 'an object of journal keys and values',
             p_updates::text);
     end if;
-    perform pgflow._known_entry(v_run, u.key) from jsonb_object_keys(p_updates) as u (key);
+    perform pgflow._known_entry(v_run, u.key, 'command.update')
+    from jsonb_object_keys(p_updates) as u (key);
     insert into pgflow.journal_voided (project_id, run_id, round, key, kind, undo, replaced,
         lease_no, attempt, event_no, at, digest, value)
     select j.project_id, j.run_id, v_run.round, j.key, j.kind, false, true, j.lease_no, j.attempt,

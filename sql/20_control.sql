@@ -134,7 +134,7 @@ declare
 begin
     if p_command ? 'resume' and cardinality(v_keys) <> 1 then
         perform pgflow._refuse_value('command.key', 'the key of one open interrupt: '
-            || coalesce((select string_agg(t.key, ', ') from pgflow.task t
+            || coalesce((select string_agg(t.key, ', ' order by t.key) from pgflow.task t
                 where t.project_id = p_run.project_id and t.run_id = p_run.run_id
                   and t.state = 'open' and t.kind = 'interrupt'), 'there is none'),
             p_command ->> 'key');
@@ -154,6 +154,23 @@ end
 $$;
 comment on function pgflow._pass is
     'Has a run go on that was interrupted or stopped at a breakpoint. The caller holds it.';
+
+create or replace function pgflow._is_interrupted(p_run pgflow.run)
+returns boolean
+language plpgsql
+as $$
+begin
+    return exists (
+        select from pgflow.task t
+        where t.project_id = p_run.project_id and t.run_id = p_run.run_id
+          and t.key = any (p_run.waits_for) and t.kind in ('interrupt', 'breakpoint')
+          and t.voided_at is null and not exists (
+              select from pgflow.journal j
+              where j.project_id = p_run.project_id and j.run_id = p_run.run_id and j.key = t.key));
+end
+$$;
+comment on function pgflow._is_interrupted is
+    'Whether a run waits for somebody to pass an interrupt or a breakpoint.';
 
 create or replace function pgflow._state_waited_in(p_run pgflow.run)
 returns text
@@ -254,6 +271,10 @@ begin
         perform pgflow._hint_work(v_run.project_id, v_run.queue);
     elsif v_run.wake_at <= p_now then
         perform pgflow._time_out(v_run, p_now);
+    elsif v_run.has_tasks then
+        perform pgflow._expire_task(t, p_now) from pgflow.task t
+        where t.project_id = v_run.project_id and t.run_id = v_run.run_id and t.state = 'open'
+          and t.due_at <= p_now;
     end if;
 end
 $$;

@@ -20,11 +20,12 @@ from tests.sql.conftest import (
     dsn,
     engine,
     fresh,
+    make_role,
     place,
     used,
 )
 
-__all__ = ["connect", "db", "dsn", "engine", "fresh", "place", "used"]
+__all__ = ["connect", "db", "dsn", "engine", "fresh", "make_role", "place", "used"]
 
 
 @pytest.fixture
