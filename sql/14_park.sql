@@ -305,14 +305,23 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_project text := pgflow._enter_project(park.project);
+    v_run_ids uuid[];
     v_park jsonb;
 begin
     if jsonb_typeof(park.parks) is distinct from 'array' then
         perform pgflow._refuse_value('parks', 'an array of objects', left(park.parks::text, 200));
     end if;
-    perform pgflow._lock_family(v_project, array(
+    v_run_ids := array(
         select (p.park ->> 'run_id')::uuid from jsonb_array_elements(park.parks) as p (park)
-        where p.park ->> 'run_id' ~ '^[0-9a-f-]{36}$'));
+        where p.park ->> 'run_id' ~ '^[0-9a-f-]{36}$');
+    perform pgflow._lock_family(v_project, v_run_ids);
+    -- To make a first child may write its queue; runs come before queues.
+    if cardinality(v_run_ids) > 1 and park.parks @? '$[*].waits[*] ? (@.kind == "run")' then
+        perform from pgflow.run r
+        where r.project_id = v_project and r.run_id = any (v_run_ids)
+        order by r.run_id
+        for update;
+    end if;
     for v_park in
         select p.park from jsonb_array_elements(park.parks) as p (park) order by p.park ->> 'run_id'
     loop
