@@ -7,7 +7,6 @@ psql "$PGFLOW_DSN" -f examples/expense/desk.sql
 from __future__ import annotations
 
 from datetime import timedelta
-from decimal import Decimal
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
@@ -28,14 +27,14 @@ class Claim(BaseModel):
 
     purpose: Annotated[str, Field(min_length=3, max_length=200)]
     category: Literal["travel", "meals", "other"]
-    amount: Annotated[Decimal, Field(gt=0, le=10_000)]
+    amount: Annotated[int, Field(gt=0, le=10_000)]
 
 
 class Outcome(BaseModel):
     """How it ended: rejected, unpaid or paid; and who said so."""
 
     state: Literal["rejected", "unpaid", "paid"]
-    amount: Decimal
+    amount: int
     decided_by: list[str]
     reference: str | None = None
 
@@ -51,7 +50,7 @@ async def expense(ctx: Context, employee: Employee) -> Outcome:
     is_large = claim.amount > 1000
     approval = await ctx.approval(
         "approve",
-        title=f"Pay {employee.name} {claim.amount:.2f} for {claim.purpose}?",
+        title=f"Pay {employee.name} {claim.amount} for {claim.purpose}?",
         payload=claim,
         assignee_role="managers",
         quorum=2 if is_large else 1,
@@ -79,4 +78,4 @@ async def expense(ctx: Context, employee: Employee) -> Outcome:
 
 def order_payment(name: str, claim: Claim) -> str:
     """Order a transfer from the bank; a real desk would call it here."""
-    return f"order {claim.amount:.2f} {name}"
+    return f"order {claim.amount} {name}"
