@@ -165,7 +165,7 @@ class Scene:
     def assert_timeline(self, run_id: RunId, expected: timelines.Expected) -> None:
         """Check all that happened to a run, in order.
 
-        A line is an event's type, or the type with the step, the task's key or the error code:
+        A line is an event's type, or the type with the step, the task's or tool's key or the code:
         "step.completed" or "step.completed draft". `...` stands for any number of lines.
         Example: `scene.assert_timeline(run_id, ["run.created", ..., "run.completed"])`.
         Raises AssertionError, which shows the differences.

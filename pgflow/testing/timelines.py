@@ -11,13 +11,13 @@ Expected = Sequence[str | EllipsisType]
 
 
 def label(line: dict[str, Any]) -> str:
-    """Return a line's type, with its step, the key of its task or its error code.
+    """Return a line's type, with its step, the key that it is about or its error code.
 
     >>> label({"type": "step.completed", "step": "draft", "payload": None})
     'step.completed draft'
     """
     payload = line["payload"] if isinstance(line["payload"], dict) else {}
-    is_ours = str(line["type"]).partition(".")[0] in {"run", "task"}
+    is_ours = str(line["type"]).partition(".")[0] in {"run", "task", "tool", "wait"}
     told = line["step"] or (is_ours and (payload.get("key") or payload.get("error_code")))
     return f"{line['type']} {told}" if told else str(line["type"])
 
