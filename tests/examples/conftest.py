@@ -6,7 +6,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import psycopg
@@ -32,18 +33,13 @@ def kill_a_worker(pgflow_scene: Scene) -> Callable[[str, str], None]:
     """
 
     def kill(app: str, lock: str) -> None:
-        command = [sys.executable, "-m", "pgflow.cli", "worker", "--app", app]
         with (
             psycopg.connect(pgflow_scene.dsn, autocommit=True) as watching,
             psycopg.connect(pgflow_scene.dsn) as holding,
         ):
             holding.execute(lock.encode())
-            process = subprocess.Popen(command, cwd=PROJECT, env=_environment(pgflow_scene.dsn))
-            try:
+            with _working(app, pgflow_scene.dsn) as process:
                 pid = _blocked(watching, holding, process)
-            finally:
-                process.kill()
-                process.wait()
             watching.execute("select pg_terminate_backend(%s, 10000)", (pid,))
             holding.rollback()
         pgflow_scene.time.advance(minutes=2)
@@ -51,9 +47,25 @@ def kill_a_worker(pgflow_scene: Scene) -> Callable[[str, str], None]:
     return kill
 
 
-def _environment(dsn: str) -> dict[str, str]:
+@pytest.fixture
+def working(pgflow_scene: Scene) -> Callable[[str], AbstractContextManager[object]]:
+    """Return a context manager in which a worker process of an app works."""
+    return lambda app: _working(app, pgflow_scene.dsn)
+
+
+@contextmanager
+def _working(app: str, dsn: str) -> Iterator[subprocess.Popen[bytes]]:
     others = {k: v for k, v in os.environ.items() if not k.startswith("PGFLOW_")}
-    return others | {"PGFLOW_DSN": dsn}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pgflow.cli", "worker", "--app", app],
+        cwd=PROJECT,
+        env=others | {"PGFLOW_DSN": dsn},
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _blocked(
