@@ -2,8 +2,9 @@
 
     python docs/generate.py [DSN] [--check]
 
-All of sql-reference.md, and the parts of concepts.md between its markers. DSN names a migrated
-database; without one, a database on the embedded server is made for it. With --check nothing is
+All of sql-reference.md, the parts of concepts.md between its markers, and cookbook.md, which shows
+cookbook.sql. DSN names a migrated database; without one, a database on the embedded server is made
+for it. With --check nothing is
 written: what differs is shown, and the exit code is 1.
 """
 # ruff: noqa: INP001 - a script, not a package
@@ -111,7 +112,7 @@ COLUMNS = """
 
 
 def main() -> int:
-    """Write or compare both files; return the exit code."""
+    """Write or compare the files; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dsn", nargs="?", help="a migrated database; default: an embedded one")
     parser.add_argument("--check", action="store_true", help="compare and write nothing")
@@ -121,6 +122,7 @@ def main() -> int:
         wanted = {
             concepts: between_markers(concepts.read_text(), catalogue(db)),
             HERE / "sql-reference.md": reference(db),
+            HERE / "cookbook.md": cookbook((HERE / "cookbook.sql").read_text()),
         }
     stale = 0
     for path, text in wanted.items():
@@ -253,6 +255,29 @@ def diagram(live: list[str], edges: list[tuple[str | None, str]]) -> str:
         *(f"    {b} --> [*]" for b in sorted(ends)),
     ]
     return "\n".join(["```mermaid", *lines, "```"])
+
+
+def cookbook(text: str) -> str:
+    """Return the text of cookbook.md: a section for each heading among the comments."""
+    head, *recipes = re.split(r"^-- # ", text, flags=re.MULTILINE)
+    lines = [
+        "# Cookbook",
+        "",
+        prose(head),
+        "",
+        "Made from [cookbook.sql](cookbook.sql) by `make docs`; all of it is executed by a test.",
+    ]
+    for recipe in recipes:
+        heading, _, rest = recipe.partition("\n")
+        code = re.sub(r"^--.*\n", "", rest, flags=re.MULTILINE).strip("\n")
+        lines += ["", f"## {heading}", *(("", said) if (said := prose(rest)) else ())]
+        lines += ["", "```sql", code, "```"]
+    return "\n".join(lines) + "\n"
+
+
+def prose(text: str) -> str:
+    """Return the comments of SQL as Markdown."""
+    return "\n".join(plain(line) for line in re.findall(r"^-- (.*)$", text, flags=re.MULTILINE))
 
 
 def reference(db: Connection) -> str:

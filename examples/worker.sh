@@ -36,7 +36,7 @@ beat() { # for as long as the worker lives: names the run that it holds, stops w
     while sleep "$every"; do
         read -r run lease job < "$dir/held"
         lost=$(sql <<< "select outcome from pgflow.beat(:'me', array_remove(array[:'run'], '')::uuid[],
-            array_remove(array[:'lease'], '')::integer[])")
+            array_remove(array[:'lease'], '')::integer[]) where outcome = 'lost'")
         [ -z "$lost" ] || kill "$job"
     done
 }

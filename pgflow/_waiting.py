@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 import psycopg
 
-from pgflow import gateway, protocol
+from pgflow import protocol, views
 from pgflow._link import AGAIN
 from pgflow.errors import BadRequest, ResultTimeout, ServerUnreachable, UnknownRun
 from pgflow.gateway import RunId, Statement
@@ -114,7 +114,7 @@ def follow(run_id: RunId, after: int, project: str | None, *, hinted: bool) -> S
                 state = found if isinstance(found, str) else _known(run_id, found).state
             more = True
             while more:
-                page = gateway.timeline(run_id, after=after, limit=_PAGE, project=project)
+                page = views.timeline(run_id, after=after, limit=_PAGE, project=project)
                 rows = yield Ask(page)
                 for row in rows:
                     line = Event(**{name: row[name] for name in _FIELDS})

@@ -14,7 +14,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 import psycopg
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
-from pgflow import gateway, people, protocol
+from pgflow import gateway, people, protocol, views
 from pgflow._ear import AsyncEar, ThreadEar
 from pgflow._waiting import LOST, Ask, Nap, Steps, Until, advance, follow, wait_for_result
 from pgflow.database import aexecute, execute, refusals
@@ -80,16 +80,16 @@ class Verbs:
     define_queue = _sync(gateway.define_queue)
     pause_queue = _sync(gateway.pause_queue)
     resume_queue = _sync(gateway.resume_queue)
-    runs = _sync(gateway.runs)
-    timeline = _sync(gateway.timeline)
-    now = _sync(gateway.now)
-    journal_entries = _sync(gateway.journal_entries)
-    tool_calls = _sync(gateway.tool_calls)
-    inbox = _sync(people.inbox)
-    task_history = _sync(people.task_history)
-    queue_stats = _sync(gateway.queue_stats)
-    worker_status = _sync(gateway.worker_status)
-    doctor = _sync(gateway.doctor)
+    runs = _sync(views.runs)
+    timeline = _sync(views.timeline)
+    now = _sync(views.now)
+    journal_entries = _sync(views.journal_entries)
+    tool_calls = _sync(views.tool_calls)
+    inbox = _sync(views.inbox)
+    task_history = _sync(views.task_history)
+    queue_stats = _sync(views.queue_stats)
+    worker_status = _sync(views.worker_status)
+    doctor = _sync(views.doctor)
 
 
 class AsyncVerbs:
@@ -119,16 +119,16 @@ class AsyncVerbs:
     define_queue = _async(gateway.define_queue)
     pause_queue = _async(gateway.pause_queue)
     resume_queue = _async(gateway.resume_queue)
-    runs = _async(gateway.runs)
-    timeline = _async(gateway.timeline)
-    now = _async(gateway.now)
-    journal_entries = _async(gateway.journal_entries)
-    tool_calls = _async(gateway.tool_calls)
-    inbox = _async(people.inbox)
-    task_history = _async(people.task_history)
-    queue_stats = _async(gateway.queue_stats)
-    worker_status = _async(gateway.worker_status)
-    doctor = _async(gateway.doctor)
+    runs = _async(views.runs)
+    timeline = _async(views.timeline)
+    now = _async(views.now)
+    journal_entries = _async(views.journal_entries)
+    tool_calls = _async(views.tool_calls)
+    inbox = _async(views.inbox)
+    task_history = _async(views.task_history)
+    queue_stats = _async(views.queue_stats)
+    worker_status = _async(views.worker_status)
+    doctor = _async(views.doctor)
 
 
 # prepare_threshold=None works behind a pooler as well; autocommit saves two round trips a call.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import Any, Generic, Literal, Self, TypeVar
@@ -10,7 +11,7 @@ from uuid import UUID
 from pgflow.errors import RunNotCompleted
 
 T = TypeVar("T")
-Outcomes = Literal["done", "already", "lost", "refused", "news"]
+Outcomes = Literal["done", "already", "lost", "refused", "news", "stops"]
 
 
 class _FromJson:
@@ -109,6 +110,11 @@ class Lease:
     def breakpoints(self) -> list[str] | None:
         """Where it stops: `before KEY`, `after KEY`."""
         return self.more.get("breakpoints")
+
+    def set_breakpoints(self, text: str | None) -> None:
+        """Take the breakpoints that a beat told, as json text; None: there are none."""
+        if text is not None or "breakpoints" in self.more:
+            self.more = {**self.more, "breakpoints": text and json.loads(text)}
 
     @property
     def undo(self) -> list[dict[str, Any]] | None:

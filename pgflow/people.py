@@ -6,7 +6,7 @@ pgflow_application.
 
 from __future__ import annotations
 
-from pgflow.gateway import Row, RunId, Statement, _json, _rows, _value
+from pgflow.gateway import Row, RunId, Statement, _json, _value
 from pgflow.models import Decision
 
 
@@ -186,52 +186,4 @@ def comment_task(
         b"select pgflow.comment_task(%(task_id)s::uuid, %(comment)s, %(as_user)s, %(project)s)",
         {"task_id": task_id, "comment": comment, "as_user": as_user, "project": project},
         lambda _: None,
-    )
-
-
-def inbox(
-    *,
-    role: str | None = None,
-    assignee: str | None = None,
-    run_id: RunId | None = None,
-    task_id: RunId | None = None,
-    limit: int = 50,
-    project: str | None = None,
-) -> Statement[list[Row]]:
-    """Return rows of view inbox, the most urgent first."""
-    return Statement(
-        b"select * from pgflow.inbox where project = (select pgflow.this_project(%(project)s))"
-        b" and (%(role)s::text is null or assignee_role = %(role)s)"
-        b" and (%(assignee)s::text is null or assignee = %(assignee)s)"
-        b" and (%(run_id)s::uuid is null or run_id = %(run_id)s::uuid)"
-        b" and (%(task_id)s::uuid is null or task_id = %(task_id)s::uuid)"
-        b" order by due_at nulls last, created_at limit %(limit)s",
-        {
-            "role": role,
-            "assignee": assignee,
-            "run_id": run_id,
-            "task_id": task_id,
-            "limit": limit,
-            "project": project,
-        },
-        _rows,
-    )
-
-
-def task_history(
-    *,
-    task_id: RunId | None = None,
-    run_id: RunId | None = None,
-    limit: int = 50,
-    project: str | None = None,
-) -> Statement[list[Row]]:
-    """Return rows of view task_history, the newest first."""
-    return Statement(
-        b"select * from pgflow.task_history"
-        b" where project = (select pgflow.this_project(%(project)s))"
-        b" and (%(task_id)s::uuid is null or task_id = %(task_id)s::uuid)"
-        b" and (%(run_id)s::uuid is null or run_id = %(run_id)s::uuid)"
-        b" order by coalesce(decided_at, voided_at, created_at) desc limit %(limit)s",
-        {"task_id": task_id, "run_id": run_id, "limit": limit, "project": project},
-        _rows,
     )

@@ -284,7 +284,7 @@ class Worker:
             self._beat_now.clear()
             held = list(self._held)
             try:
-                lost = await self._claims.run(
+                lines = await self._claims.run(
                     protocol.beat(
                         self.worker_id,
                         [run_id for run_id, _ in held],
@@ -295,11 +295,16 @@ class Worker:
             except UnknownWorker:
                 await self._register()
                 continue
-            for line in lost:
-                # Of two leases of one run the older is the one that is lost.
-                key = min(key for key in held if key[0] == line.run_id)
-                held.remove(key)
-                self._interrupt(key, line.state)
+            for line in lines:
+                if line.outcome == "lost":
+                    # Of two leases of one run the older is the one that is lost.
+                    key = min(key for key in held if key[0] == line.run_id)
+                    held.remove(key)
+                    self._interrupt(key, line.state)
+            stops = {line.run_id: line.detail for line in lines if line.outcome == "stops"}
+            for key in held:
+                if key in self._held:
+                    self._held[key].lease.set_breakpoints(stops.get(key[0]))
 
     def _interrupt(self, key: tuple[str, int], state: str | None) -> None:
         """Stop a handler whose run was taken away; nothing that it says counts any more."""

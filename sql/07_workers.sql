@@ -164,7 +164,12 @@ begin
     from unnest(p_run_ids, p_lease_nos) as n (run_id, lease_no)
     left join pgflow.run r on r.project_id = p_project and r.run_id = n.run_id
     left join pgflow.run_finished f on f.project_id = p_project and f.run_id = n.run_id
-    where not coalesce(r.state = 'running' and r.lease_no = n.lease_no, false);
+    where not coalesce(r.state = 'running' and r.lease_no = n.lease_no, false)
+    union all
+    select n.run_id, 'stops', r.state, null, to_json(r.breakpoints)::text
+    from unnest(p_run_ids, p_lease_nos) as n (run_id, lease_no)
+    join pgflow.run r on r.project_id = p_project and r.run_id = n.run_id
+    where r.state = 'running' and r.lease_no = n.lease_no and r.breakpoints is not null;
 end
 $$;
 comment on function pgflow._beat is 'Renews a worker''s leases; see beat.';
@@ -190,8 +195,9 @@ end
 $$;
 comment on function pgflow.beat is
     'Keeps all leases of a worker, which names those it holds; returns a line for each that it '
-    'has lost (cancelled, paused, reaped: interrupt the handler). A lease that it doesn''t name '
-    'within 5 s goes back to the queue. Raises PF302, PF502.';
+    'has lost (cancelled, paused, reaped: interrupt the handler), and a line `stops` for each run '
+    'with breakpoints, a json array in detail. A lease that it doesn''t name within 5 s goes back '
+    'to the queue. Raises PF302, PF502.';
 
 create or replace function pgflow.stop_worker(worker_id text, project text default null)
 returns integer

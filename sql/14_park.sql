@@ -313,7 +313,7 @@ begin
     end if;
     v_run_ids := array(
         select (p.park ->> 'run_id')::uuid from jsonb_array_elements(park.parks) as p (park)
-        where p.park ->> 'run_id' ~ '^[0-9a-f-]{36}$');
+        where p.park ->> 'run_id' ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$');
     perform pgflow._lock_family(v_project, v_run_ids);
     -- To make a first child may write its queue; runs come before queues.
     if cardinality(v_run_ids) > 1 and park.parks @? '$[*].waits[*] ? (@.kind == "run")' then

@@ -13,6 +13,9 @@ begin
         perform pgflow._refuse_value('waits.title', '1 to 500 characters', p_wait ->> 'title');
     elsif v_kind in ('form', 'input') and p_wait ->> 'form' is null then
         perform pgflow._refuse_value('waits.form', 'a JSON schema', null);
+    elsif v_kind = 'interrupt' and p_wait ->> 'due_in' is not null then
+        perform pgflow._refuse_value('waits.due_in', 'left out: an interrupted run is paused',
+            p_wait ->> 'due_in');
     elsif (p_wait ->> 'due_in')::float8 not between 0.001 and 315360000 then
         perform pgflow._refuse_value('waits.due_in', 'seconds, more than 0 and at most ten years',
             p_wait ->> 'due_in');

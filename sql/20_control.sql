@@ -269,9 +269,11 @@ begin
         jsonb_build_object('to', v_state));
     if v_state = 'pending' then
         perform pgflow._hint_work(v_run.project_id, v_run.queue);
+        return;
     elsif v_run.wake_at <= p_now then
         perform pgflow._time_out(v_run, p_now);
-    elsif v_run.has_tasks then
+    end if;
+    if v_run.has_tasks then
         perform pgflow._expire_task(t, p_now) from pgflow.task t
         where t.project_id = v_run.project_id and t.run_id = v_run.run_id and t.state = 'open'
           and t.due_at <= p_now;

@@ -153,7 +153,8 @@ comment on column pgflow.timeline.handler is 'The handler of its run.';
 create or replace view pgflow.inbox with (security_barrier) as
 select t.task_id, t.project_id as project, t.run_id, r.handler, t.key as step, t.round, t.kind,
     t.title, t.payload, t.form as form_schema, t.assignee_role, t.assignee, t.claimed_by,
-    t.requested_by, t.created_at, t.due_at, t.policy, t.escalate_to, t.quorum, t.quorum_of,
+    t.requested_by, t.created_at, t.due_at, t.policy, t.escalate_to, t.on_reject, t.quorum,
+    t.quorum_of,
     (select count(*) from pgflow.vote v
      where v.project_id = t.project_id and v.task_id = t.task_id) as votes,
     t.replaces, t.state, t.not_requester
@@ -175,6 +176,8 @@ comment on column pgflow.inbox.requested_by is 'The actor that enqueued the run,
 comment on column pgflow.inbox.due_at is 'After this it can no longer be decided.';
 comment on column pgflow.inbox.policy is
     'What happens to the run then; table task_policy explains it.';
+comment on column pgflow.inbox.on_reject is
+    'What a rejection does to the run: cancel, fail, or resume, where the handler is told.';
 comment on column pgflow.inbox.quorum is 'So many have to approve.';
 comment on column pgflow.inbox.quorum_of is 'So many are asked; null: one rejection rejects.';
 comment on column pgflow.inbox.votes is 'How many have voted.';

@@ -48,12 +48,11 @@ def park(
         for column in ("lease_no", "news")
     )
     for key, result in (steps or {}).items():
-        digest = hashlib.sha256(key.encode()).hexdigest()
         db.execute(
             "select pgflow.record_step(%s, %s, %s, %s, %s)",
-            ([run_id], [lease_no], [key], [digest], [json.dumps(result)]),
+            ([run_id], [lease_no], [key], [_sha256(key)], [json.dumps(result)]),
         )
-    asked = [{"digest": "aa", **wait} for wait in waits]
+    asked = [{"digest": _sha256(json.dumps(wait)), **wait} for wait in waits]
     parks = [{"run_id": str(run_id), "lease_no": lease_no, "news": news, "waits": asked}]
     outcome = value(db, "select outcome from pgflow.park(%s)", Jsonb(parks))
     assert outcome == "done", outcome
@@ -68,3 +67,7 @@ def task_of(db: Connection, run_id: UUID, key: str | None = None) -> UUID:
         key,
     )
     return found
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

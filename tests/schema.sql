@@ -440,6 +440,7 @@ CREATE VIEW pgflow.inbox WITH (security_barrier='true') AS
     t.due_at,
     t.policy,
     t.escalate_to,
+    t.on_reject,
     t.quorum,
     t.quorum_of,
     ( SELECT count(*) AS count
@@ -473,6 +474,8 @@ COMMENT ON COLUMN pgflow.inbox.requested_by IS 'The actor that enqueued the run,
 COMMENT ON COLUMN pgflow.inbox.due_at IS 'After this it can no longer be decided.';
 
 COMMENT ON COLUMN pgflow.inbox.policy IS 'What happens to the run then; table task_policy explains it.';
+
+COMMENT ON COLUMN pgflow.inbox.on_reject IS 'What a rejection does to the run: cancel, fail, or resume, where the handler is told.';
 
 COMMENT ON COLUMN pgflow.inbox.quorum IS 'So many have to approve.';
 

@@ -33,6 +33,22 @@ async def work(ctx: Context) -> int:
     return ctx.lease.lease_no
 
 
+@app.handler(queue="chaos")
+async def publish(ctx: Context) -> str:
+    """Draft, ask a person, send; each step leaves a trace."""
+
+    async def trace(step: str) -> str:
+        async with pool.connection() as conn:
+            await conn.execute(
+                "insert into trace (run_id, step) values (%s, %s)", (ctx.run_id, step)
+            )
+        return step
+
+    await ctx.step("draft", trace, "draft")
+    await ctx.approval("editor")
+    return await ctx.step("send", trace, "send")
+
+
 async def main() -> None:
     """Work until SIGTERM."""
     async with pool:

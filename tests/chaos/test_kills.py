@@ -32,6 +32,7 @@ def durable(data_dir: Path) -> Iterator[EmbeddedServer]:
         migrate(server.dsn)
         with psycopg.connect(server.dsn, autocommit=True) as conn:
             conn.execute("create table effect (run_id uuid not null, lease_no integer not null)")
+            conn.execute("create table trace (run_id uuid not null, step text not null)")
             conn.execute(
                 "select pgflow.define_queue('chaos', max_attempts => 1000, lease_ttl => '1 second')"
             )
@@ -127,6 +128,29 @@ def test_workers_and_the_server_are_killed_and_every_run_ends_exactly_once(
     for worker in workers:
         worker.terminate()
     assert [worker.wait(timeout=40) for worker in workers] == [0] * 4
+
+
+def test_runs_that_wait_go_on_after_everything_was_killed_and_do_each_step_once(
+    durable: EmbeddedServer, start: Callable[[], Process]
+) -> None:
+    workers = [start(), start()]
+    with Client(durable.dsn) as client:
+        client.enqueue_many("publish", [None] * 50, queue="chaos")
+    eventually(durable, "select count(*) = 50 from pgflow.inbox")
+    for worker in workers:
+        worker.kill()
+    os.kill(durable.pid, signal.SIGKILL)
+    durable.start()
+    workers = [start(), start()]
+    with psycopg.connect(durable.dsn, autocommit=True) as anybody:
+        anybody.execute("select pgflow.approve(task_id, 'fine') from pgflow.inbox")
+    eventually(durable, "select not exists (select from pgflow.run)")
+    assert value(durable, "select count(*) from pgflow.runs where state = 'completed'") == 50
+    assert value(durable, "select count(*) from trace") == 100
+    assert value(durable, "select count(distinct (run_id, step)) from trace") == 100
+    for worker in workers:
+        worker.terminate()
+    assert [worker.wait(timeout=40) for worker in workers] == [0, 0]
 
 
 def test_a_worker_that_is_stopped_past_its_lease_and_wakes_is_refused(

@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psycopg
 import pytest
+
+from tests.parked import parked, task_of
 
 PAGE = (Path(__file__).parents[2] / "docs" / "forms.md").read_text()
 SQL = (Path(__file__).parents[2] / "sql" / "15_forms.sql").read_text()
@@ -18,8 +21,12 @@ EXAMPLES = re.findall(
 
 @pytest.mark.parametrize(("language", "code", "shown"), EXAMPLES)
 def test_an_example_prints_what_is_shown(
-    language: str, code: str, shown: str, environment: dict[str, str]
+    language: str, code: str, shown: str, environment: dict[str, str], db: psycopg.Connection
 ) -> None:
+    if "TASK" in code:
+        form = {"properties": {"amount": {"maximum": 10}}}
+        run = parked(db, {"kind": "form", "key": "f", "title": "How much?", "form": form})
+        code = code.replace("TASK", str(task_of(db, run)))
     psql = ["psql", "-XqP", "footer=off", "-v", "SHOW_CONTEXT=never", environment["PGFLOW_DSN"]]
     command = psql if language == "sql" else [sys.executable, "-"]
     done = subprocess.run(

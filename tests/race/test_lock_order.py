@@ -12,19 +12,23 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-ROUNDS = 6
+ROUNDS = 2
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 
 @dataclass
 class Scene:
-    """Two leased runs of a limited queue, one run that waits for a decision, one that is ready."""
+    """A limited queue with a run that waits, its leased child, another leased run, and ready ones.
+
+    The waiting run has a step `draft` and waits for people, a tool, an event and its child.
+    """
 
     conn: Connection
     leased: list[str] = field(default_factory=list)
     lease_nos: list[int] = field(default_factory=list)
     waiting: str = ""
     task: str = ""
+    form: str = ""
 
     def set_up(self) -> None:
         self.one("select pgflow.define_queue('q', max_concurrent => 1000)")
@@ -32,15 +36,28 @@ class Scene:
         self.one(
             "select count(*) from pgflow.enqueue_many('h', array_fill('{}'::jsonb, '{4}'), 'q')"
         )
-        runs = self.one("select runs from pgflow.acquire('w:1', '{q}', 3)")
-        wait = {"kind": "approval", "key": "ok", "title": "ok?"}
-        held = [(run["run_id"], run["lease_no"]) for run in runs]
-        (self.waiting, lease_no), *rest = held
-        park = {"run_id": self.waiting, "lease_no": lease_no, "news": 0, "waits": [wait]}
-        self.one("select outcome from pgflow.park(%s)", Jsonb([park]))
-        self.task = self.one("select task_id from pgflow.inbox where run_id = %s", self.waiting)
-        self.leased = [run_id for run_id, _ in rest]
-        self.lease_nos = [number for _, number in rest]
+        runs = self.one("select runs from pgflow.acquire('w:1', '{q}', 2)")
+        (self.waiting, lease_no), other = [(run["run_id"], run["lease_no"]) for run in runs]
+        self.one(
+            "select count(*) from pgflow.record_step(array[%s::uuid], array[%s], '{draft}',"
+            " '{aa}', '{1}')",
+            self.waiting,
+            lease_no,
+        )
+        waits = [
+            {"kind": "approval", "key": "ok", "title": "ok?"},
+            {"kind": "form", "key": "form", "title": "how?", "form": {}},
+            {"kind": "tool", "key": "tool", "tool": "t", "arguments": {}},
+            {"kind": "event", "key": "event", "name": "e"},
+            {"kind": "run", "key": "child", "handler": "h", "queue": "q", "priority": 9},
+        ]
+        park = {"run_id": self.waiting, "lease_no": lease_no, "news": 0, "waits": waits}
+        self.one("select outcome from pgflow.park(%s)", Jsonb([{**park, "wait_any": True}]))
+        task = "select task_id from pgflow.inbox where run_id = %s and step = %s"
+        self.task = self.one(task, self.waiting, "ok")
+        self.form = self.one(task, self.waiting, "form")
+        (child,) = self.one("select runs from pgflow.acquire('w:1', '{q}', 1)")
+        self.leased, self.lease_nos = map(list, zip(other, (child["run_id"], 1), strict=True))
 
     def clean_up(self) -> None:
         self.one("select count(pgflow.cancel(run_id)) from pgflow.run where queue = 'q'")
@@ -69,9 +86,11 @@ def _batch(query: str) -> Callable[[Scene, Connection], None]:
     return call
 
 
-def _task(verb: str) -> Callable[[Scene, Connection], None]:
+def _on(what: str, query: str) -> Callable[[Scene, Connection], None]:
+    """Return a call on the waiting run or one of its tasks."""
+
     def call(scene: Scene, conn: Connection) -> None:
-        conn.execute(f"select pgflow.{verb}(%s)".encode(), [scene.task])
+        conn.execute(query.encode(), [getattr(scene, what)])
 
     return call
 
@@ -87,8 +106,15 @@ VERBS: dict[str, Callable[[Scene, Connection], None]] = {
     "cancel": _each("cancel"),
     "pause": _each("pause"),
     "resume": _each("resume"),
-    "approve": _task("approve"),
-    "reject": _task("reject"),
+    "approve": _on("task", "select pgflow.approve(%s)"),
+    "reject": _on("task", "select pgflow.reject(%s)"),
+    "roll back": _on("task", "select pgflow.reject(%s, rollback_to => 'draft')"),
+    "answer": _on("form", "select pgflow.answer(%s, '{}')"),
+    "claim_task": _on("task", "select pgflow.claim_task(%s)"),
+    "signal": _on("waiting", "select pgflow.signal(%s, 'e')"),
+    "resolve_tool": _on("waiting", "select pgflow.resolve_tool(%s, 'tool')"),
+    "set_breakpoint": _on("waiting", "select pgflow.set_breakpoint(%s, 'draft')"),
+    "fork": _on("waiting", "select pgflow.fork(%s, 'draft')"),
     "complete": _batch("select pgflow.complete(%s::uuid[], %s::int[], '{1,2}')"),
     "fail": _batch("select pgflow.fail(%s::uuid[], %s::int[], '{E-RUN-001,E-RUN-001}', '{a,b}')"),
     "release": _batch("select pgflow.release(%s::uuid[], %s::int[])"),

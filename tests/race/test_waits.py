@@ -5,6 +5,7 @@ Whatever comes first, nothing is lost and nothing counts twice, and the timeline
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -38,7 +39,7 @@ def woken(engine: Engine, wait: Row) -> Lease:
     return engine.lease_of(lease.run_id)
 
 
-def waiting(engine: Engine, *waits: Row, wait_any: bool = False, **more: int) -> UUID:
+def waiting(engine: Engine, *waits: Row, wait_any: bool = False, **more: Any) -> UUID:
     lease = engine.leased(**more)
     assert engine.park(lease, *waits, wait_any=wait_any)["outcome"] == "done"
     return lease.run_id

@@ -2,11 +2,13 @@
 
 A test runs twice: in a database with nothing in it, and in one with the remains of earlier runs
 under the same names. Where those have no part in what is tested, it is parametrized with the place
-`fresh`, indirectly. A clone per test takes 200 ms; putting the rows of one clone back, 5.
+`fresh`, indirectly; $PGFLOW_TEST_PLACES leaves one of the two out. A clone per test takes 200 ms;
+putting the rows of one clone back, 5.
 """
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -463,7 +465,7 @@ def _live(engine: Engine) -> None:
     assert counts["live"] > 60
 
 
-@pytest.fixture(params=["fresh", "used"])
+@pytest.fixture(params=os.environ.get("PGFLOW_TEST_PLACES", "fresh used").split())
 def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     """Return the database of this test, put back when it is over."""
     place: Place = request.getfixturevalue(request.param)

@@ -133,3 +133,15 @@ def test_arrays_of_different_lengths_are_refused(engine: Engine) -> None:
     lease = engine.leased()
     with engine.refused("PF101", "lease_nos"):
         engine.call("beat", worker_id="w:1", run_ids=[lease.run_id], lease_nos=[])
+
+
+def test_a_beat_tells_the_breakpoints_of_runs_that_have_any(engine: Engine) -> None:
+    stopped, other = engine.leased(), engine.leased()
+    engine.call("set_breakpoint", run_id=stopped.run_id, step="draft")
+    engine.call("set_breakpoint", run_id=stopped.run_id, step="draft", moment="after")
+    (line,) = engine.beat(stopped, other)
+    assert (line["run_id"], line["outcome"]) == (stopped.run_id, "stops")
+    assert line["detail"] == '["before draft","after draft"]'
+    engine.call("clear_breakpoint", run_id=stopped.run_id, step="draft")
+    engine.call("clear_breakpoint", run_id=stopped.run_id, step="draft", moment="after")
+    assert engine.beat(stopped, other) == []

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from pgflow import gateway, people, protocol
+from pgflow import gateway, people, protocol, views
 from pgflow.gateway import Statement
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def makers(module: ModuleType) -> Iterator[tuple[str, Maker]]:
 MAKERS: dict[str, Maker] = {
     **dict(makers(gateway)),
     **dict(makers(people)),
+    **dict(makers(views)),
     **dict(makers(protocol)),
 }
 
@@ -57,7 +58,7 @@ def functions(engine: Engine) -> dict[str, Row]:
     return {row["proname"]: row for row in rows}
 
 
-def views(engine: Engine) -> set[str]:
+def view_names(engine: Engine) -> set[str]:
     rows = engine.rows(
         "select relname from pg_class where relnamespace = 'pgflow'::regnamespace and relkind = 'v'"
     )
@@ -89,7 +90,7 @@ def test_each_statement_names_what_its_parameters_bind(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in MAKERS if name not in {"ping", "result"}])
 def test_each_is_named_as_its_twin_and_calls_it(engine: Engine, name: str) -> None:
     used = set(re.findall(r"pgflow\.(\w+)", statement(MAKERS[name]).sql.decode()))
-    assert used <= {*functions(engine), *views(engine)}
+    assert used <= {*functions(engine), *view_names(engine)}
     assert name in used
 
 

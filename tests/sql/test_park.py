@@ -229,7 +229,11 @@ def test_waits_that_are_no_list_of_waits_are_refused(engine: Engine, waits: obje
     assert (line["outcome"], engine.state(lease.run_id)) == ("refused", "running")
 
 
-@pytest.mark.parametrize("change", [{"run_id": "x"}, {"lease_no": "x"}, {"news": "x"}], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [{"run_id": "x"}, {"run_id": "-" * 36}, {"lease_no": "x"}, {"news": "x"}],
+    ids=str,
+)
 def test_a_park_of_the_wrong_types_is_refused(engine: Engine, change: Row) -> None:
     lease = engine.leased()
     (line,) = engine.call("park", parks=Jsonb([{**engine.parking(lease), **change}]))

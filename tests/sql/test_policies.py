@@ -271,3 +271,15 @@ def test_what_stands_beside_an_interrupt_expires_once_that_is_passed(engine: Eng
     assert engine.state(lease.run_id) == "paused"
     assert engine.tell("resume", run_id=lease.run_id) == "cancelled"
     assert engine.run(lease.run_id)["error_code"] == "E-RUN-007"
+
+
+def test_a_timeout_and_a_due_time_that_passed_while_paused_both_take_effect(
+    engine: Engine,
+) -> None:
+    nap = {"key": "nap", "kind": "sleep", "seconds": 30}
+    run_id = engine.waiting({"key": "ok", "due_in": DUE}, nap)
+    engine.call("pause", run_id=run_id)
+    expire(engine, 0)
+    assert engine.tell("resume", run_id=run_id) == "cancelled"
+    types = engine.types(run_id)
+    assert types[-4:] == ["run.resumed", "wait.timed_out", "task.expired", "run.cancelled"]

@@ -93,6 +93,7 @@ def test_a_value_out_of_its_range_is_refused_by_its_name(
         ("policy", {"kind": "form", "form": FORM, "policy": "approve"}),
         ("policy", {"kind": "input", "form": FORM, "policy": "reject"}),
         ("policy", {"kind": "interrupt", "policy": "approve"}),
+        ("due_in", {"kind": "interrupt", "due_in": 60}),
         ("escalate_to", {"policy": "escalate", "escalate_in": 5}),
         ("escalate_to", {"policy": "escalate", "escalate_in": 5, "escalate_to": ""}),
         ("escalate_in", {"policy": "escalate", "escalate_to": "boss"}),

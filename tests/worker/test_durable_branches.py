@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -128,6 +129,35 @@ def test_code_may_change_while_runs_wait(stage: Stage) -> None:
             ["draft"],
             ["draft", "legal"],
         ]
+
+
+def test_a_breakpoint_that_is_set_while_a_run_is_executed_stops_it(stage: Stage) -> None:
+    inside, release = threading.Event(), threading.Event()
+
+    @stage.app.handler
+    async def publishes(ctx: Context) -> str:
+        inside.set()
+        await asyncio.to_thread(release.wait, 30)
+        return await ctx.step("publish", _said, "published")
+
+    with stage.worker() as running:
+        run_id = stage.client.enqueue(publishes)
+        assert inside.wait(30)
+        stage.client.set_breakpoint(run_id, "publish")
+        stage.until(
+            lambda: (
+                [h.lease.breakpoints for h in running.worker._held.values()] == [["before publish"]]
+            )
+        )
+        release.set()
+        stage.reaches(run_id, "paused")
+        assert stage.run(run_id)["pause_reason"] == "before"
+        stage.client.resume(run_id)
+        assert stage.output(run_id) == "published"
+
+
+async def _said(what: str) -> str:
+    return what
 
 
 def test_a_breakpoint_stops_a_run_before_and_after_a_step(stage: Stage) -> None:
