@@ -35,10 +35,17 @@ begin
     select r.* into v_run from pgflow.run r
     where r.project_id = p_project and r.run_id = p_run_id
     for update;
+    -- Whoever looks for work meanwhile skips the row, and would not look again before a second has
+    -- passed. The hint is sent at the commit, when the row is free.
+    if v_run.state = 'pending' then
+        perform pgflow._hint_work(p_project, v_run.queue);
+    end if;
     return v_run;
 end
 $$;
-comment on function pgflow._locked is 'Locks a live run; a row of nulls if there is none.';
+comment on function pgflow._locked is
+    'Locks a live run; a row of nulls if there is none. If it is ready, idle workers are hinted at '
+    'it once it is free.';
 
 create or replace function pgflow._emit(
     p_project text, p_run_id uuid, p_type text, p_payload jsonb, p_key text

@@ -322,3 +322,40 @@ def test_rest_is_reached(connect: Connect, ear: Ear) -> None:
     assert idler.look.look_again_in > POLLS
     assert not idler.gets_it()
     until(lambda: not ear.heard())
+
+
+# ---- what holds a ready run for a moment and leaves it ready
+
+
+def _signal(engine: Engine) -> Act:
+    run_id = engine.enqueue()
+    return lambda who: who.call("signal", run_id=run_id, name="payment")
+
+
+def _emit(engine: Engine) -> Act:
+    run_id = engine.enqueue()
+    return lambda who: who.call("emit", run_id=run_id, type="note")
+
+
+def _approve_again(engine: Engine) -> Act:
+    task = engine.task(engine.waiting(worker_id="w:2"))
+    engine.approve(task)
+    return lambda who: who.approve(task)
+
+
+HOLDS = {"signal": _signal, "emit": _emit, "approve again": _approve_again}
+
+
+@pytest.mark.parametrize("verb", HOLDS)
+def test_a_worker_gets_a_ready_run_that_somebody_held_when_it_looked(
+    engine: Engine, connect: Connect, ear: Ear, verb: str
+) -> None:
+    holder, idler = connect(), Idler(connect(), ear)
+    for step in STEPS:
+        idler.step(step)
+    act = HOLDS[verb](engine)
+    with held(holder):
+        act(holder)
+        assert ear.heard()
+        assert idler._acquire().leases == []
+    assert idler.gets_it()
