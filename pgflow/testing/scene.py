@@ -119,14 +119,36 @@ class Scene:
         task: str | UUID | None = None,
         *,
         comment: str | None = None,
+        rollback_to: str | None = None,
         run: RunId | None = None,
         by: str | None = None,
     ) -> Decision:
-        """Reject the open task of that key, title or id; see approve."""
+        """Reject the open task of that key, title or id; see approve.
+
+        With `rollback_to`, a key of the run's journal, that and all after it is done again.
+        """
         __tracebackhide__ = True
         found = find(self.tasks(), task, run)
         with nullcontext() if by is None else self._people.acting_as(by):
-            return self.client.reject(found.task_id, comment)
+            return self.client.reject(found.task_id, comment, rollback_to=rollback_to)
+
+    def answer(
+        self,
+        data: object,
+        task: str | UUID | None = None,
+        *,
+        comment: str | None = None,
+        run: RunId | None = None,
+        by: str | None = None,
+    ) -> Decision:
+        """Answer the open form, input or interrupt of that key, title or id; see approve.
+
+        Example: `scene.answer({"street": "Elm"}, "address", by="alice")`.
+        """
+        __tracebackhide__ = True
+        found = find(self.tasks(), task, run)
+        with nullcontext() if by is None else self._people.acting_as(by):
+            return self.client.answer(found.task_id, data, comment)
 
     def person(self, name: str, *roles: str) -> str:
         """Make a database role that may decide tasks, and is a member of `roles`; return its name.

@@ -115,8 +115,7 @@ def test_a_no_ends_it(scene: Scene) -> None:
 
 def test_who_sends_it_back_is_heard_by_the_next_turn_only(scene: Scene) -> None:
     run_id = start(scene)
-    (task,) = scene.tasks()
-    scene.client.reject(task.task_id, "keep the invoices", rollback_to="turn 2")
+    scene.reject(comment="keep the invoices", rollback_to="turn 2")
     scene.run_until_idle()
     (again,) = scene.tasks()
     assert again.payload["arguments"] == DELETE_SOME
@@ -131,8 +130,7 @@ def test_who_sends_it_back_is_heard_by_the_next_turn_only(scene: Scene) -> None:
 
 def test_a_turn_that_was_taken_back_has_cost_something_too(scene: Scene) -> None:
     run_id = start(scene, budget_usd="0.06")
-    (task,) = scene.tasks()
-    scene.client.reject(task.task_id, "keep the invoices", rollback_to="turn 2")
+    scene.reject(comment="keep the invoices", rollback_to="turn 2")
     scene.run_until_idle()
     assert ledger(scene) == [(1, 0.01), (2, 0.02), (2, 0.03)]
     scene.approve()

@@ -42,15 +42,10 @@ def claim(scene: Scene, data: dict[str, Any]) -> UUID:
         ).fetchone()
     assert row is not None
     scene.run_until_idle()
-    fill_in(scene, data)
+    scene.answer(data, "claim", by="ann")
     scene.run_until_idle()
     assert isinstance(row[0], UUID)
     return row[0]
-
-
-def fill_in(scene: Scene, data: dict[str, Any]) -> None:
-    (task,) = scene.tasks()
-    scene.client.answer(task.task_id, data)
 
 
 def test_a_small_claim_takes_one_manager(scene: Scene) -> None:
@@ -78,7 +73,7 @@ def test_the_database_refuses_a_claim_that_does_not_fit(
     scene.client.enqueue("expense", {"name": "ann"}, queue="expenses")
     scene.run_until_idle()
     with pytest.raises(BadRequest) as refused:
-        fill_in(scene, TRAIN | wrong)
+        scene.answer(TRAIN | wrong, by="ann")
     assert refused.value.field == field
     assert [task.key for task in scene.tasks()] == ["claim"]
 
