@@ -17,7 +17,7 @@ demo: $(READY) ## Run the editorial demo on an embedded server (ARGS=--help)
 test: prepare ci ## Make this machine ready for all tests, then run the whole gate
 
 ci: lint types sql ## The whole gate: everything but demo and bench
-	$(MAKE) -j2 --output-sync=target pytest pg15
+	$(MAKE) -j2 --output-sync=target PLACES=used pytest pg15
 	$(MAKE) build
 
 prepare: $(READY)
@@ -35,8 +35,9 @@ sql: $(READY) ## Check the migrations (squawk) and every function (plpgsql_check
 	$(BIN)/squawk migrations/*.sql
 	@$(FOUND) $(BIN)/python -m pytest -q tests/sql/test_plpgsql_check.py
 
+# The gate tries the SQL in used databases here and in fresh ones on the oldest PostgreSQL, if it is there.
 pytest: $(READY) ## Run the tests on the embedded server (ARGS="-k lease")
-	@$(FOUND) $(BIN)/python -m pytest -q $(ARGS)
+	@$(FOUND) PGFLOW_TEST_PLACES="$${PGFLOW_PG15_BIN:+$(PLACES)}" $(BIN)/python -m pytest -q $(ARGS)
 
 pg15: $(READY) ## Run the tests of the SQL on the oldest PostgreSQL, in databases with nothing in them
 	@$(FOUND) PGFLOW_TEST_PLACES=fresh $(BIN)/python tests/with_pg15.py $(BIN)/python -m pytest -q tests/sql tests/race tests/migrate

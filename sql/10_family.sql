@@ -41,10 +41,16 @@ declare
     v_family uuid[] := '{}';
     v_locked uuid[];
 begin
+    -- Each by itself: before PostgreSQL 17 the planner may take a list of ids for a mere filter, in
+    -- a table that it thinks is small, and read the whole index.
     if not exists (
-        select from pgflow.run r
-        where r.project_id = p_project and r.run_id = any (p_run_ids)
-          and (r.parent_run_id is not null or r.has_children)
+        select from unnest(p_run_ids) as u (run_id)
+        cross join lateral (
+            select from pgflow.run r
+            where r.project_id = p_project and r.run_id = u.run_id
+              and (r.parent_run_id is not null or r.has_children)
+            limit 1
+        ) f
     ) then
         return;
     end if;

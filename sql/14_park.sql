@@ -158,6 +158,74 @@ comment on function pgflow._state_of_wait is
     'The state of a run that waits for these: of the first kind among people, tools and the rest; '
     'scheduled where it only sleeps.';
 
+create or replace function pgflow._check_waits(p_run pgflow.run, p_waits jsonb)
+returns void
+language plpgsql
+as $$
+declare
+    v_wait jsonb;
+begin
+    if jsonb_typeof(p_waits) is distinct from 'array' or p_waits = '[]' then
+        perform pgflow._refuse_value('waits', 'a list of at least one wait', p_waits::text);
+    end if;
+    for v_wait in select w from jsonb_array_elements(p_waits) as w loop
+        perform pgflow._check_wait(v_wait);
+        if exists (select from pgflow.journal j
+                   where j.project_id = p_run.project_id and j.run_id = p_run.run_id
+                     and j.key = v_wait ->> 'key' and j.kind = 'step') then
+            perform pgflow._refuse_value('waits.key', 'no key of a step', v_wait ->> 'key');
+        end if;
+    end loop;
+end
+$$;
+comment on function pgflow._check_waits is 'Refuses (PF101) waits that a run cannot park with.';
+
+-- p_held is the run as it was leased, p_run what became of it since.
+create or replace function pgflow._stop_executing(
+    p_held pgflow.run, p_run pgflow.run, p_now timestamptz, p_park jsonb, p_keys text[],
+    p_any boolean
+)
+returns void
+language plpgsql
+as $$
+declare
+    v_run pgflow.run := p_run;
+    v_state text := pgflow._state_of_wait(p_park -> 'waits');
+    v_sleeps boolean := v_state = 'scheduled';
+    v_due_at timestamptz := pgflow._first_due(v_run.waits, p_keys);
+begin
+    if v_due_at < p_now then  -- asked again too late; the next tick looks from now on
+        v_due_at := p_now;
+    end if;
+    v_run.last_event_no := v_run.last_event_no + 1;
+    v_run.news := v_run.news + v_sleeps::integer;
+    perform pgflow._event(v_run, v_run.last_event_no, 'run.waiting', p_now,
+        jsonb_build_object('waits_for', p_keys), true);
+    update pgflow.run r
+    set state = v_state, wait_any = p_any and not v_sleeps,
+        waits_for = case when not v_sleeps then p_keys end,
+        waits = case when not v_sleeps then v_run.waits end,
+        wake_at = case when not v_sleeps then v_due_at end,
+        run_at = case when v_sleeps then v_due_at else r.run_at end,
+        pause_reason = case when v_state = 'paused' then pgflow._pause_of(p_park -> 'waits') end,
+        has_tasks = v_run.has_tasks, has_children = v_run.has_children, news = v_run.news,
+        round = v_run.round, last_event_no = v_run.last_event_no, worker_id = null,
+        leased_at = null, lease_event_no = null, slotted = false,
+        step_count = r.step_count + pgflow._steps((p_park ->> 'steps')::integer),
+        cost_usd = pgflow._cost(r.cost_usd, (p_park ->> 'cost_usd')::numeric)
+    where r.project_id = v_run.project_id and r.run_id = v_run.run_id;
+    if v_sleeps then
+        -- Its entry is there already: nothing but the time stands between the run and it.
+        insert into pgflow.journal (project_id, run_id, key, kind, news, event_no, at, digest)
+        values (v_run.project_id, v_run.run_id, p_keys[1], 'sleep', v_run.news,
+            v_run.last_event_no, p_now, decode(p_park #>> '{waits,0,digest}', 'hex'));
+    end if;
+    perform pgflow._free_slot(p_held);
+end
+$$;
+comment on function pgflow._stop_executing is
+    'running -> waiting_*, paused or scheduled, for a run whose waits are open.';
+
 create or replace function pgflow._park_held(p_run pgflow.run, p_now timestamptz, p_park jsonb)
 returns pgflow.parked_v1
 language plpgsql
@@ -166,27 +234,15 @@ declare
     v_run pgflow.run := p_run;
     v_waits jsonb := p_park -> 'waits';
     v_any boolean := coalesce((p_park ->> 'wait_any')::boolean, false);
-    v_state text := pgflow._state_of_wait(v_waits);
     v_keys text[];
     v_changed jsonb;
     v_wait jsonb;
-    v_due_at timestamptz;
     v_line pgflow.parked_v1;
 begin
     v_line.run_id := v_run.run_id;
     v_line.news := v_run.news;
+    perform pgflow._check_waits(v_run, v_waits);
     v_keys := array(select distinct w ->> 'key' from jsonb_array_elements(v_waits) as w order by 1);
-    if cardinality(v_keys) = 0 then
-        perform pgflow._refuse_value('waits', 'a list of at least one wait', v_waits::text);
-    end if;
-    for v_wait in select w from jsonb_array_elements(v_waits) as w loop
-        perform pgflow._check_wait(v_wait);
-        if exists (select from pgflow.journal j
-                   where j.project_id = v_run.project_id and j.run_id = v_run.run_id
-                     and j.key = v_wait ->> 'key' and j.kind = 'step') then
-            perform pgflow._refuse_value('waits.key', 'no key of a step', v_wait ->> 'key');
-        end if;
-    end loop;
     v_changed := pgflow._changed_requests(v_run, v_waits);
     if pgflow._are_asked_too_often(v_run, v_changed) then
         perform pgflow._pause(v_run, 'E-RUN-012: asked a fourth time, each time for something else',
@@ -217,34 +273,7 @@ begin
         v_line.entries := pgflow._journal(v_run.project_id, v_run.run_id, p_run.news);
         return v_line;
     end if;
-    v_due_at := pgflow._first_due(v_run.waits, v_keys);
-    if v_due_at < p_now then  -- asked again too late; the next tick looks from now on
-        v_due_at := p_now;
-    end if;
-    v_run.last_event_no := v_run.last_event_no + 1;
-    v_run.news := v_run.news + (v_state = 'scheduled')::integer;
-    perform pgflow._event(v_run, v_run.last_event_no, 'run.waiting', p_now,
-        jsonb_build_object('waits_for', v_keys), true);
-    update pgflow.run r
-    set state = v_state, wait_any = v_any and v_state <> 'scheduled',
-        waits_for = case when v_state <> 'scheduled' then v_keys end,
-        waits = case when v_state <> 'scheduled' then v_run.waits end,
-        wake_at = case when v_state <> 'scheduled' then v_due_at end,
-        run_at = case when v_state = 'scheduled' then v_due_at else r.run_at end,
-        pause_reason = case when v_state = 'paused' then pgflow._pause_of(v_waits) end,
-        has_tasks = v_run.has_tasks, has_children = v_run.has_children, news = v_run.news,
-        round = v_run.round, last_event_no = v_run.last_event_no, worker_id = null,
-        leased_at = null, lease_event_no = null, slotted = false,
-        step_count = r.step_count + pgflow._steps((p_park ->> 'steps')::integer),
-        cost_usd = pgflow._cost(r.cost_usd, (p_park ->> 'cost_usd')::numeric)
-    where r.project_id = v_run.project_id and r.run_id = v_run.run_id;
-    if v_state = 'scheduled' then
-        -- Its entry is there already: nothing but the time stands between the run and it.
-        insert into pgflow.journal (project_id, run_id, key, kind, news, event_no, at, digest)
-        values (v_run.project_id, v_run.run_id, v_keys[1], 'sleep', v_run.news,
-            v_run.last_event_no, p_now, decode(v_waits -> 0 ->> 'digest', 'hex'));
-    end if;
-    perform pgflow._free_slot(p_run);
+    perform pgflow._stop_executing(p_run, v_run, p_now, p_park, v_keys, v_any);
     v_line.outcome := 'done';
     return v_line;
 end
@@ -274,8 +303,6 @@ begin
         v_line.outcome := 'news';
         v_line.entries := pgflow._journal(p_project, v_run.run_id, (p_park ->> 'news')::integer);
         return v_line;
-    elsif jsonb_typeof(p_park -> 'waits') is distinct from 'array' then
-        perform pgflow._refuse_value('waits', 'a list of at least one wait', p_park ->> 'waits');
     end if;
     return pgflow._park_held(v_run, pgflow.now(), p_park);
 exception

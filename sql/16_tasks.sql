@@ -238,7 +238,8 @@ end
 $$;
 comment on function pgflow._open_task is 'Opens the task of a wait; returns the run.';
 
--- An application that acts for its own users says who it is that acts; it needs a role for that.
+-- An application that acts for its own users says who it is that acts; it needs a role for that. It
+-- does not act for those whom the server knows: a database role decides by its own login.
 create or replace function pgflow._person(p_as_user text)
 returns text
 language plpgsql
@@ -253,6 +254,10 @@ begin
         perform pgflow._refuse('PF501', format('%s may not act for others', pgflow._actor()),
             'as_user is for applications that know their users themselves.',
             'grant pgflow_application to the application''s login.', 'as_user');
+    elsif exists (select from pg_catalog.pg_roles r where r.rolname = p_as_user) then
+        perform pgflow._refuse('PF501', format('%s may not act for %s', pgflow._actor(), p_as_user),
+            'That is a database role: what its members decide is checked with the server.',
+            'Let the person log in, or use set role.', 'as_user');
     end if;
     return p_as_user;
 end

@@ -465,7 +465,7 @@ def _live(engine: Engine) -> None:
     assert counts["live"] > 60
 
 
-@pytest.fixture(params=os.environ.get("PGFLOW_TEST_PLACES", "fresh used").split())
+@pytest.fixture(params=(os.environ.get("PGFLOW_TEST_PLACES") or "fresh used").split())
 def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     """Return the database of this test, put back when it is over."""
     place: Place = request.getfixturevalue(request.param)

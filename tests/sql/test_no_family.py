@@ -75,7 +75,7 @@ def test_its_plan_is_a_look_into_the_index_of_families(
 ) -> None:
     engine.place.admin.execute("analyze pgflow.run")
     source = engine.value("select prosrc from pg_proc where proname = '_lock_family'")
-    query = source[source.index("select from pgflow.run r") : source.index(") then")]
+    query = source[source.index("select from unnest") : source.index(") then")]
     engine.conn.execute(f"set plan_cache_mode = {mode}".encode())
     engine.conn.execute("set enable_seqscan = off; set enable_bitmapscan = off")
     prepared = query.replace("p_project", "$1").replace("p_run_ids", "$2")

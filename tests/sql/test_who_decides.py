@@ -178,6 +178,17 @@ def test_only_an_application_names_its_users(engine: Engine, people: People, act
             try_to(act, who, task, as_user="tom")
 
 
+def test_an_application_does_not_act_for_those_whom_the_server_knows(
+    engine: Engine, people: People, make_role: MakeRole, act: str
+) -> None:
+    editor = make_role(people.roles["editors"])
+    for request in ({"assignee": editor}, {"assignee_role": people.roles["editors"]}, {}):
+        task = asked(engine, ACTS[act][0], **request)
+        for name in (editor, "postgres"):
+            with engine.refused("PF501", "as_user"):
+                try_to(act, people.app, task, as_user=name)
+
+
 def test_a_user_without_a_name_or_with_too_long_a_one_is_refused(
     engine: Engine, people: People, act: str
 ) -> None:
