@@ -6,7 +6,7 @@ READY := .venv/ready
 FOUND := if [ -f .venv/test.env ]; then . .venv/test.env; fi;
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test ci prepare lint types sql pytest pg15 bench docs build clean
+.PHONY: help demo test ci prepare lint types sql pytest engine package pg15 bench docs build clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' Makefile
@@ -17,7 +17,7 @@ demo: $(READY) ## Run the editorial demo on an embedded server (ARGS=--help)
 test: prepare ci ## Make this machine ready for all tests, then run the whole gate
 
 ci: lint types sql ## The whole gate: everything but demo and bench
-	$(MAKE) -j2 --output-sync=target PLACES=used pytest pg15
+	$(MAKE) -j2 --output-sync=target engine package
 	$(MAKE) build
 
 prepare: $(READY)
@@ -35,12 +35,21 @@ sql: $(READY) ## Check the migrations (squawk) and every function (plpgsql_check
 	$(BIN)/squawk migrations/*.sql
 	@$(FOUND) $(BIN)/python -m pytest -q tests/sql/test_plpgsql_check.py
 
-# The gate tries the SQL in used databases here and in fresh ones on the oldest PostgreSQL, if it is there.
 pytest: $(READY) ## Run the tests on the embedded server (ARGS="-k lease")
-	@$(FOUND) PGFLOW_TEST_PLACES="$${PGFLOW_PG15_BIN:+$(PLACES)}" $(BIN)/python -m pytest -q $(ARGS)
+	@$(FOUND) $(BIN)/python -m pytest -q $(ARGS)
 
-pg15: $(READY) ## Run the tests of the SQL on the oldest PostgreSQL, in databases with nothing in them
-	@$(FOUND) PGFLOW_TEST_PLACES=fresh $(BIN)/python tests/with_pg15.py $(BIN)/python -m pytest -q tests/sql tests/race tests/migrate
+ENGINE := tests/sql tests/race tests/migrate
+
+# The gate tries the SQL in used databases on the newest PostgreSQL and in fresh ones on the oldest, if it is there.
+engine: $(READY) ## Run the tests of the SQL, on the newest and the oldest PostgreSQL
+	@$(FOUND) PGFLOW_TEST_PLACES="$${PGFLOW_PG15_BIN:+used}" $(BIN)/python -m pytest -q $(ENGINE)
+	@$(FOUND) PGFLOW_TEST_PLACES=fresh $(BIN)/python tests/with_pg15.py $(BIN)/python -m pytest -q $(ENGINE)
+
+package: $(READY) ## Run all other tests
+	@$(FOUND) $(BIN)/python -m pytest -q tests $(addprefix --ignore=,$(ENGINE))
+
+pg15: $(READY) ## Run the tests of the SQL on the oldest PostgreSQL
+	@$(FOUND) $(BIN)/python tests/with_pg15.py $(BIN)/python -m pytest -q $(ENGINE) $(ARGS)
 
 bench: $(READY) ## Measure (ARGS=--help)
 	$(BIN)/python -m bench $(ARGS)
