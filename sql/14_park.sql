@@ -180,6 +180,26 @@ end
 $$;
 comment on function pgflow._check_waits is 'Refuses (PF101) waits that a run cannot park with.';
 
+-- A worker may name what has come already, beside what has not.
+create or replace function pgflow._missing(p_run pgflow.run, p_waits jsonb)
+returns jsonb
+language plpgsql
+as $$
+begin
+    if p_run.news = 0 then
+        return p_waits;
+    end if;
+    return (
+        select jsonb_agg(u.w order by u.n)
+        from jsonb_array_elements(p_waits) with ordinality as u (w, n)
+        where not exists (
+            select from pgflow.journal j
+            where j.project_id = p_run.project_id and j.run_id = p_run.run_id
+              and j.key = u.w ->> 'key'));
+end
+$$;
+comment on function pgflow._missing is 'Those of some waits that are not in the run''s journal.';
+
 -- p_held is the run as it was leased, p_run what became of it since.
 create or replace function pgflow._stop_executing(
     p_held pgflow.run, p_run pgflow.run, p_now timestamptz, p_park jsonb, p_keys text[],
@@ -190,7 +210,8 @@ language plpgsql
 as $$
 declare
     v_run pgflow.run := p_run;
-    v_state text := pgflow._state_of_wait(p_park -> 'waits');
+    v_missing jsonb := pgflow._missing(v_run, p_park -> 'waits');
+    v_state text := pgflow._state_of_wait(v_missing);
     v_sleeps boolean := v_state = 'scheduled';
     v_due_at timestamptz := pgflow._first_due(v_run.waits, p_keys);
 begin
@@ -207,7 +228,7 @@ begin
         waits = case when not v_sleeps then v_run.waits end,
         wake_at = case when not v_sleeps then v_due_at end,
         run_at = case when v_sleeps then v_due_at else r.run_at end,
-        pause_reason = case when v_state = 'paused' then pgflow._pause_of(p_park -> 'waits') end,
+        pause_reason = case when v_state = 'paused' then pgflow._pause_of(v_missing) end,
         has_tasks = v_run.has_tasks, has_children = v_run.has_children, news = v_run.news,
         round = v_run.round, last_event_no = v_run.last_event_no, worker_id = null,
         leased_at = null, lease_event_no = null, slotted = false,
@@ -217,8 +238,8 @@ begin
     if v_sleeps then
         -- Its entry is there already: nothing but the time stands between the run and it.
         insert into pgflow.journal (project_id, run_id, key, kind, news, event_no, at, digest)
-        values (v_run.project_id, v_run.run_id, p_keys[1], 'sleep', v_run.news,
-            v_run.last_event_no, p_now, decode(p_park #>> '{waits,0,digest}', 'hex'));
+        values (v_run.project_id, v_run.run_id, v_missing #>> '{0,key}', 'sleep', v_run.news,
+            v_run.last_event_no, p_now, decode(v_missing #>> '{0,digest}', 'hex'));
     end if;
     perform pgflow._free_slot(p_held);
 end

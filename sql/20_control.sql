@@ -140,12 +140,15 @@ begin
             p_command ->> 'key');
     end if;
     for v_task in
-        update pgflow.task t
-        set state = 'answered', decided_at = p_now, decided_by = pgflow._actor(),
-            decided_login = session_user, data = p_command -> 'resume'
-        where t.project_id = p_run.project_id and t.run_id = p_run.run_id and t.state = 'open'
-          and t.key = any (v_keys)
-        returning t.*
+        with passed as (
+            update pgflow.task t
+            set state = 'answered', decided_at = p_now, decided_by = pgflow._actor(),
+                decided_login = session_user, data = p_command -> 'resume'
+            where t.project_id = p_run.project_id and t.run_id = p_run.run_id and t.state = 'open'
+              and t.key = any (v_keys)
+            returning t.*
+        )
+        select p.* from passed p order by p.key
     loop
         perform pgflow._after_decision(pgflow._locked(p_run.project_id, p_run.run_id), p_now,
             v_task, null);
@@ -246,6 +249,7 @@ declare
     v_run pgflow.run := p_run;
     v_state text := 'pending';
     v_seq bigint;
+    v_task pgflow.task;
 begin
     if v_run.waits_for is not null
        and not pgflow._is_satisfied(v_run.project_id, v_run.run_id, v_run.waits_for, v_run.wait_any)
@@ -274,9 +278,15 @@ begin
         perform pgflow._time_out(v_run, p_now);
     end if;
     if v_run.has_tasks then
-        perform pgflow._expire_task(t, p_now) from pgflow.task t
-        where t.project_id = v_run.project_id and t.run_id = v_run.run_id and t.state = 'open'
-          and t.due_at <= p_now;
+        -- As in _due_tasks the one that was due first says how the run ends.
+        for v_task in
+            select t.* from pgflow.task t
+            where t.project_id = v_run.project_id and t.run_id = v_run.run_id and t.state = 'open'
+              and t.due_at <= p_now
+            order by t.due_at, t.key
+        loop
+            perform pgflow._expire_task(v_task, p_now);
+        end loop;
     end if;
 end
 $$;

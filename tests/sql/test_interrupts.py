@@ -137,6 +137,12 @@ def test_continue_passes_all_of_them(engine: Engine) -> None:
     }
 
 
+def test_what_continue_passes_is_in_the_journal_in_the_order_of_the_keys(engine: Engine) -> None:
+    run_id = stopped(engine, interrupt("b"), interrupt("c"), interrupt("a"))
+    resume(engine, run_id)
+    assert list(journal(engine, run_id)) == ["draft", "a", "b", "c"]
+
+
 def test_the_first_of_several_wakes_a_run_that_waits_for_any(engine: Engine) -> None:
     run_id = stopped(engine, interrupt("a"), interrupt("b"), wait_any=True)
     assert resume(engine, run_id, resume=1, key="a") == "pending"
@@ -413,6 +419,20 @@ def test_a_breakpoint_that_was_passed_is_not_waited_for_again(engine: Engine) ->
     lease = engine.lease_of(run_id)
     assert engine.park(lease, breakpoint_(), news=1)["outcome"] == "refused"  # it is there
     assert engine.state(run_id) == "running"
+
+
+def test_a_breakpoint_that_was_passed_stops_nobody_who_names_it_beside_another_wait(
+    engine: Engine,
+) -> None:
+    run_id = stopped(engine, breakpoint_())
+    resume(engine, run_id)
+    lease = engine.lease_of(run_id)
+    nap = {"key": "nap", "kind": "event", "name": "e", "timeout": 60}
+    assert engine.park(lease, breakpoint_(), nap, news=1)["outcome"] == "done"
+    assert (engine.state(run_id), engine.run(run_id)["pause_reason"]) == ("waiting_event", None)
+    engine.later(seconds=60)
+    engine.tick()
+    assert engine.state(run_id) == "pending"
 
 
 def test_after_a_rollback_a_breakpoint_fires_again(engine: Engine) -> None:

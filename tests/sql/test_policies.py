@@ -216,6 +216,15 @@ def test_a_paused_run_is_left_alone_and_seen_to_when_it_is_resumed(
     engine.timeline(run_id)
 
 
+def test_when_it_is_resumed_the_task_that_was_due_first_says_how_it_ends(engine: Engine) -> None:
+    later = {"key": "later", "due_in": DUE, "policy": "timeout"}
+    run_id = engine.waiting(later, {"key": "ok", "due_in": DUE - 1})
+    engine.call("pause", run_id=run_id)
+    expire(engine, 0)
+    assert engine.tell("resume", run_id=run_id) == "cancelled"
+    assert task(engine, run_id)["state"] == "expired"
+
+
 def test_a_paused_run_is_not_decided_after_the_due_time(engine: Engine) -> None:
     run_id = asked(engine)
     engine.call("pause", run_id=run_id)

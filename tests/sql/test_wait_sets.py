@@ -117,6 +117,26 @@ def test_the_state_shown_is_that_of_the_first_among_people_tools_and_the_rest(
 
 
 @pytest.mark.parametrize(
+    ("missing", "state"),
+    [("sleep", "scheduled"), ("event", "waiting_event"), ("tool", "waiting_tool")],
+)
+def test_the_state_shown_is_that_of_what_has_not_come_yet(
+    engine: Engine, missing: str, state: str
+) -> None:
+    run_id = waiting(engine, "approval")
+    COME["approval"](engine, run_id)
+    lease = engine.lease_of(run_id)
+    assert engine.park(lease, wait_for("approval"), wait_for(missing), news=1)["outcome"] == "done"
+    assert engine.state(run_id) == state
+    COME[missing](engine, run_id)
+    assert engine.state(run_id) == "pending"
+    assert [known["key"] for known in engine.lease_of(run_id).body["journal"]] == [
+        "approval",
+        missing,
+    ]
+
+
+@pytest.mark.parametrize(
     ("come", "state"),
     [
         ([], "waiting_approval"),
