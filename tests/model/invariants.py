@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 VIOLATIONS = {
     "a run is live or finished": """
         select run_id from pgflow.run join pgflow.run_finished using (project_id, run_id)""",
@@ -71,8 +73,16 @@ VIOLATIONS = {
         select k.run_id from pgflow.run_key k where k.run_id not in (select run_id from runs)""",
 }
 
-# Of all runs, those that were there before included.
-QUERY = """
+
+def query_of(violations: Mapping[str, str]) -> str:
+    """Return one query of all runs, those that were there before included."""
+    return _RUNS + " union all ".join(
+        f"select '{truth}' as truth, run_id from ({query}) as v"
+        for truth, query in violations.items()
+    )
+
+
+_RUNS = """
     with runs as materialized (
         select project_id, run_id, state, null as ended_from, attempt, lease_no, step_count
         from pgflow.run
@@ -81,6 +91,6 @@ QUERY = """
         from pgflow.run_finished
     ),
     lines as materialized (select run_id, event_no, type from pgflow.timeline)
-""" + " union all ".join(
-    f"select '{truth}' as truth, run_id from ({query}) as v" for truth, query in VIOLATIONS.items()
-)
+"""
+
+QUERY = query_of(VIOLATIONS)
