@@ -1,5 +1,5 @@
--- What a run has lived through (event), what it has learned (journal), and whom it has asked
--- (task).
+-- What a run has lived through (event), what it has learned (journal), what its calls of models
+-- cost (usage), and whom it has asked (task).
 set local role pgflow_owner;
 
 create table pgflow.event (
@@ -119,8 +119,54 @@ comment on column pgflow.signal.taken_as is
 create unique index signal_key_is_unique_in_its_run on pgflow.signal (project_id, run_id, key)
     where key is not null;
 
+create table pgflow.usage (
+    project_id text collate "C" not null,
+    run_id uuid not null,
+    call_key text collate "C" not null,
+    step text collate "C",
+    attempt integer not null,
+    lease_no integer not null,
+    at timestamptz not null,
+    actor text,
+    model text collate "C",
+    role text,
+    thread_id text collate "C",
+    turn_index integer,
+    input_tokens bigint,
+    output_tokens bigint,
+    cached_tokens bigint,
+    reasoning_tokens bigint,
+    cost_usd_input numeric,
+    cost_usd_output numeric,
+    cost_usd_total numeric,
+    latency_ms bigint,
+    status text collate "C" not null,
+    error_code text,
+    request_id text,
+    constraint usage_pkey primary key (project_id, run_id, call_key),
+    constraint call_key_is_at_most_600_characters check (char_length(call_key) between 1 and 600),
+    constraint status_is_known check (status in ('ok', 'failed')),
+    constraint counts_are_not_negative check (
+        least(turn_index, input_tokens, output_tokens, cached_tokens, reasoning_tokens,
+            latency_ms) >= 0),
+    -- greatest() takes NaN and infinity for more than any number
+    constraint costs_are_from_0_to_2_billion check (
+        least(cost_usd_input, cost_usd_output, cost_usd_total) >= 0
+        and greatest(cost_usd_input, cost_usd_output, cost_usd_total) <= 2000000000)
+);
+comment on table pgflow.usage is
+    'Calls of models: what each took and cost. run.cost_usd has the sum. View model_calls shows '
+    'them.';
+comment on column pgflow.usage.call_key is
+    'Unique in the life of a run: a call that is told again counts once.';
+comment on column pgflow.usage.step is 'The key of the step in which it was called.';
+comment on column pgflow.usage.attempt is 'run.attempt when it was recorded.';
+comment on column pgflow.usage.actor is 'Which agent called, as the handler names it.';
+comment on column pgflow.usage.cost_usd_total is 'Null: unknown.';
+
 create index event_by_time on pgflow.event using brin (project_id, at, leased_at) with (autosummarize);
 create index journal_by_time on pgflow.journal using brin (project_id, at) with (autosummarize);
+create index usage_by_time on pgflow.usage using brin (project_id, at) with (autosummarize);
 
 create table pgflow.task_policy (
     policy text collate "C" not null,

@@ -115,6 +115,7 @@ class Branches(Calls):
                 raise raised_error
         await self._all([b for b in branches if b.task is None])
         scope.latest = max([scope.latest, *(b.latest for b in branches)])
+        scope.lease_no = max([scope.lease_no, *(b.lease_no for b in branches)])
         errors = [(n, b.error) for n, b in enumerate(branches) if b.error is not None]
         blocked = [b for b in branches if not b.ended]
         if errors:
@@ -145,6 +146,7 @@ class Branches(Calls):
         if not winner.ended:
             self.journal.suspend(scope)
         scope.latest = max(scope.latest, winner.latest)
+        scope.lease_no = max(scope.lease_no, winner.lease_no)
         if winner.error is None or isinstance(winner.error, Replayed):
             await self._settle(scope, key, "first", {"winner": index})
         if winner.error is not None:

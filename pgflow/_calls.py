@@ -13,6 +13,7 @@ from pydantic_core import to_jsonable_python
 from pgflow._journal import Journal, Scope, read_entries
 from pgflow._json import digest, dumps
 from pgflow.models import Entry, Event, Lease, Outcome
+from pgflow.reports import Usage
 
 T = TypeVar("T")
 Undos = dict[str, tuple[Callable[[Any], Any], Any]]
@@ -30,7 +31,7 @@ class Transaction(Protocol):
     async def record(self, key: str, digest: str, value: str, *, undo: bool) -> None:
         """Journal a step and commit. Raises LeaseLost, NotStored."""
 
-    async def complete(self, output: str, cost_usd: float | None) -> Outcome | None:
+    async def complete(self, output: str) -> Outcome | None:
         """Complete the run and commit. None: done."""
 
     async def abandon(self) -> None:
@@ -52,6 +53,9 @@ class Reporting(Protocol):
     async def emit(self, lease: Lease, kind: str, payload: object, key: str | None) -> Event:
         """Append an event of type `kind` to the run's timeline."""
 
+    def usage(self, usage: Usage) -> None:
+        """Record a call of a model soon, and before the run's end. Any thread may call this."""
+
     async def now(self) -> datetime:
         """Ask the database for the time."""
 
@@ -67,7 +71,7 @@ class Calls:
 
     # Defaults of the class: one is made for every run, and most use nothing of it.
     cancelled = False
-    cost_usd: float | None = None
+    _again = 0  # executions before this one under this lease
     task: asyncio.Task[Any] | None = None
     transacting: Transaction | None = None
     undos: Undos | None = None
@@ -123,8 +127,8 @@ class Calls:
 
     def kept(self, scope: Scope, key: str, inputs: str, value: object) -> Entry:
         """Take in a step's result that is journalled."""
-        entry = self.journal.add(Entry(key, "step", to_jsonable_python(value), inputs))
-        scope.latest = entry.place
+        entry = Entry(key, "step", to_jsonable_python(value), inputs, lease_no=self.lease.lease_no)
+        scope.given(self.journal.add(entry))
         return entry
 
 

@@ -45,11 +45,9 @@ async def execute(
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
-        return _failed(
-            lease, context, error
-        )  # the handler's own: something it awaited was cancelled
+        return _failed(lease, error)  # the handler's own: something it awaited was cancelled
     except BaseException as error:  # noqa: BLE001 - SystemExit of a handler must not stop the worker
-        return _failed(lease, context, error)
+        return _failed(lease, error)
 
 
 async def _execute(
@@ -65,7 +63,7 @@ async def _execute(
             call = _undo_and_call
         value = await _within(lease.timeout, call(handler, lease, context, threads))
         if context.transacting is not None:
-            return await _commit(lease, context, context.transacting, value)
+            return await _commit(lease, context.transacting, value)
     except asyncio.CancelledError:
         raise
     except BaseException as error:
@@ -76,15 +74,13 @@ async def _execute(
         if context.transacting is not None:
             await context.transacting.abandon()
     if context.is_waiting:  # also where the handler caught Suspend and went on
-        return Waiting(lease, context.park(), context.cost_usd)
-    return Completed(lease, dumps(value, "what the handler returned"), context.cost_usd)
+        return Waiting(lease, context.park())
+    return Completed(lease, dumps(value, "what the handler returned"))
 
 
-async def _commit(
-    lease: Lease, context: Context, transaction: Transaction, value: object
-) -> Committed:
+async def _commit(lease: Lease, transaction: Transaction, value: object) -> Committed:
     output = dumps(value, "what the handler returned")
-    outcome = await transaction.complete(output, context.cost_usd)
+    outcome = await transaction.complete(output)
     if outcome is not None and outcome.outcome == "refused":
         raise NotStored(f"what the handler returned cannot be stored: {outcome.detail}")
     return Committed(lease, outcome)
@@ -140,10 +136,10 @@ _MEANINGS: tuple[tuple[type[BaseException], str, bool], ...] = (
 _OURS = (_UnknownHandlerError, _UnfitInputError, _TimeoutPassedError, JournalMismatch)
 
 
-def _failed(lease: Lease, context: Context, error: BaseException) -> Failed:
+def _failed(lease: Lease, error: BaseException) -> Failed:
     code, retry = next((c, r) for kind, c, r in _MEANINGS if isinstance(error, kind))
     told: BaseException | str = str(error) if isinstance(error, _OURS) else error
-    return failure(lease, code, told, retry=retry, cost_usd=context.cost_usd)
+    return failure(lease, code, told, retry=retry)
 
 
 async def _within(seconds: float | None, call: Awaitable[T]) -> T:

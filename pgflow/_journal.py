@@ -8,6 +8,7 @@ So what runs at the same time does not number each other's calls.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -20,6 +21,7 @@ from pgflow.models import Entry
 PEOPLE = frozenset({"approval", "form", "input"})
 _CHANGED = "the handler's code or its inputs changed"
 _OURS = ("undo/", "breakpoint/")
+_COUNTING = threading.Lock()
 
 
 class Suspend(BaseException):
@@ -30,10 +32,21 @@ class Scope:
     """A handler's own course, or one branch of it: calls one after the other.
 
     `together`: the waits of this scope end nothing before all of them have come. `latest` is the
-    place in the journal of the last entry that it was given. `over`: it waits, or has lost.
+    place in the journal of the last entry that it was given, `lease_no` the last lease under which
+    such a step was done. `over`: it waits, or has lost. `step` is the step that it is in.
     """
 
-    __slots__ = ("journal", "latest", "over", "parent", "path", "task", "together")
+    __slots__ = (
+        "journal",
+        "latest",
+        "lease_no",
+        "over",
+        "parent",
+        "path",
+        "step",
+        "task",
+        "together",
+    )
 
     def __init__(
         self, journal: Journal, parent: Scope | None, path: str, *, together: bool
@@ -44,6 +57,8 @@ class Scope:
         self.together = together
         self.task: asyncio.Task[Any] | None = None
         self.latest = -1
+        self.lease_no = 0
+        self.step: str | None = None if parent is None else parent.step
         self.over = False
 
     def is_over(self) -> bool:
@@ -56,12 +71,18 @@ class Scope:
 
     @contextmanager
     def inside(self, key: str) -> Iterator[None]:
-        """Give the calls in the block keys under `key`."""
-        path, self.path = self.path, f"{key}/"
+        """Give the calls in the block keys under `key`, a step's."""
+        path, step = self.path, self.step
+        self.path, self.step = f"{key}/", key
         try:
             yield
         finally:
-            self.path = path
+            self.path, self.step = path, step
+
+    def given(self, entry: Entry) -> None:
+        """Note that a call has got this entry."""
+        self.latest = max(self.latest, entry.place)
+        self.lease_no = max(self.lease_no, entry.lease_no or 0)
 
 
 # The branch that the current task is, unless it is the handler's own.
@@ -101,15 +122,33 @@ class Journal:
         if self.closed is not None or scope.over or scope.parent is not None:
             self._check(scope, call)
         if key is None:
-            path = scope.path + name
-            count = self._counts[path] = self._counts.get(path, 0) + 1
-            key = path if count == 1 and not numbered else f"{path}#{count}"
+            key = self._numbered(scope.path + name, numbered=numbered)
         if key.startswith(_OURS):
             raise MisplacedCall(f"ctx.{call}: no key begins with undo/ or breakpoint/: {key}")
         if key in self.asked:
             raise MisplacedCall(f"ctx.{call}: another call of this run has the key {key} already")
         self.asked.add(key)
         return scope, key
+
+    def _numbered(self, path: str, *, numbered: bool = False) -> str:
+        count = self._counts[path] = self._counts.get(path, 0) + 1
+        return path if count == 1 and not numbered else f"{path}#{count}"
+
+    def usage_key(self, lease: str) -> tuple[str, str | None]:
+        """Return a key for what a model used, and the step that it is told in.
+
+        A step that is done is not executed again, and one that is executed again calls the model
+        again: its key has the `lease` of this execution. Outside of steps the handler comes by
+        again in each execution and tells of the same call: that key has the lease of the last step
+        before it, which is another only after a rollback. Any thread may ask.
+        """
+        branch = BRANCH.get()
+        scope = branch if branch is not None and branch.journal is self else self.root
+        with _COUNTING:
+            key = self._numbered(
+                f"{scope.path}usage@{lease if scope.step is not None else scope.lease_no}"
+            )
+        return key, scope.step
 
     def check(self, call: str) -> None:
         """Refuse a call without a key where none may follow. Raises MisplacedCall, Suspend."""
@@ -162,7 +201,7 @@ class Journal:
             raise JournalMismatch(f"{call} {key} was journalled as {entry.kind}: {_CHANGED}")
         if None not in (digest, entry.digest) and entry.digest != digest and not self.collecting:
             raise JournalMismatch(f"{call} {key} was journalled with other arguments: {_CHANGED}")
-        scope.latest = max(scope.latest, entry.place)
+        scope.given(entry)
         return entry
 
     def made(self, scope: Scope, call: str, key: str) -> Entry | None:

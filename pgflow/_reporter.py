@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,19 +14,22 @@ import structlog
 from pgflow import gateway, protocol
 from pgflow._link import Link
 from pgflow.errors import LeaseLost, NotStored, PgflowError
-from pgflow.models import Outcome, Parked
+from pgflow.models import Lease, Outcome, Parked
 from pgflow.reports import (
     Completed,
     End,
     Failed,
     Released,
     Step,
+    Usage,
     Waiting,
     failure,
 )
 
 _log = structlog.get_logger("pgflow")
 _BATCH = 1000
+# Seconds that a handler's transaction waits for the ledger, before it writes there itself.
+_MOMENT = 1.0
 # What a whole statement is refused with: by the database, or while its values are encoded.
 _REFUSED = (PgflowError, psycopg.Error, UnicodeError)
 
@@ -44,7 +49,28 @@ class Reporter:
         self._ended = ended
         self._ends: list[End] = []
         self._steps: list[tuple[Step, asyncio.Future[None]]] = []
+        self._usages: deque[Usage] = deque()
+        self._telling: list[Usage] = []
+        self._told = asyncio.Event()
         self._news = asyncio.Event()
+
+    def usage(self, usage: Usage) -> None:
+        """Queue a call of a model. Any thread may call this."""
+        self._usages.append(usage)
+        with contextlib.suppress(RuntimeError):  # a thread has outlived the worker
+            self._loop.call_soon_threadsafe(self._news.set)
+
+    async def untold(self, lease: Lease) -> list[Usage]:
+        """Wait a moment for the calls of models under a lease; return those not yet recorded."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_MOMENT):
+                while self._untold(lease):
+                    self._told.clear()
+                    await self._told.wait()
+        return self._untold(lease)
+
+    def _untold(self, lease: Lease) -> list[Usage]:
+        return [u for u in (*self._telling, *self._usages.copy()) if u.lease is lease]
 
     def end(self, report: End) -> None:
         """Queue the report of an end."""
@@ -60,14 +86,17 @@ class Reporter:
 
     async def run(self) -> None:
         """Deliver until cancelled."""
+        self._loop = asyncio.get_running_loop()
         while True:
             await self._news.wait()
             self._news.clear()
-            while self._steps or self._ends:
+            while self._steps or self._ends or self._usages:
                 steps, self._steps = self._steps[:_BATCH], self._steps[_BATCH:]
+                await self._tell_usages()  # of these steps: once they are journalled nobody would
                 if steps:
                     await self._send_steps(steps)
                 ends, self._ends = self._ends[:_BATCH], self._ends[_BATCH:]
+                await self._tell_usages()
                 for kind, send in self._senders.items():
                     if reports := [r for r in ends if isinstance(r, kind)]:
                         await self._send(send, reports)
@@ -79,7 +108,7 @@ class Reporter:
             Waiting: lambda rs: protocol.park([r.park for r in rs], project=self._project),
             Failed: self._fail,
             Released: lambda rs: protocol.release(
-                *_leases(rs), rs[0].reason, _costs(rs), project=self._project
+                *_leases(rs), rs[0].reason, project=self._project
             ),
         }
 
@@ -87,7 +116,6 @@ class Reporter:
         return protocol.complete(
             *_leases(reports),
             [r.output for r in reports],
-            _costs(reports),
             project=self._project,
         )
 
@@ -98,7 +126,6 @@ class Reporter:
             [r.detail for r in reports],
             [r.error for r in reports],
             [r.retry for r in reports],
-            _costs(reports),
             project=self._project,
         )
 
@@ -131,11 +158,42 @@ class Reporter:
         longer named in the beat, and the run goes back to its queue.
         """
         if isinstance(report, Completed | Waiting):
-            cost = report.cost_usd
-            self.end(failure(report.lease, code, reason, retry=False, cost_usd=cost))
+            self.end(failure(report.lease, code, reason, retry=False))
         else:
             _log.error("report_refused", run_id=report.lease.run_id, error=reason)
             self._ended(report, Outcome(report.lease.run_id, "lost", detail=reason))
+
+    async def _tell_usages(self) -> None:
+        while self._usages:
+            while self._usages and len(self._telling) < _BATCH:
+                self._telling.append(self._usages.popleft())
+            await self._send_usages(self._telling)
+            self._telling = []
+            self._told.set()
+
+    async def _send_usages(self, usages: list[Usage]) -> None:
+        try:
+            lines = await self._link.run(
+                protocol.record_usage(
+                    [u.lease.run_id for u in usages],
+                    [u.lease.lease_no for u in usages],
+                    [u.call for u in usages],
+                    project=self._project,
+                )
+            )
+        except _REFUSED as error:
+            if len(usages) > 1:
+                half = len(usages) // 2
+                await self._send_usages(usages[:half])
+                await self._send_usages(usages[half:])
+            else:
+                run_id, key = usages[0].lease.run_id, usages[0].key
+                _log.error("usage_refused", run_id=run_id, call_key=key, reason=str(error))
+            return
+        for line in lines:
+            if line.outcome != "already":
+                why = "the lease is lost" if line.outcome == "lost" else line.detail
+                _log.warning("usage_refused", run_id=line.run_id, call_key=line.code, reason=why)
 
     async def _send_steps(self, steps: list[tuple[Step, asyncio.Future[None]]]) -> None:
         undos = [s.undo for s, _ in steps]
@@ -178,8 +236,3 @@ def _not_stored(step: Step, why: object) -> NotStored:
 
 def _leases(reports: Sequence[End]) -> tuple[list[str], list[int]]:
     return [r.lease.run_id for r in reports], [r.lease.lease_no for r in reports]
-
-
-def _costs(reports: Sequence[Completed | Failed | Released]) -> list[float | None] | None:
-    costs = [r.cost_usd for r in reports]
-    return costs if any(c is not None for c in costs) else None

@@ -72,16 +72,13 @@ class Steps(Calls):
         scope, key = self.journal.enter("step", name, key)
         inputs, entry = self.recall(scope, key, args, kwargs)
         if entry is None:
-            outer, scope.path = scope.path, f"{key}/"
-            try:
+            with scope.inside(key):
                 if inspect.iscoroutinefunction(function):
                     value = await function(*args, **kwargs)
                 else:
                     value = await self._worker.in_thread(self, lambda: function(*args, **kwargs))
                     if inspect.isawaitable(value):  # of a lambda, say
                         value = await value
-            finally:
-                scope.path = outer
             entry = await self.keep(scope, key, inputs, value, undo=undo is not None)
         return self.result(scope, entry, function, undo)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import psycopg
@@ -13,6 +14,7 @@ from pgflow.database import aexecute, execute, refusals
 from pgflow.errors import LeaseLost, NotStored, ServerUnreachable
 from pgflow.gateway import Statement
 from pgflow.models import Lease, Outcome
+from pgflow.reports import Usage
 
 R = TypeVar("R")
 
@@ -22,13 +24,22 @@ class Transaction:
 
     What the worker writes is the last statement. It locks the run's row and is refused if the lease
     is lost: so the handler's writes are committed only if the lease still holds. Inside psycopg's
-    block the handler can't commit or roll back by itself, but can make savepoints.
+    block the handler can't commit or roll back by itself, but can make savepoints. `untold` gives
+    the calls of models that the reporter has not recorded yet: it cannot while the handler's own
+    writes hold the run's row, so that those are recorded here.
     """
 
-    def __init__(self, dsn: str, lease: Lease, project: str | None) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        lease: Lease,
+        project: str | None,
+        untold: Callable[[], Awaitable[list[Usage]]],
+    ) -> None:
         self._dsn = dsn
         self._lease = lease
         self._project = project
+        self._untold = untold
         self._conn: psycopg.AsyncConnection[Any] | None = None
         self._plain_conn: psycopg.Connection[Any] | None = None
 
@@ -70,13 +81,10 @@ class Transaction:
         # Said already, under this very lease? Not by this transaction, which is rolled back.
         raise LeaseLost(f"the lease of run {self._lease.run_id} is lost")
 
-    async def complete(self, output: str, cost_usd: float | None) -> Outcome | None:
+    async def complete(self, output: str) -> Outcome | None:
         """Complete the run and commit; returns None, or why it was not done."""
         ids, numbers = [self._lease.run_id], [self._lease.lease_no]
-        costs = None if cost_usd is None else [cost_usd]
-        lines = await self._commit(
-            protocol.complete(ids, numbers, [output], costs, project=self._project)
-        )
+        lines = await self._commit(protocol.complete(ids, numbers, [output], project=self._project))
         return lines[0] if lines else None
 
     async def abandon(self) -> None:
@@ -89,10 +97,21 @@ class Transaction:
 
     async def _commit(self, last: Statement[list[R]]) -> list[R]:
         """Commit if the last statement has nothing to say, else roll back."""
+        untold = await self._untold()
+        first = protocol.record_usage(
+            [u.lease.run_id for u in untold],
+            [u.lease.lease_no for u in untold],
+            [u.call for u in untold],
+            project=self._project,
+        )
         if self._plain_conn is not None:
+            if untold:
+                await asyncio.to_thread(execute, self._plain_conn, first)
             return await asyncio.to_thread(self._commit_plain, self._plain_conn, last)
         if self._conn is None:
             raise ServerUnreachable("the transaction's connection is closed")
+        if untold:
+            await aexecute(self._conn, first)
         lines = await aexecute(self._conn, last)
         if not lines:
             await self._block.__aexit__(None, None, None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from pgflow._journal import Scope
 from pgflow._json import digest
 from pgflow.context import Context, Suspend
 from pgflow.errors import JournalMismatch, LeaseLost
@@ -43,7 +44,7 @@ async def undo(context: Context, handle: Call, do: Do) -> list[str]:
         function, value = undos[key]
         await do(lambda function=function, value=value: function(value))  # type: ignore[misc]
         inputs = digest([entry["key"], entry.get("value")], f"what {done} undoes")
-        await context.keep(journal.root, done, inputs, None)
+        await context.keep(Scope(journal, None, "", together=False), done, inputs, None)
     return keys
 
 

@@ -20,6 +20,7 @@ from pgflow._steps import Steps
 from pgflow._waits import Waits
 from pgflow.errors import MisplacedCall
 from pgflow.models import Event
+from pgflow.reports import Usage, storable
 
 __all__ = ["Context", "First", "Reporting", "Suspend", "Transaction"]
 
@@ -108,11 +109,74 @@ class Context(Steps, People, Waits, Branches):
         """Append an event of type `progress` with how much is done, of how much, and words."""
         return await self.emit("progress", {"done": done, "of": of, "text": text})
 
-    def usage(self, *, cost_usd: float) -> None:
-        """Add to what the run has cost; it is stored with the end of this execution."""
-        if not math.isfinite(cost_usd):
-            raise ValueError(f"cost_usd must be a finite number, not {cost_usd}")
-        self.cost_usd = (self.cost_usd or 0) + cost_usd
+    def usage(
+        self,
+        *,
+        model: str | None = None,
+        input_tokens: int | None = None,
+        output_tokens: int | None = None,
+        cached_tokens: int | None = None,
+        reasoning_tokens: int | None = None,
+        cost_usd: float | None = None,
+        cost_usd_input: float | None = None,
+        cost_usd_output: float | None = None,
+        latency_ms: int | None = None,
+        error_code: str | None = None,
+        request_id: str | None = None,
+        actor: str | None = None,
+        role: str | None = None,
+        thread_id: str | None = None,
+        turn_index: int | None = None,
+        call_key: str | None = None,
+    ) -> None:
+        """Record a call of a model in the ledger, and add `cost_usd` to what the run has cost.
+
+        It is written soon, and before the run ends or waits. `cost_usd` is the sum of the other
+        two unless it is given; with an `error_code` the call has failed. A `call_key` counts once
+        in the life of the run. Without one, a call in a step counts each time that the step is
+        executed, and one outside of steps once, however often the handler comes by.
+        Example: `ctx.usage(model="m-1", input_tokens=900, output_tokens=80, cost_usd=0.02)`.
+        """
+        for name, cost in (
+            ("cost_usd", cost_usd),
+            ("cost_usd_input", cost_usd_input),
+            ("cost_usd_output", cost_usd_output),
+        ):
+            if cost is not None and not (math.isfinite(cost) and cost >= 0):
+                raise ValueError(f"{name} must be a finite number from 0, not {cost}")
+        if self.undos is not None:  # it was told when it was done
+            return
+        key, step = self.journal.usage_key(self._execution)
+        call = {
+            "call_key": call_key or key,
+            "step": step,
+            "actor": actor,
+            "model": model,
+            "role": role,
+            "thread_id": thread_id,
+            "turn_index": turn_index,
+            "input_tokens": input_tokens,
+            "output_tokens": output_tokens,
+            "cached_tokens": cached_tokens,
+            "reasoning_tokens": reasoning_tokens,
+            "cost_usd_input": cost_usd_input,
+            "cost_usd_output": cost_usd_output,
+            "cost_usd_total": cost_usd,
+            "latency_ms": latency_ms,
+            "error_code": error_code,
+            "request_id": request_id,
+        }
+        told = {
+            name: storable(value) if isinstance(value, str) else value
+            for name, value in call.items()
+            if value is not None
+        }
+        self._worker.usage(Usage(self.lease, call_key or key, dumps(told, "what a model used")))
+
+    @property
+    def _execution(self) -> str:
+        """A name of this execution among all of the run."""
+        return f"{self.lease.lease_no}.{self._again}" if self._again else f"{self.lease.lease_no}"
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
@@ -158,7 +222,6 @@ class Context(Steps, People, Waits, Branches):
                 "run_id": lease.run_id,
                 "lease_no": lease.lease_no,
                 "news": lease.news,
-                "cost_usd": self.cost_usd,
                 "wait_any": self.journal.wait_any,
             }
         )
@@ -168,7 +231,7 @@ class Context(Steps, People, Waits, Branches):
     def anew(self, entries: list[dict[str, Any]]) -> Context:
         """Return the context of another execution under this lease, which knows `entries` too."""
         context = Context(self.lease, self._worker)
-        context.cost_usd = self.cost_usd  # not stored yet
+        context._again = self._again + 1
         context._known = read_entries(entries, self.journal.entries)
         return context
 

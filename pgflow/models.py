@@ -42,6 +42,7 @@ class Entry(_FromJson):
     value: Any = None
     digest: str | None = None
     place: int = field(default=0, compare=False)
+    lease_no: int | None = field(default=None, compare=False)
 
 
 _NOTHING: dict[str, Any] = {}

@@ -130,7 +130,6 @@ def complete(
     run_ids: Sequence[str],
     lease_nos: Sequence[int],
     outputs: Sequence[str],
-    costs_usd: Sequence[float | None] | None,
     *,
     project: str | None = None,
 ) -> Statement[list[Outcome]]:
@@ -138,12 +137,11 @@ def complete(
     return Statement(
         b"select c.run_id::text, c.outcome, c.state, c.code, c.detail"
         b" from pgflow.complete(%(run_ids)b::text[]::uuid[], %(lease_nos)s::integer[],"
-        b" %(outputs)b::text[], %(costs_usd)s::numeric[], project => %(project)s) as c",
+        b" %(outputs)b::text[], project => %(project)s) as c",
         {
             "run_ids": list(run_ids),
             "lease_nos": list(lease_nos),
             "outputs": list(outputs),
-            "costs_usd": None if costs_usd is None else list(costs_usd),
             "project": project,
         },
         _outcomes,
@@ -157,7 +155,6 @@ def fail(
     error_details: Sequence[str],
     errors: Sequence[str],
     retries: Sequence[bool],
-    costs_usd: Sequence[float | None] | None,
     *,
     project: str | None = None,
 ) -> Statement[list[Outcome]]:
@@ -166,7 +163,7 @@ def fail(
         b"select f.run_id::text, f.outcome, f.state, f.code, f.detail"
         b" from pgflow.fail(%(run_ids)b::text[]::uuid[], %(lease_nos)s::integer[],"
         b" %(error_codes)s::text[], %(error_details)s::text[], %(errors)s::text[],"
-        b" %(retries)s::boolean[], %(costs_usd)s::numeric[], project => %(project)s) as f",
+        b" %(retries)s::boolean[], project => %(project)s) as f",
         {
             "run_ids": list(run_ids),
             "lease_nos": list(lease_nos),
@@ -174,7 +171,6 @@ def fail(
             "error_details": list(error_details),
             "errors": list(errors),
             "retries": list(retries),
-            "costs_usd": None if costs_usd is None else list(costs_usd),
             "project": project,
         },
         _outcomes,
@@ -185,7 +181,6 @@ def release(
     run_ids: Sequence[str],
     lease_nos: Sequence[int],
     reason: str,
-    costs_usd: Sequence[float | None] | None,
     *,
     project: str | None = None,
 ) -> Statement[list[Outcome]]:
@@ -193,12 +188,11 @@ def release(
     return Statement(
         b"select r.run_id::text, r.outcome, r.state, r.code, r.detail"
         b" from pgflow.release(%(run_ids)b::text[]::uuid[], %(lease_nos)s::integer[], %(reason)s,"
-        b" %(costs_usd)s::numeric[], project => %(project)s) as r",
+        b" project => %(project)s) as r",
         {
             "run_ids": list(run_ids),
             "lease_nos": list(lease_nos),
             "reason": reason,
-            "costs_usd": None if costs_usd is None else list(costs_usd),
             "project": project,
         },
         _outcomes,
@@ -228,6 +222,28 @@ def record_step(
             "digests": list(digests),
             "values": list(values),
             "undos": None if undos is None else list(undos),
+            "project": project,
+        },
+        _outcomes,
+    )
+
+
+def record_usage(
+    run_ids: Sequence[str],
+    lease_nos: Sequence[int],
+    calls: Sequence[str],
+    *,
+    project: str | None = None,
+) -> Statement[list[Outcome]]:
+    """Record calls of models; returns a line, the call_key in `code`, for those not simply done."""
+    return Statement(
+        b"select u.run_id::text, u.outcome, u.state, u.code, u.detail"
+        b" from pgflow.record_usage(%(run_ids)b::text[]::uuid[], %(lease_nos)s::integer[],"
+        b" %(calls)s::jsonb, %(project)s) as u",
+        {
+            "run_ids": list(run_ids),
+            "lease_nos": list(lease_nos),
+            "calls": f"[{','.join(calls)}]",
             "project": project,
         },
         _outcomes,

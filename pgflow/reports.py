@@ -18,7 +18,6 @@ class Completed:
 
     lease: Lease
     output: str
-    cost_usd: float | None = None
 
 
 @dataclass(slots=True)
@@ -38,7 +37,6 @@ class Failed:
     detail: str
     error: str
     retry: bool = True
-    cost_usd: float | None = None
 
 
 @dataclass(slots=True)
@@ -47,7 +45,6 @@ class Released:
 
     lease: Lease
     reason: str
-    cost_usd: float | None = None
 
 
 @dataclass(slots=True)
@@ -56,7 +53,6 @@ class Waiting:
 
     lease: Lease
     park: str
-    cost_usd: float | None = None
 
 
 @dataclass(slots=True)
@@ -70,6 +66,15 @@ class Step:
     undo: bool = False
 
 
+@dataclass(slots=True)
+class Usage:
+    """A call of a model; `call` is what record_usage() takes, as json text."""
+
+    lease: Lease
+    key: str
+    call: str
+
+
 End = Completed | Committed | Failed | Released | Waiting
 
 
@@ -79,7 +84,6 @@ def failure(
     error: BaseException | str,
     *,
     retry: bool = True,
-    cost_usd: float | None = None,
 ) -> Failed:
     """Make the report of a failed execution, its texts bounded in size."""
     if isinstance(error, str):
@@ -87,17 +91,15 @@ def failure(
     else:
         kind, message = type(error).__name__, _words(error)
         trace = "".join(traceback.format_exception(error))
-    # A text parameter cannot hold a NUL; the database would refuse the whole report.
-    message = message[:_MESSAGE_LIMIT].replace("\0", "\N{SYMBOL FOR NULL}")
-    trace = trace[-_TRACEBACK_LIMIT:].replace("\0", "\N{SYMBOL FOR NULL}")
+    message = message[:_MESSAGE_LIMIT]
+    trace = trace[-_TRACEBACK_LIMIT:]
     detail = message if isinstance(error, str) else f"{kind}: {message}"
     return Failed(
         lease=lease,
         code=code,
-        detail=_storable(detail),
-        error=dumps({"type": kind, "message": _storable(message), "traceback": _storable(trace)}),
+        detail=storable(detail),
+        error=dumps({"type": kind, "message": storable(message), "traceback": storable(trace)}),
         retry=retry,
-        cost_usd=cost_usd,
     )
 
 
@@ -108,6 +110,6 @@ def _words(error: BaseException) -> str:
         return "(its message cannot be printed)"
 
 
-def _storable(text: str) -> str:
-    """Replace lone surrogates, which UTF-8 has no bytes for."""
-    return text.encode("utf-8", "replace").decode()
+def storable(text: str) -> str:
+    """Replace NUL and lone surrogates, which would make the database refuse a whole report."""
+    return text.replace("\0", "\N{SYMBOL FOR NULL}").encode("utf-8", "replace").decode()

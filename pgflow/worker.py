@@ -29,7 +29,7 @@ from pgflow._transaction import Transaction
 from pgflow.context import Context
 from pgflow.errors import UnknownWorker
 from pgflow.models import Event, Lease, Outcome, Parked, Reaped
-from pgflow.reports import Committed, Completed, End, Failed, Released, Step
+from pgflow.reports import Committed, Completed, End, Failed, Released, Step, Usage
 
 if TYPE_CHECKING:
     from pgflow.app import App
@@ -246,13 +246,17 @@ class Worker:
             gateway.emit(lease.run_id, kind, payload, idempotency_key=key, project=self.project)
         )
 
+    def usage(self, usage: Usage) -> None:
+        """Record a call of a model soon, and before the run's end."""
+        self._reporter.usage(usage)
+
     async def now(self) -> datetime:
         """Ask the database for the time."""
         return await self._reports.run(protocol.now())
 
     def transaction(self, lease: Lease) -> Transaction:
         """Return a transaction of a handler's that has not begun."""
-        return Transaction(self._dsn, lease, self.project)
+        return Transaction(self._dsn, lease, self.project, lambda: self._reporter.untold(lease))
 
     async def in_thread(self, context: Calls, call: Callable[[], T]) -> T:
         """Call a plain function in a thread."""
@@ -350,7 +354,7 @@ class Worker:
             if held.task is not None and held.stage == "executing":
                 held.context.cancelled = True
                 held.task.cancel()
-                self._report(held, Released(held.lease, "shutdown", held.context.cost_usd))
+                self._report(held, Released(held.lease, "shutdown"))
         await _wait_for(self._none("reporting"), 5.0)
 
     async def _none(self, stage: str) -> None:

@@ -79,7 +79,7 @@ language sql
 stable
 as $$
     select json_agg(json_build_object('key', j.key, 'kind', j.kind, 'value', j.value,
-        'digest', encode(j.digest, 'hex')) order by j.event_no, j.key)
+        'digest', encode(j.digest, 'hex'), 'lease_no', j.lease_no) order by j.event_no, j.key)
     from pgflow.journal j
     where j.project_id = p_project and j.run_id = p_run_id
       and (p_after_news is null or j.news > p_after_news)

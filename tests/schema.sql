@@ -560,6 +560,95 @@ COMMENT ON COLUMN pgflow.journal_entries.key IS 'What rollback_to, fork and set_
 
 COMMENT ON COLUMN pgflow.journal_entries.event_no IS 'The order; that of the timeline, negative where it was copied from another run.';
 
+CREATE TABLE pgflow.usage (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    run_id uuid NOT NULL,
+    call_key text NOT NULL COLLATE pg_catalog."C",
+    step text COLLATE pg_catalog."C",
+    attempt integer NOT NULL,
+    lease_no integer NOT NULL,
+    at timestamp with time zone NOT NULL,
+    actor text,
+    model text COLLATE pg_catalog."C",
+    role text,
+    thread_id text COLLATE pg_catalog."C",
+    turn_index integer,
+    input_tokens bigint,
+    output_tokens bigint,
+    cached_tokens bigint,
+    reasoning_tokens bigint,
+    cost_usd_input numeric,
+    cost_usd_output numeric,
+    cost_usd_total numeric,
+    latency_ms bigint,
+    status text NOT NULL COLLATE pg_catalog."C",
+    error_code text,
+    request_id text,
+    CONSTRAINT call_key_is_at_most_600_characters CHECK (((char_length(call_key) >= 1) AND (char_length(call_key) <= 600))),
+    CONSTRAINT costs_are_from_0_to_2_billion CHECK (((LEAST(cost_usd_input, cost_usd_output, cost_usd_total) >= (0)::numeric) AND (GREATEST(cost_usd_input, cost_usd_output, cost_usd_total) <= (2000000000)::numeric))),
+    CONSTRAINT counts_are_not_negative CHECK ((LEAST((turn_index)::bigint, input_tokens, output_tokens, cached_tokens, reasoning_tokens, latency_ms) >= 0)),
+    CONSTRAINT status_is_known CHECK ((status = ANY (ARRAY['ok'::text, 'failed'::text])))
+);
+
+COMMENT ON TABLE pgflow.usage IS 'Calls of models: what each took and cost. run.cost_usd has the sum. View model_calls shows them.';
+
+COMMENT ON COLUMN pgflow.usage.call_key IS 'Unique in the life of a run: a call that is told again counts once.';
+
+COMMENT ON COLUMN pgflow.usage.step IS 'The key of the step in which it was called.';
+
+COMMENT ON COLUMN pgflow.usage.attempt IS 'run.attempt when it was recorded.';
+
+COMMENT ON COLUMN pgflow.usage.actor IS 'Which agent called, as the handler names it.';
+
+COMMENT ON COLUMN pgflow.usage.cost_usd_total IS 'Null: unknown.';
+
+CREATE VIEW pgflow.model_calls WITH (security_barrier='true') AS
+ SELECT project_id,
+    run_id,
+    call_key,
+    step,
+    attempt,
+    lease_no,
+    at,
+    actor,
+    model,
+    role,
+    thread_id,
+    turn_index,
+    input_tokens,
+    output_tokens,
+    cached_tokens,
+    reasoning_tokens,
+    cost_usd_input,
+    cost_usd_output,
+    cost_usd_total,
+    latency_ms,
+    status,
+    error_code,
+    request_id
+   FROM pgflow.usage u
+  WHERE (project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[]));
+
+COMMENT ON VIEW pgflow.model_calls IS 'What handlers said of their calls of models. runs.cost_usd has the sum of each run.';
+
+COMMENT ON COLUMN pgflow.model_calls.step IS 'The key of the step in which it was called; null outside of steps.';
+
+COMMENT ON COLUMN pgflow.model_calls.attempt IS 'How many executions had failed before.';
+
+COMMENT ON COLUMN pgflow.model_calls.at IS 'When it was recorded, shortly after the call.';
+
+COMMENT ON COLUMN pgflow.model_calls.actor IS 'Which agent called, as the handler names it.';
+
+COMMENT ON COLUMN pgflow.model_calls.role IS 'As what it was called, as the handler names it.';
+
+COMMENT ON COLUMN pgflow.model_calls.thread_id IS 'The conversation, as the handler names it.';
+
+COMMENT ON COLUMN pgflow.model_calls.cost_usd_total IS 'Null: unknown, and in no sum.';
+
+COMMENT ON COLUMN pgflow.model_calls.status IS 'ok or failed; a failed call may cost, too.';
+
+COMMENT ON COLUMN pgflow.model_calls.request_id IS 'What the provider calls the call.';
+
 CREATE TABLE pgflow.move (
     kind text NOT NULL COLLATE pg_catalog."C",
     from_state text COLLATE pg_catalog."C",
@@ -1335,6 +1424,9 @@ ALTER TABLE ONLY pgflow.task_policy
 ALTER TABLE ONLY pgflow.tick
     ADD CONSTRAINT tick_pkey PRIMARY KEY (project_id);
 
+ALTER TABLE ONLY pgflow.usage
+    ADD CONSTRAINT usage_pkey PRIMARY KEY (project_id, run_id, call_key);
+
 ALTER TABLE ONLY pgflow.vote
     ADD CONSTRAINT vote_pkey PRIMARY KEY (project_id, task_id, voter);
 
@@ -1377,6 +1469,8 @@ CREATE INDEX slot_is_held_by ON pgflow.slot USING btree (project_id, worker_id);
 CREATE INDEX task_is_due ON pgflow.task USING btree (project_id, due_at) WHERE ((state = 'open'::text) AND (due_at IS NOT NULL));
 
 CREATE INDEX task_is_open ON pgflow.task USING btree (project_id, run_id) WHERE (state = 'open'::text);
+
+CREATE INDEX usage_by_time ON pgflow.usage USING brin (project_id, at) WITH (autosummarize='true');
 
 CREATE TRIGGER run_begins_in_a_first_state BEFORE INSERT ON pgflow.run FOR EACH ROW WHEN ((NOT ((new.kind = 'handler'::text) AND (new.state = ANY (ARRAY['scheduled'::text, 'pending'::text]))))) EXECUTE FUNCTION pgflow._refuse_move();
 
@@ -1434,6 +1528,8 @@ GRANT SELECT ON TABLE pgflow.event_type TO pgflow_reader;
 GRANT SELECT ON TABLE pgflow.inbox TO pgflow_reader;
 
 GRANT SELECT ON TABLE pgflow.journal_entries TO pgflow_reader;
+
+GRANT SELECT ON TABLE pgflow.model_calls TO pgflow_reader;
 
 GRANT SELECT ON TABLE pgflow.move TO pgflow_reader;
 

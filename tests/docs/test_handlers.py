@@ -30,7 +30,7 @@ def names(pgflow_scene: Scene) -> Names:
 def test_the_page_has_every_call_of_the_context() -> None:
     ours = {"adopt", "anew", "park", "collecting", "keep", "kept", "left_behind", "recall"}
     ours |= {"begin_transaction", "roll_back", "new_transaction", "journal", "is_waiting"}
-    ours |= {"is_suspended", "undos", "task", "transacting", "cost_usd", "result"}
+    ours |= {"is_suspended", "undos", "task", "transacting", "result"}
     public = {name for name in dir(Context) if not name.startswith("_")} - ours
     assert "gather" in public
     assert [name for name in sorted(public) if not re.search(rf"\b{name}\b", PAGE)] == []
@@ -105,6 +105,18 @@ def test_chance_is_drawn_once(pgflow_scene: Scene, names: Names) -> None:
     pgflow_scene.time.advance(timedelta(seconds=1))
     pgflow_scene.run_until_idle()
     assert pgflow_scene.output(run_id) == list(pgflow_scene.steps(run_id).values())[:3]
+
+
+def test_a_model_is_called_once(pgflow_scene: Scene, names: Names, pgflow_dsn: str) -> None:
+    client = names["app"].sync
+    run_id = client.enqueue("summarise", "short")
+    pgflow_scene.run_until_idle()
+    client.approve(task(client))
+    pgflow_scene.run_until_idle()
+    assert pgflow_scene.output(run_id) == "SHORT"
+    with psycopg.connect(pgflow_dsn) as db:
+        query = "select step, cost_usd_total::float from pgflow.model_calls"
+        assert db.execute(query).fetchall() == [("summary", 0.013)]
 
 
 def test_sales_are_written_with_their_runs(

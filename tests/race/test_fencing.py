@@ -23,6 +23,7 @@ WRITES: dict[str, Write] = {
     "misfit": lambda worker, lease: worker.fail(lease, code="E-RUN-012"),
     "park": lambda worker, lease: [worker.park(lease)],
     "record_step": lambda worker, lease: worker.record_steps(lease, one="1"),
+    "record_usage": lambda worker, lease: worker.record_usage(lease, {"call_key": "one"}),
     "release": lambda worker, lease: worker.release(lease),
 }
 
@@ -131,7 +132,7 @@ def test_what_waits_for_a_worker_s_word_finds_the_run_as_that_left_it(
         finished = {"complete": "completed", "fail for good": "failed"}[write]
         assert (state, said) == (finished, {"cancel": finished, "pause": "PF202"}.get(take, 0))
     elif take == "stop_worker":
-        assert said == (1 if write == "record_step" else 0)
+        assert said == (1 if write.startswith("record") else 0)
     else:
         assert said == state == {"cancel": "cancelled", "pause": "paused"}[take]
     check(engine, lease.run_id)
@@ -147,7 +148,7 @@ def test_the_reaper_passes_by_a_run_about_which_its_worker_is_speaking(
     with held(worker):
         assert outcome(WRITES[write](worker, lease)) == "done"
         assert reaper.call("reap") == [{"requeued": 0, "failed": 0}]
-    after = 1 if write == "record_step" else 0
+    after = 1 if write.startswith("record") else 0
     assert reaper.call("reap") == [{"requeued": after, "failed": 0}]
     check(engine, lease.run_id)
 

@@ -121,6 +121,10 @@ VERBS: dict[str, Callable[[Scene, Connection], None]] = {
     "record_step": _batch(
         "select pgflow.record_step(%s::uuid[], %s::int[], '{s,s}', '{aa,aa}', '{1,2}')"
     ),
+    "record_usage": _batch(
+        "select pgflow.record_usage(%s::uuid[], %s::int[],"
+        """ '[{"call_key": "s", "cost_usd_total": 1}, {"call_key": "s", "cost_usd_total": 1}]')"""
+    ),
     "beat": _batch("select pgflow.beat('w:1', %s::uuid[], %s::int[])"),
     "acquire": _plain("select pgflow.acquire('w:1', '{q}', 10)"),
     "reap": _plain("select pgflow.reap()"),

@@ -14,7 +14,7 @@ from pgflow import App, Context
 from pgflow._calls import Calls
 from pgflow._execution import execute, in_thread
 from pgflow.models import Event, Lease
-from pgflow.reports import Completed, End, Failed, Waiting
+from pgflow.reports import Completed, End, Failed, Usage, Waiting
 
 T = TypeVar("T")
 RUN_ID = "01900000-0000-7000-8000-000000000001"
@@ -41,6 +41,7 @@ class Run:
         self.waits: dict[str, dict[str, Any]] = {}
         self.wait_any = False
         self.emitted: list[tuple[str, Any]] = []
+        self.usages: list[str] = []
         self.executions = 0
         self.crash_after: int | None = None
         self.project = None
@@ -63,11 +64,15 @@ class Run:
             "kind": "step",
             "value": json.loads(value),
             "digest": digest,
+            "lease_no": lease.lease_no,
         }
 
     async def emit(self, lease: Lease, kind: str, payload: object, key: str | None) -> Event:
         self.emitted.append((kind, payload))
         return Event(UUID(lease.run_id), len(self.emitted), kind, key, payload, NOW, "test")
+
+    def usage(self, usage: Usage) -> None:
+        self.usages.append(usage.key)
 
     async def now(self) -> datetime:
         return NOW

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pgflow import Context, ThreadContext
+from pgflow.models import Lease
 from tests.replay.stand_in import Run, decision
 
 
@@ -280,3 +281,41 @@ def test_contexts_of_runs_at_the_same_time_know_their_own_branches() -> None:
 
     assert Run(handler).output() == 4
     assert threads == {threading.get_ident()}
+
+
+def test_each_replay_gives_what_a_model_used_the_same_key() -> None:
+    async def handler(ctx: Context) -> None:
+        def call() -> None:
+            ctx.usage(cost_usd=1)
+
+        async def branch(key: str) -> None:
+            ctx.usage(cost_usd=1)
+            await ctx.step("s", call)
+            ctx.usage(cost_usd=1)
+            await ctx.approval(key)
+
+        ctx.usage(cost_usd=1)
+        await ctx.gather(branch("a"), branch("b"))
+        ctx.usage(cost_usd=1)
+
+    run = Run(handler)
+    a, b = run.asks()
+    first, run.usages = run.usages, []
+    assert len(set(first)) == len(first) == 7
+    run.come(a, decision("approved"))
+    run.asks()
+    told = set(run.usages)
+    assert told < set(first)
+    run.come(b, decision("approved"))
+    run.output()
+    assert set(run.usages) == told | {"usage@1"}
+
+
+def test_a_step_that_is_executed_again_under_the_same_lease_calls_the_model_again() -> None:
+    run = Run(one)
+    context = Context(Lease("01", 3, "h", "default", None, 0, 0, 1), run)
+    for _ in range(2):
+        with context.journal.root.inside("s"):
+            context.usage(cost_usd=1)
+        context = context.anew([])
+    assert run.usages == ["s/usage@3", "s/usage@3.1"]

@@ -327,6 +327,15 @@ class Engine:
             values=list(steps.values()),
         )
 
+    def record_usage(self, lease: Lease, *calls: Row) -> list[Row]:
+        """Record calls of models."""
+        return self.call(
+            "record_usage",
+            run_ids=[lease.run_id] * len(calls),
+            lease_nos=[lease.lease_no] * len(calls),
+            calls=Jsonb(list(calls)),
+        )
+
     def approve(self, task_id: UUID, **arguments: object) -> Row:
         """Approve a task."""
         (decision,) = self.call("approve", task_id=task_id, **arguments)

@@ -152,6 +152,7 @@ PROJECT_CALLS: dict[str, dict[str, Any]] = {
         "digests": ["aa"],
         "values": ["1"],
     },
+    "record_usage": {"run_ids": [uuid4()], "lease_nos": [1], "calls": Jsonb([{}])},
     "stop_worker": {"worker_id": "w:1"},
     "tick": {},
     "reap": {},
@@ -230,6 +231,7 @@ def test_a_worker_of_others_cannot_touch_our_leases(tenants: Tenants) -> None:
     assert they.fail(lease)[0]["outcome"] == "lost"
     assert they.release(lease)[0]["outcome"] == "lost"
     assert they.record_steps(lease, a="1")[0]["outcome"] == "lost"
+    assert they.record_usage(lease, {"call_key": "a"})[0]["outcome"] == "lost"
     assert they.park(lease)["outcome"] == "lost"
     assert they.complete(lease)[0]["state"] is None
     assert [line["state"] for line in they.beat(lease)] == [None]

@@ -61,6 +61,7 @@ CALLS = {
     "release": (WORKERS, f"release(array[{ID}]::uuid[], '{{1}}')"),
     "park": (WORKERS, "park('[]')"),
     "record_step": (WORKERS, f"record_step(array[{ID}]::uuid[], '{{1}}', '{{a}}', null, null)"),
+    "record_usage": (WORKERS, f"record_usage(array[{ID}]::uuid[], '{{1}}', '[{{}}]')"),
     "stop_worker": (WORKERS, "stop_worker('nobody:0')"),
     "tick": (WORKERS, "tick()"),
     "reap": (WORKERS, "reap()"),
@@ -78,6 +79,7 @@ VIEWS = [
     "task_history",
     "journal_entries",
     "tool_calls",
+    "model_calls",
     "queue_stats",
     "worker_status",
 ]

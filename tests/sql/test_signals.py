@@ -48,7 +48,7 @@ def test_a_signal_wakes_the_run_that_waits_for_it(engine: Engine) -> None:
     signal(engine, run_id, {"paid": 5})
     assert engine.state(run_id) == "pending"
     assert engine.lease_of(run_id).body["journal"] == [
-        {"key": "pay", "kind": "event", "value": {"paid": 5}, "digest": "aa"}
+        {"key": "pay", "kind": "event", "value": {"paid": 5}, "digest": "aa", "lease_no": None}
     ]
 
 

@@ -41,7 +41,9 @@ def test_a_look_for_work_wakes_it(engine: Engine) -> None:
     run_id = sleeping(engine)
     engine.later(seconds=60)
     lease = engine.lease_of(run_id)
-    assert lease.body["journal"] == [{"key": "s", "kind": "sleep", "value": None, "digest": "aa"}]
+    assert lease.body["journal"] == [
+        {"key": "s", "kind": "sleep", "value": None, "digest": "aa", "lease_no": None}
+    ]
 
 
 def test_an_idle_worker_is_told_when_to_look_again(engine: Engine) -> None:

@@ -51,7 +51,13 @@ def test_its_result_wakes_the_run_and_is_in_the_journal(engine: Engine) -> None:
     engine.park(lease, tool(digest="aa"))
     assert resolve(engine, lease.run_id, {"url": "b.mp4"}) == "pending"
     (known,) = engine.lease_of(lease.run_id).body["journal"]
-    assert known == {"key": "t", "kind": "tool", "value": {"url": "b.mp4"}, "digest": "aa"}
+    assert known == {
+        "key": "t",
+        "kind": "tool",
+        "value": {"url": "b.mp4"},
+        "digest": "aa",
+        "lease_no": None,
+    }
 
 
 @pytest.mark.parametrize("result", [None, 0, "", [], {}, {"a": [1, None]}], ids=str)

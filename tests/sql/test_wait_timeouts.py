@@ -42,7 +42,7 @@ def test_what_does_not_come_in_time_wakes_the_run(engine: Engine, wait: Row) -> 
     engine.later(seconds=1)
     assert engine.tick()["expired"] == 1
     assert engine.lease_of(run_id).body["journal"] == [
-        {"key": "x", "kind": "timeout", "value": {"after": 60}, "digest": "aa"}
+        {"key": "x", "kind": "timeout", "value": {"after": 60}, "digest": "aa", "lease_no": None}
     ]
 
 

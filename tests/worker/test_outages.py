@@ -142,7 +142,7 @@ def test_what_came_before_the_wait_lets_the_handler_go_on_under_the_same_lease(
         assert stage.output(run_id) == {"early": True}
     run = stage.run(run_id)
     assert (run["lease_no"], run["attempt_count"], done) == (1, 0, ["step", "told"])
-    assert float(run["cost_usd"]) == 1.0
+    assert float(run["cost_usd"]) == 0.5
     assert stage.events(run_id).count("run.started") == 1
 
 

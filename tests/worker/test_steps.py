@@ -225,17 +225,17 @@ def test_a_step_with_arguments_that_are_not_json_fails_the_run(stage: Stage) -> 
 
 
 def test_the_cost_of_a_run_is_the_sum_of_its_executions_each_stored_once(stage: Stage) -> None:
-    def spends() -> int:
-        return 1
-
     @stage.app.handler(retry=SOON)
     async def costs(ctx: Context) -> None:
-        ctx.usage(cost_usd=0.25)
-        ctx.usage(cost_usd=0.25)
+        def spends() -> None:
+            ctx.usage(cost_usd=0.25)
+            ctx.usage(cost_usd=0.25)
+            if ctx.attempt == 0:
+                raise ValueError("once more")
+
         await ctx.step("x", spends)
-        if ctx.attempt == 0:
-            raise ValueError("once more")
         await ctx.approval("ok")
+        await ctx.step("x", spends)
 
     with stage.worker():
         run_id = stage.client.enqueue(costs)

@@ -182,9 +182,12 @@ def test_a_plain_function_sees_that_its_run_was_taken_away_and_its_result_is_ref
 def test_what_an_execution_cost_is_added_once(stage: Stage) -> None:
     @stage.app.handler(retry=AT_ONCE)
     async def ask_a_model(ctx: Context) -> None:
-        ctx.usage(cost_usd=0.25)
-        if ctx.attempt == 0:
-            raise ValueError("costs all the same")
+        def ask() -> None:
+            ctx.usage(cost_usd=0.25)
+            if ctx.attempt == 0:
+                raise ValueError("costs all the same")
+
+        await ctx.step("ask", ask)
 
     with stage.worker():
         run = stage.ends(stage.client.enqueue(ask_a_model))

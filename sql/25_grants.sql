@@ -6,7 +6,7 @@ revoke all on all tables in schema pgflow from public;
 grant usage on schema pgflow to pgflow_reader;
 grant select on
     pgflow.runs, pgflow.timeline, pgflow.inbox, pgflow.task_history, pgflow.journal_entries,
-    pgflow.tool_calls, pgflow.queue_stats,
+    pgflow.tool_calls, pgflow.model_calls, pgflow.queue_stats,
     pgflow.worker_status, pgflow.state, pgflow.move, pgflow.error_code, pgflow.refusal,
     pgflow.event_type, pgflow.task_policy
 to pgflow_reader;
@@ -28,7 +28,8 @@ to pgflow_approver;
 
 grant execute on function
     pgflow.register_worker, pgflow.acquire, pgflow.beat, pgflow.complete, pgflow.fail, pgflow.park,
-    pgflow.release, pgflow.record_step, pgflow.stop_worker, pgflow.tick, pgflow.reap
+    pgflow.release, pgflow.record_step, pgflow.record_usage, pgflow.stop_worker, pgflow.tick,
+    pgflow.reap
 to pgflow_worker;
 
 grant execute on function
