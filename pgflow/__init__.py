@@ -9,6 +9,7 @@ from pgflow.client import AsyncClient, Client
 from pgflow.context import Context, First
 from pgflow.errors import (
     ChildFailed,
+    NonRetryable,
     PgflowError,
     Refusal,
     Rejected,
@@ -29,6 +30,7 @@ __all__ = [
     "Context",
     "Event",
     "First",
+    "NonRetryable",
     "PgflowError",
     "Refusal",
     "Rejected",

@@ -20,6 +20,7 @@ from pgflow.context import Context, Suspend
 from pgflow.errors import (
     JournalMismatch,
     MisplacedCall,
+    NonRetryable,
     NotJson,
     NotStored,
     Rejected,
@@ -130,6 +131,7 @@ _MEANINGS: tuple[tuple[type[BaseException], str, bool], ...] = (
     (NotStored, "E-RUN-017", False),
     (Rejected, "E-RUN-006", False),
     (Replayed, "E-RUN-001", False),
+    (NonRetryable, "E-RUN-001", False),
     (MisplacedCall, "E-RUN-001", False),
     (BaseException, "E-RUN-001", True),
 )

@@ -89,6 +89,10 @@ class Replayed(PgflowError):
     """The journal says that a call of the context has failed, and will say so again."""
 
 
+class NonRetryable(PgflowError):
+    """The handler's run fails, whatever attempts are left: another would find the same."""
+
+
 class Rejected(Replayed):
     """An approval was rejected, and the handler asked to be told."""
 

@@ -13,8 +13,7 @@ import psycopg
 from pydantic import BaseModel
 
 from examples.agent.model import Reply, think
-from pgflow import App, Context, Retry
-from pgflow.errors import Replayed
+from pgflow import App, Context, NonRetryable, Retry
 
 app = App(version="1")
 DANGEROUS = {"delete_customer"}
@@ -43,7 +42,7 @@ class Report(BaseModel):
     cost_usd: Decimal
 
 
-class BudgetExceeded(Replayed):
+class BudgetExceeded(NonRetryable):
     """The ledger is as full as it may be; another attempt would find the same."""
 
 

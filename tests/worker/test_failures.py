@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pgflow import Context, Retry, ThreadContext
+from pgflow import Context, NonRetryable, Retry, ThreadContext
 
 if TYPE_CHECKING:
     from tests.worker.conftest import Logs, Stage
@@ -41,6 +41,20 @@ def test_a_handler_that_raises_is_done_again_after_a_backoff_and_then_fails(stag
     assert len(retries) == 2
     for (delay,), longest in zip(retries, (base, base * 3), strict=True):
         assert longest / 2 <= delay <= longest
+
+
+def test_a_handler_that_says_so_fails_for_good(stage: Stage) -> None:
+    class SoldOut(NonRetryable):
+        pass
+
+    @stage.app.handler(retry=Retry(max_attempts=3))
+    async def books() -> None:
+        raise SoldOut("no seats")
+
+    with stage.worker():
+        run = stage.ends(stage.client.enqueue(books))
+    assert (run["state"], run["error_code"], run["attempt_count"]) == ("failed", "E-RUN-001", 1)
+    assert run["error_detail"] == "SoldOut: no seats"
 
 
 @pytest.mark.parametrize("kind", ["async", "plain"])
