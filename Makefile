@@ -38,7 +38,7 @@ sql: $(READY) ## Check the migrations (squawk) and every function (plpgsql_check
 pytest: $(READY) ## Run the tests on the embedded server (ARGS="-k lease")
 	@$(FOUND) $(BIN)/python -m pytest -q $(ARGS)
 
-ENGINE := tests/sql tests/race tests/migrate
+ENGINE := tests/sql tests/race tests/migrate tests/model
 
 # The gate tries the SQL in used databases on the newest PostgreSQL and in fresh ones on the oldest, if it is there.
 engine: $(READY) ## Run the tests of the SQL, on the newest and the oldest PostgreSQL
