@@ -65,7 +65,9 @@ def test_the_look_for_a_family_touches_no_run(
     CALLS[verb](engine, held[:7])
     done = done_by(engine, lambda: CALLS[verb](engine, held[7:]))
     assert done["looks"] >= 1
-    assert (done["entries"], done["scanned"]) == (0, 0)
+    assert done["entries"] == 0
+    # Statements planned while the table was empty may scan it until the server has analyzed it.
+    assert not analyzed or done["scanned"] == 0
 
 
 @pytest.mark.parametrize("place", ["fresh"], indirect=True)
