@@ -54,7 +54,13 @@ class Transaction:
 
     async def begin_plain(self) -> psycopg.Connection[Any]:
         """Connect and begin; returns a connection for a plain function."""
-        return await asyncio.to_thread(self._begin_plain)
+        opening = asyncio.ensure_future(asyncio.to_thread(self._begin_plain))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # The thread goes on; abandon() has to find what it opens.
+            await asyncio.wait({opening})
+            raise
 
     def _begin_plain(self) -> psycopg.Connection[Any]:
         with refusals():
