@@ -31,6 +31,23 @@ comment on table pgflow.worker_beat is
     'When each worker was last heard of. All its leases expire together, when this is older than '
     'the queue''s lease_ttl.';
 
+create sequence pgflow.lease_batch;
+comment on sequence pgflow.lease_batch is 'Numbers the rows of table lease.';
+create table pgflow.lease (
+    project_id text collate "C" not null,
+    worker_id text collate "C" not null,
+    batch bigint not null,
+    leased_at timestamptz not null,
+    run_ids uuid[] not null,
+    constraint lease_pkey primary key (project_id, worker_id, batch)
+);
+-- An array of ids is long and can't be compressed.
+alter table pgflow.lease alter column run_ids set storage external;
+comment on table pgflow.lease is
+    'The runs that each acquire leased to a worker. Every running run is in one of its worker''s '
+    'rows, which may name others that ended since: beat drops those.';
+comment on column pgflow.lease.leased_at is 'When the first of them was leased.';
+
 create table pgflow.idle_worker (
     project_id text collate "C" not null,
     queue text collate "C" not null,

@@ -80,9 +80,9 @@ def _acquired(rows: list[Row]) -> Acquired:
     )
 
 
-# How json_build_object begins a lease. A jsonb inside has no blank before its colons.
-_NEXT = ', {"run_id" : '
-_HEAD = re.compile(r'{"run_id" : "([^"]+)", "lease_no" : (\d+),')
+# How acquire begins a lease. A jsonb inside has a blank after its colons.
+_NEXT = ',{"run_id":'
+_HEAD = re.compile(r'{"run_id":"([^"]+)","lease_no":(\d+),')
 
 
 def _leases(text: str) -> list[Lease]:
@@ -91,7 +91,7 @@ def _leases(text: str) -> list[Lease]:
         return [Lease.from_json(run) for run in orjson.loads(text)]
     except orjson.JSONDecodeError:
         first, *others = text[1:-1].split(_NEXT)
-        return [_lease(run) for run in (first, *(_NEXT[2:] + other for other in others))]
+        return [_lease(run) for run in (first, *(_NEXT[1:] + other for other in others))]
 
 
 def _lease(text: str) -> Lease:

@@ -27,20 +27,18 @@ comment on function pgflow.now is
     'The engine''s clock: the database''s time, or pgflow.test_now where table installation '
     'allows it.';
 
--- Not uuidv7(): it exists from PostgreSQL 18 on. The first 48 bits are milliseconds since 1970.
+-- Not uuidv7(): it exists from PostgreSQL 18 on. The first 48 bits are milliseconds since 1970. The
+-- others are of random(), which each session seeds by itself: an id is no secret, and those of
+-- gen_random_uuid() may each cost 6 µs of system calls.
 create or replace function pgflow._new_id()
 returns uuid
 language sql
 volatile
 as $$
-    select encode(
-        set_bit(set_bit(
-            overlay(uuid_send(gen_random_uuid())
-                placing substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint)
-                    from 3)
-                from 1 for 6),
-            52, 1), 53, 1),
-        'hex')::uuid
+    select (lpad(to_hex((extract(epoch from clock_timestamp()) * 1000)::bigint), 12, '0')
+        || to_hex(x'7000'::integer + trunc(random() * 4096)::integer)
+        || to_hex(x'8000000000000000'::bigint + trunc(random() * 2147483648)::bigint * 2147483648
+            + trunc(random() * 2147483648)::bigint))::uuid
 $$;
 comment on function pgflow._new_id is 'A UUID of version 7.';
 

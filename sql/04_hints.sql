@@ -8,6 +8,16 @@
 -- all this). Whoever has a higher one saw the row, except under a snapshot taken before: above read
 -- committed the hint is always sent.
 
+create or replace function pgflow._wake_workers(p_project text, p_queue text)
+returns void
+language plpgsql
+as $$
+begin
+    perform pg_notify('pgflow', 'work ' || p_project || ' ' || p_queue);
+end
+$$;
+comment on function pgflow._wake_workers is 'Wakes idle workers of a queue.';
+
 create or replace function pgflow._hint_work(p_project text, p_queue text)
 returns void
 language plpgsql
@@ -16,12 +26,12 @@ begin
     if current_setting('transaction_isolation') <> 'read committed'
        or exists (select from pgflow.idle_worker i
                   where i.project_id = p_project and i.queue = p_queue) then
-        perform pg_notify('pgflow', 'work ' || p_project || ' ' || p_queue);
+        perform pgflow._wake_workers(p_project, p_queue);
     end if;
 end
 $$;
 comment on function pgflow._hint_work is
-    'Wakes idle workers of a queue. Call it after the work is written.';
+    'Wakes idle workers of a queue, if it has any. Call it after the work is written.';
 
 create or replace function pgflow._hint_queues(p_project text, p_queues text[])
 returns void

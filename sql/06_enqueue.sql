@@ -9,40 +9,46 @@ create or replace function pgflow._check_run(
 returns void
 language plpgsql
 as $$
+declare
+    -- One expression: each costs more to set up than to evaluate.
+    v_field text := case
+        when p_handler is null or char_length(p_handler) not between 1 and 200 then 'handler'
+        when char_length(p_queue) not between 1 and 100 then 'queue'
+        when p_priority is null or p_priority not between -9 and 9 then 'priority'
+        when p_max_attempts not between 1 and 1000 then 'max_attempts'
+        when p_timeout <= '0' or p_timeout > '30 days' then 'timeout'
+        when p_run_at not between '1900-01-01' and '2200-01-01' then 'run_at'
+        when p_deadline <= pgflow.now() or p_deadline > '2200-01-01' then 'deadline'
+        when char_length(p_idempotency_key) not between 1 and 500
+            or p_idempotency_key like 'pgflow:%' then 'idempotency_key'
+        when char_length(p_correlation_id) not between 1 and 200 then 'correlation_id'
+        when p_run_id is not null and (substr(p_run_id::text, 15, 1) <> '7'
+            or pgflow._id_time(p_run_id) not between clock_timestamp() - interval '1 day'
+                and clock_timestamp() + interval '5 minutes') then 'run_id'
+        when p_tags is not null then 'tags'
+    end;
 begin
-    if p_handler is null or char_length(p_handler) not between 1 and 200 then
-        perform pgflow._refuse_value('handler', '1 to 200 characters', p_handler);
-    elsif char_length(p_queue) not between 1 and 100 then
-        perform pgflow._refuse_value('queue', '1 to 100 characters', p_queue);
-    elsif p_priority is null or p_priority not between -9 and 9 then
-        perform pgflow._refuse_value('priority', '-9 to 9', p_priority::text);
-    elsif p_max_attempts not between 1 and 1000 then
-        perform pgflow._refuse_value('max_attempts', '1 to 1000', p_max_attempts::text);
-    elsif p_timeout <= '0' or p_timeout > '30 days' then
-        perform pgflow._refuse_value('timeout', 'more than 0 and at most 30 days', p_timeout::text);
-    elsif p_run_at not between '1900-01-01' and '2200-01-01' then
-        perform pgflow._refuse_value('run_at', 'between the years 1900 and 2200', p_run_at::text);
-    elsif p_deadline <= pgflow.now() or p_deadline > '2200-01-01' then
-        perform pgflow._refuse_value('deadline', 'in the future, before the year 2200',
-            p_deadline::text);
-    elsif char_length(p_idempotency_key) not between 1 and 500
-        or p_idempotency_key like 'pgflow:%' then
-        perform pgflow._refuse_value('idempotency_key',
-            '1 to 500 characters, not beginning with pgflow:',
-            p_idempotency_key);
-    elsif char_length(p_correlation_id) not between 1 and 200 then
-        perform pgflow._refuse_value('correlation_id', '1 to 200 characters', p_correlation_id);
-    elsif array_ndims(p_tags) > 1 or cardinality(p_tags) > 50
-       or array_position(p_tags, null) is not null
-       or exists (select from unnest(p_tags) as t (tag) where char_length(t.tag) > 100) then
-        perform pgflow._refuse_value('tags', 'at most 50 texts of at most 100 characters',
-            p_tags::text);
-    elsif p_run_id is not null and (substr(p_run_id::text, 15, 1) <> '7'
-       or pgflow._id_time(p_run_id) not between clock_timestamp() - interval '1 day'
-                                            and clock_timestamp() + interval '5 minutes') then
-        perform pgflow._refuse_value('run_id', 'a UUID of version 7 made within the last day',
-            p_run_id::text);
+    if v_field is null or v_field = 'tags' and coalesce(array_ndims(p_tags), 1) = 1
+        and cardinality(p_tags) <= 50 and array_position(p_tags, null) is null
+        and not exists (select from unnest(p_tags) as t (tag) where char_length(t.tag) > 100) then
+        return;
     end if;
+    perform pgflow._refuse_value(v_field, r.expected, r.given)
+    from (values
+        ('handler', '1 to 200 characters', p_handler),
+        ('queue', '1 to 100 characters', p_queue),
+        ('priority', '-9 to 9', p_priority::text),
+        ('max_attempts', '1 to 1000', p_max_attempts::text),
+        ('timeout', 'more than 0 and at most 30 days', p_timeout::text),
+        ('run_at', 'between the years 1900 and 2200', p_run_at::text),
+        ('deadline', 'in the future, before the year 2200', p_deadline::text),
+        ('idempotency_key', '1 to 500 characters, not beginning with pgflow:',
+            p_idempotency_key),
+        ('correlation_id', '1 to 200 characters', p_correlation_id),
+        ('run_id', 'a UUID of version 7 made within the last day', p_run_id::text),
+        ('tags', 'at most 50 texts of at most 100 characters', p_tags::text)
+    ) as r (field, expected, given)
+    where r.field = v_field;
 end
 $$;
 comment on function pgflow._check_run is 'Refuses (PF101) what no run may have, naming the field.';
@@ -80,48 +86,57 @@ comment on function pgflow._use_queue is
     'The queue; makes it, and notes the priority, on first use.';
 
 create or replace function pgflow._enqueue(
-    p_project text, p_handler text, p_inputs jsonb[], p_queue text, p_priority integer,
-    p_run_at timestamptz, p_max_attempts integer, p_timeout interval, p_deadline timestamptz,
-    p_idempotency_key text, p_correlation_id text, p_run_id uuid, p_tags text[], p_retry_of uuid
+    p_project text, p_handler text, p_run_ids uuid[], p_inputs jsonb[], p_queue text,
+    p_priority integer, p_run_at timestamptz, p_max_attempts integer, p_timeout interval,
+    p_deadline timestamptz, p_idempotency_key text, p_correlation_id text, p_tags text[],
+    p_retry_of uuid
 )
-returns setof uuid
+returns void
 language plpgsql
 as $$
 declare
     v_now timestamptz := pgflow.now();
     v_actor text := pgflow._actor();
-    v_handler pgflow.handler;
-    v_queue pgflow.queue;
-    v_name text;
     v_scheduled boolean := coalesce(p_run_at > v_now, false);
+    v_set record;
+    v_queue pgflow.queue;
 begin
-    -- Before seq is drawn: whoever sees no running transaction below a mark has seen all lower
-    -- seqs.
+    -- Before seq is drawn and idle workers are looked for (08_ready, 04_hints).
     perform pg_current_xact_id();
-    select h.* into v_handler from pgflow.handler h
-    where h.project_id = p_project and h.handler = p_handler;
-    v_name := coalesce(p_queue, v_handler.queue, 'default');
-    v_queue := pgflow._use_queue(p_project, v_name, p_priority);
-    return query
+    select coalesce(p_queue, h.queue, 'default') as queue, q.priorities,
+        coalesce(p_max_attempts, h.max_attempts, q.max_attempts) as max_attempts,
+        coalesce(p_timeout, h.timeout, q.timeout) as timeout,
+        current_setting('transaction_isolation') <> 'read committed' or exists (
+            select from pgflow.idle_worker i
+            where i.project_id = p_project
+              and i.queue = coalesce(p_queue, h.queue, 'default')) as is_awaited
+    into v_set
+    from (values (p_handler)) as g (handler)
+    left join pgflow.handler h on h.project_id = p_project and h.handler = g.handler
+    left join pgflow.queue q on q.project_id = p_project
+        and q.queue = coalesce(p_queue, h.queue, 'default');
+    if v_set.priorities is null or p_priority <> all (v_set.priorities) then
+        v_queue := pgflow._use_queue(p_project, v_set.queue, p_priority);
+        v_set.max_attempts := coalesce(v_set.max_attempts, v_queue.max_attempts);
+        v_set.timeout := coalesce(v_set.timeout, v_queue.timeout);
+    end if;
     insert into pgflow.run (project_id, run_id, handler, queue, state, priority, seq, max_attempts,
         timeout, deadline, run_at, created_at, created_by, correlation_id, idempotency_key, tags,
         retry_of, input)
-    select p_project, coalesce(p_run_id, pgflow._new_id()), p_handler, v_name,
+    select p_project, i.run_id, p_handler, v_set.queue,
         case when v_scheduled then 'scheduled' else 'pending' end, p_priority,
-        case when not v_scheduled then nextval('pgflow.run_seq') end,
-        coalesce(p_max_attempts, v_handler.max_attempts, v_queue.max_attempts),
-        coalesce(p_timeout, v_handler.timeout, v_queue.timeout), p_deadline, p_run_at, v_now,
-        v_actor,
-        p_correlation_id, case when p_idempotency_key not like 'pgflow:%'
-            then p_idempotency_key end, p_tags,
+        case when not v_scheduled then nextval('pgflow.run_seq') end, v_set.max_attempts,
+        v_set.timeout, p_deadline, p_run_at, v_now, v_actor, p_correlation_id,
+        case when p_idempotency_key not like 'pgflow:%' then p_idempotency_key end, p_tags,
         p_retry_of, coalesce(i.input, '{}')
-    from unnest(p_inputs) as i (input)
-    returning run_id;
-    perform pgflow._hint_work(p_project, v_name);
+    from unnest(p_run_ids, p_inputs) as i (run_id, input);
+    if v_set.is_awaited then
+        perform pgflow._wake_workers(p_project, v_set.queue);
+    end if;
 end
 $$;
 comment on function pgflow._enqueue is
-    'Inserts one run per input and hints. The arguments are checked.';
+    'Inserts runs with their inputs and hints. The arguments are checked.';
 
 -- The key's row is inserted first and read in a second statement: whoever inserts it makes the run,
 -- all others wait for that transaction and return its run. A run id that is given is a key as well.
@@ -231,9 +246,9 @@ begin
             return v_first;
         end if;
     end if;
-    perform pgflow._enqueue(p_project, p_handler, array[p_input], p_queue, p_priority, p_run_at,
-        p_max_attempts, p_timeout, p_deadline, p_key, p_correlation_id, v_run_id, p_tags,
-        p_retry_of);
+    perform pgflow._enqueue(p_project, p_handler, array[v_run_id], array[p_input], p_queue,
+        p_priority, p_run_at, p_max_attempts, p_timeout, p_deadline, p_key, p_correlation_id,
+        p_tags, p_retry_of);
     return v_run_id;
 end
 $$;
@@ -256,7 +271,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_project text := pgflow._enter_project(enqueue.project);
-    v_run_id uuid;
+    v_run_id uuid := pgflow._new_id();
 begin
     perform pgflow._check_run(enqueue.handler, enqueue.queue, enqueue.priority, enqueue.run_at,
         enqueue.max_attempts,
@@ -271,10 +286,9 @@ begin
             enqueue.timeout, enqueue.deadline, enqueue.correlation_id, enqueue.run_id,
             enqueue.tags, null);
     end if;
-    select e.* into v_run_id
-    from pgflow._enqueue(v_project, enqueue.handler, array[enqueue.input], enqueue.queue,
-        enqueue.priority, enqueue.run_at, enqueue.max_attempts, enqueue.timeout, enqueue.deadline,
-        null, enqueue.correlation_id, null, enqueue.tags, null) as e;
+    perform pgflow._enqueue(v_project, enqueue.handler, array[v_run_id], array[enqueue.input],
+        enqueue.queue, enqueue.priority, enqueue.run_at, enqueue.max_attempts, enqueue.timeout,
+        enqueue.deadline, null, enqueue.correlation_id, enqueue.tags, null);
     return v_run_id;
 end
 $$;
@@ -300,8 +314,7 @@ declare
     v_project text := pgflow._enter_project(enqueue_many.project);
     v_key text;
     v_n integer;
-    v_run_ids uuid[] := array_fill(null::uuid,
-        array[coalesce(cardinality(enqueue_many.inputs), 0)]);
+    v_run_ids uuid[] := array(select pgflow._new_id() from unnest(enqueue_many.inputs));
 begin
     if enqueue_many.inputs is null or array_ndims(enqueue_many.inputs) > 1
        or cardinality(enqueue_many.inputs) > 100000 then
@@ -321,12 +334,11 @@ begin
         enqueue_many.max_attempts, enqueue_many.timeout, enqueue_many.deadline, null,
         enqueue_many.correlation_id, null, enqueue_many.tags);
     if enqueue_many.idempotency_keys is null then
-        return query select e.* from pgflow._enqueue(v_project, enqueue_many.handler,
-            enqueue_many.inputs,
+        perform pgflow._enqueue(v_project, enqueue_many.handler, v_run_ids, enqueue_many.inputs,
             enqueue_many.queue, enqueue_many.priority, enqueue_many.run_at,
-            enqueue_many.max_attempts,
-            enqueue_many.timeout, enqueue_many.deadline, null, enqueue_many.correlation_id, null,
-            enqueue_many.tags, null) as e;
+            enqueue_many.max_attempts, enqueue_many.timeout, enqueue_many.deadline, null,
+            enqueue_many.correlation_id, enqueue_many.tags, null);
+        return query select unnest(v_run_ids);
         return;
     end if;
     foreach v_key in array enqueue_many.idempotency_keys loop

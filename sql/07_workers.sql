@@ -113,6 +113,51 @@ end
 $$;
 comment on function pgflow._refuse_worker is 'Raises PF302.';
 
+create or replace function pgflow._leased(p_project text, p_worker text)
+returns uuid[]
+language sql
+stable
+as $$
+    select coalesce(array_agg(u.run_id), '{}')
+    from pgflow.lease l
+    cross join lateral unnest(l.run_ids) as u (run_id)
+    where l.project_id = p_project and l.worker_id = p_worker
+$$;
+comment on function pgflow._leased is
+    'The runs that a worker was given, those that it still holds among them.';
+
+create or replace function pgflow._keep_leases(
+    p_project text, p_worker text, p_leased_before timestamptz
+)
+returns uuid[]
+language plpgsql
+as $$
+declare
+    v_since timestamptz;
+    v_leased uuid[];
+begin
+    with old as (
+        delete from pgflow.lease l
+        where l.project_id = p_project and l.worker_id = p_worker
+          and l.leased_at < p_leased_before
+        returning l.leased_at, l.run_ids
+    )
+    select min(o.leased_at), array_agg(u.run_id) into v_since, v_leased
+    from old o
+    cross join lateral unnest(o.run_ids) as u (run_id);
+    v_leased := array(
+        select r.run_id from pgflow.run r
+        where r.project_id = p_project and r.run_id = any (v_leased) and r.worker_id = p_worker);
+    if cardinality(v_leased) > 0 then
+        insert into pgflow.lease (project_id, worker_id, batch, leased_at, run_ids)
+        values (p_project, p_worker, nextval('pgflow.lease_batch'), v_since, v_leased);
+    end if;
+    return v_leased;
+end
+$$;
+comment on function pgflow._keep_leases is
+    'Makes one row of a worker''s older rows of table lease, of what it still holds; returns that.';
+
 -- The worker names what it holds. What it names and has not is lost; what it has and does not name
 -- was leased in a reply that never reached it, and goes back.
 create or replace function pgflow._beat(
@@ -123,6 +168,8 @@ language plpgsql
 as $$
 declare
     v_now timestamptz := pgflow.now();
+    v_before timestamptz := v_now - interval '5 seconds';
+    v_held uuid[];
     v_unnamed uuid[];
     v_queues text[];
 begin
@@ -136,7 +183,7 @@ begin
     with freed as (
         delete from pgflow.slot s
         where s.project_id = p_project and s.worker_id = p_worker
-          and s.taken_at < v_now - interval '5 seconds'
+          and s.taken_at < v_before
           and not exists (select from unnest(p_run_ids, p_lease_nos) as n (run_id, lease_no)
                           where n.run_id = s.run_id and n.lease_no = s.lease_no)
           and not exists (select from pgflow.run r
@@ -146,10 +193,11 @@ begin
     )
     select array_agg(f.queue) into v_queues from freed f;
     perform pgflow._hint_queues(p_project, v_queues);
+    v_held := pgflow._keep_leases(p_project, p_worker, v_before);
     v_unnamed := array(
         select r.run_id from pgflow.run r
-        where r.project_id = p_project and r.worker_id = p_worker and r.state = 'running'
-          and r.leased_at < v_now - interval '5 seconds'
+        where r.project_id = p_project and r.run_id = any (v_held) and r.worker_id = p_worker
+          and r.leased_at < v_before
           and not exists (select from unnest(p_run_ids, p_lease_nos) as n (run_id, lease_no)
                           where n.run_id = r.run_id and n.lease_no = r.lease_no)
         order by r.run_id
@@ -219,13 +267,15 @@ begin
     v_held := array(
         select r.run_id from pgflow.run r
         where r.project_id = v_project and r.worker_id = stop_worker.worker_id
-            and r.state = 'running'
+          and r.run_id = any (pgflow._leased(v_project, stop_worker.worker_id))
         order by r.run_id
         for update);
     perform pgflow._give_back(r, v_now, 'run.released', '{"reason": "shutdown"}', false)
     from pgflow.run r
     where r.project_id = v_project and r.run_id = any (v_held)
     order by r.run_id;
+    delete from pgflow.lease l
+    where l.project_id = v_project and l.worker_id = stop_worker.worker_id;
     with freed as (
         delete from pgflow.slot s
         where s.project_id = v_project and s.worker_id = stop_worker.worker_id

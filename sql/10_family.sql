@@ -127,13 +127,12 @@ begin
     if v_child_id <= p_parent.run_id then  -- the parent's was given by a client, with a later time
         v_child_id := pgflow._id_after(p_parent.run_id);
     end if;
-    perform pgflow._enqueue(p_parent.project_id, p_wait ->> 'handler',
-        array[coalesce(p_wait -> 'input', '{}')], p_wait ->> 'queue',
+    perform pgflow._enqueue(p_parent.project_id, p_wait ->> 'handler', array[v_child_id],
+        array[p_wait -> 'input'], p_wait ->> 'queue',
         coalesce((p_wait ->> 'priority')::integer, p_parent.priority), null,
         (p_wait ->> 'max_attempts')::integer,
         make_interval(secs => (p_wait ->> 'run_timeout')::float8), p_parent.deadline, null,
-        coalesce(p_parent.correlation_id, p_parent.run_id::text), v_child_id,
-        pgflow._tags(p_wait), null);
+        coalesce(p_parent.correlation_id, p_parent.run_id::text), pgflow._tags(p_wait), null);
     update pgflow.run r
     set parent_run_id = p_parent.run_id, parent_key = p_wait ->> 'key', lane = 0,
         root_run_id = coalesce(p_parent.root_run_id, p_parent.run_id), depth = p_parent.depth + 1

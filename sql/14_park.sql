@@ -223,7 +223,7 @@ begin
     perform pgflow._event(v_run, v_run.last_event_no, 'run.waiting', p_now,
         jsonb_build_object('waits_for', p_keys), true);
     update pgflow.run r
-    set state = v_state, wait_any = p_any and not v_sleeps,
+    set state = v_state, seq = null, wait_any = p_any and not v_sleeps,
         waits_for = case when not v_sleeps then p_keys end,
         waits = case when not v_sleeps then v_run.waits end,
         wake_at = case when not v_sleeps then v_due_at end,

@@ -105,7 +105,7 @@ begin
     end if;
     update pgflow.run r
     set state = case when v_paused then 'paused' else 'pending' end, lane = 0,
-        seq = case when v_paused then r.seq else v_seq end, round = v_run.round,
+        seq = case when not v_paused then v_seq end, round = v_run.round,
         last_event_no = v_run.last_event_no, feedback = p_feedback, waits = null,
         waits_for = null, wait_any = false, wake_at = null,
         pause_reason = case when v_paused then r.pause_reason end, worker_id = null,
@@ -170,10 +170,10 @@ begin
                       where j.project_id = p_project and j.run_id = f.run_id and j.undo)
         order by f.run_id
     loop
-        select e into v_undo_id
-        from pgflow._enqueue(p_project, v_run.handler, array[v_run.input], v_run.queue,
-            v_run.priority, null, v_run.max_attempts, v_run.timeout, null, null,
-            coalesce(v_run.correlation_id, v_run.run_id::text), null, v_run.tags, null) as e;
+        v_undo_id := pgflow._new_id();
+        perform pgflow._enqueue(p_project, v_run.handler, array[v_undo_id], array[v_run.input],
+            v_run.queue, v_run.priority, null, v_run.max_attempts, v_run.timeout, null, null,
+            coalesce(v_run.correlation_id, v_run.run_id::text), v_run.tags, null);
         update pgflow.run r set undo_of = v_run.run_id, lane = 0
         where r.project_id = p_project and r.run_id = v_undo_id;
     end loop;
@@ -323,7 +323,7 @@ declare
     v_run pgflow.run := pgflow._locked(v_project, fork.run_id);
     v_old pgflow.run_finished;
     v_entry pgflow.journal;
-    v_fork_id uuid;
+    v_fork_id uuid := pgflow._new_id();
 begin
     if v_run.run_id is null then
         select f.* into v_old from pgflow.run_finished f
@@ -346,10 +346,9 @@ begin
     perform pgflow._refuse_value('updates', 'of entries before ' || fork.step, u.key)
     from jsonb_object_keys(fork.updates) as u (key)
     where (pgflow._known_entry(v_run, u.key, 'updates')).event_no >= v_entry.event_no;
-    select e into v_fork_id
-    from pgflow._enqueue(v_project, v_run.handler, array[v_run.input], v_run.queue,
-        v_run.priority, null, v_run.max_attempts, v_run.timeout, null, null,
-        coalesce(v_run.correlation_id, v_run.run_id::text), null, v_run.tags, null) as e;
+    perform pgflow._enqueue(v_project, v_run.handler, array[v_fork_id], array[v_run.input],
+        v_run.queue, v_run.priority, null, v_run.max_attempts, v_run.timeout, null, null,
+        coalesce(v_run.correlation_id, v_run.run_id::text), v_run.tags, null);
     perform pgflow._copy_journal(v_project, v_run.run_id, v_fork_id, v_entry.event_no,
         coalesce(fork.updates, '{}'));
     return v_fork_id;

@@ -54,7 +54,7 @@ begin
         jsonb_build_object('from', p_run.state, 'reason', left(p_reason, 1000)),
         p_run.state = 'running');
     update pgflow.run r
-    set state = 'paused', pause_reason = left(coalesce(p_reason, 'operator'), 1000),
+    set state = 'paused', seq = null, pause_reason = left(coalesce(p_reason, 'operator'), 1000),
         last_event_no = r.last_event_no + 1, worker_id = null, leased_at = null,
         lease_event_no = null,
         slotted = false, last_error = coalesce(p_error, r.last_error),
@@ -261,7 +261,7 @@ begin
         v_seq := nextval('pgflow.run_seq');
     end if;
     update pgflow.run r
-    set state = v_state, pause_reason = null, seq = coalesce(v_seq, r.seq),
+    set state = v_state, pause_reason = null, seq = v_seq,
         lane = case when v_seq is null then r.lane else 0 end,
         waits_for = case when v_state like 'waiting%' then r.waits_for end,
         wait_any = r.wait_any and v_state like 'waiting%',

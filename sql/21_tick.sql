@@ -1,21 +1,26 @@
 -- The duties of time: promote what is scheduled, reap what is leased to dead workers, expire
 -- deadlines. Any worker sees to them, from acquire. Each duty skips locked rows and does a bounded
--- batch.
+-- batch. What is scheduled is looked for as index run_is_scheduled says it: it has a run_at, and
+-- nothing that the other states have.
 
 create or replace function pgflow._next_due(p_project text, p_after timestamptz)
 returns timestamptz
-language sql
+language plpgsql
 stable
+set enable_seqscan = off
 as $$
-    select least(
+begin
+    return least(
         (select min(r.run_at) from pgflow.run r
-         where r.project_id = p_project and r.state = 'scheduled' and r.run_at > p_after),
+         where r.project_id = p_project and r.run_at > p_after
+           and r.seq is null and r.waits_for is null and r.pause_reason is null),
         (select min(r.deadline) from pgflow.run r
          where r.project_id = p_project and r.deadline > p_after),
         (select min(r.wake_at) from pgflow.run r
          where r.project_id = p_project and r.wake_at > p_after),
         (select min(t.due_at) from pgflow.task t
-         where t.project_id = p_project and t.state = 'open' and t.due_at > p_after))
+         where t.project_id = p_project and t.state = 'open' and t.due_at > p_after));
+end
 $$;
 comment on function pgflow._next_due is
     'The first time after p_after at which something is due; null if none.';
@@ -27,7 +32,8 @@ as $$
 declare
     v_run_ids uuid[] := array(
         select r.run_id from pgflow.run r
-        where r.project_id = p_project and r.state = 'scheduled' and r.run_at <= p_now
+        where r.project_id = p_project and r.run_at <= p_now
+          and r.seq is null and r.waits_for is null and r.pause_reason is null
         order by r.run_at
         limit 1000
         for update skip locked);
@@ -59,7 +65,6 @@ language plpgsql
 as $$
 declare
     v_dead record;
-    v_run pgflow.run;
     v_queues text[];
     v_reaped json[] := '{}';
 begin
@@ -86,41 +91,25 @@ begin
         )
         select array_agg(f.queue) into v_queues from freed f;
         perform pgflow._hint_queues(p_project, v_queues);
-        for v_run in
-            select r.* from pgflow.run r
-            join pgflow.queue q on q.project_id = p_project and q.queue = r.queue
-            where r.project_id = p_project and r.worker_id = v_dead.worker_id
-                and r.state = 'running'
-              and v_dead.beat_at < p_now - q.lease_ttl
-            order by r.run_id
-            limit 500
-            for update of r skip locked
-        loop
-            v_run := pgflow._try_lock_family(v_run);
-            continue when v_run.state is distinct from 'running';
-            v_reaped := v_reaped || pgflow._take_back(v_run, p_now);
-        end loop;
+        v_reaped := v_reaped
+            || pgflow._take_all_back(p_project, v_dead.worker_id, v_dead.beat_at, p_now);
         -- A worker that has been dead for a day, and whose runs are all taken back, is forgotten.
         delete from pgflow.worker_beat b
         where b.project_id = p_project and b.worker_id = v_dead.worker_id
           and b.beat_at < p_now - interval '1 day'
-          and not exists (select from pgflow.run r
-                          where r.project_id = p_project and r.worker_id = b.worker_id
-                            and r.state = 'running');
+          and not exists (select from pgflow.lease l
+                          where l.project_id = p_project and l.worker_id = b.worker_id);
     end loop;
     -- A worker that stopped above read committed did not see what it claimed at that moment.
-    for v_run in
-        select r.* from pgflow.run r
-        where r.project_id = p_project and r.state = 'running'
+    for v_dead in
+        select distinct l.worker_id from pgflow.lease l
+        where l.project_id = p_project
           and not exists (select from pgflow.worker_beat b
-                          where b.project_id = p_project and b.worker_id = r.worker_id)
-        order by r.run_id
-        limit 500
-        for update of r skip locked
+                          where b.project_id = p_project and b.worker_id = l.worker_id)
+        order by l.worker_id
     loop
-        v_run := pgflow._try_lock_family(v_run);
-        continue when v_run.state is distinct from 'running';
-        v_reaped := v_reaped || pgflow._take_back(v_run, p_now);
+        v_reaped := v_reaped
+            || pgflow._take_all_back(p_project, v_dead.worker_id, '-infinity', p_now);
     end loop;
     -- An acquire that was under way when its worker stopped may have left these.
     delete from pgflow.idle_worker i
@@ -133,6 +122,42 @@ $$;
 comment on function pgflow._reap is
     'Takes back the runs of workers that have not beaten for their queue''s lease_ttl; returns a '
     'line for each.';
+
+create or replace function pgflow._take_all_back(
+    p_project text, p_worker text, p_beat_at timestamptz, p_now timestamptz
+)
+returns json[]
+language plpgsql
+as $$
+declare
+    v_leased uuid[] := pgflow._leased(p_project, p_worker);
+    v_run pgflow.run;
+    v_reaped json[] := '{}';
+begin
+    for v_run in
+        select r.* from pgflow.run r
+        join pgflow.queue q on q.project_id = p_project and q.queue = r.queue
+        where r.project_id = p_project and r.run_id = any (v_leased) and r.worker_id = p_worker
+          and p_beat_at < p_now - q.lease_ttl
+        order by r.run_id
+        limit 500
+        for update of r skip locked
+    loop
+        v_run := pgflow._try_lock_family(v_run);
+        continue when v_run.state is distinct from 'running';
+        v_reaped := v_reaped || pgflow._take_back(v_run, p_now);
+    end loop;
+    delete from pgflow.lease l
+    where l.project_id = p_project and l.worker_id = p_worker
+      and not exists (select from pgflow.run r
+                      where r.project_id = p_project and r.run_id = any (l.run_ids)
+                        and r.worker_id = l.worker_id);
+    return v_reaped;
+end
+$$;
+comment on function pgflow._take_all_back is
+    'Takes back what a worker holds of queues whose lease_ttl its last beat has outlived, at most '
+    '500 runs that nobody locks; returns a line for each.';
 
 create or replace function pgflow._take_back(p_run pgflow.run, p_now timestamptz)
 returns json
@@ -338,7 +363,8 @@ begin
     -- second at most: a row that is updated all the time grows slow under a held snapshot.
     if cardinality(reaped) < 500 and expired < 500 and not exists (
         select from pgflow.run r
-        where r.project_id = p_project and r.state = 'scheduled' and r.run_at <= p_now
+        where r.project_id = p_project and r.run_at <= p_now
+          and r.seq is null and r.waits_for is null and r.pause_reason is null
         union all
         select from pgflow.run r
         where r.project_id = p_project and r.deadline <= p_now

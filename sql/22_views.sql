@@ -314,9 +314,11 @@ select w.project_id, w.worker_id,
              where q.project_id = w.project_id and q.queue = any (w.queues)) then 'alive'
          else 'dead' end as status,
     w.queues, w.concurrency,
-    (select count(*) from pgflow.run r
-     where r.project_id = w.project_id and r.worker_id = w.worker_id
-         and r.state = 'running') as running,
+    (select count(distinct r.run_id)
+     from pgflow.lease l
+     join pgflow.run r on r.project_id = l.project_id and r.run_id = any (l.run_ids)
+         and r.worker_id = l.worker_id
+     where l.project_id = w.project_id and l.worker_id = w.worker_id) as running,
     b.beat_at, w.started_at, w.stopped_at, w.host, w.pid, w.version
 from pgflow.worker w
 left join pgflow.worker_beat b using (project_id, worker_id)

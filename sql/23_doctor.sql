@@ -37,10 +37,12 @@ begin
     select 'fail', 'lease without worker',
         format('run %s is leased to worker %s, which has no beat', r.run_id, r.worker_id),
         'It goes back at the next tick of any worker; none may be running.'
-    from pgflow.run r
-    where r.project_id = v_project and r.state = 'running'
+    from pgflow.lease l
+    join pgflow.run r on r.project_id = v_project and r.run_id = any (l.run_ids)
+        and r.worker_id = l.worker_id
+    where l.project_id = v_project
       and not exists (select from pgflow.worker_beat b
-                      where b.project_id = v_project and b.worker_id = r.worker_id);
+                      where b.project_id = v_project and b.worker_id = l.worker_id);
     return query
     select case when not isfinite(t.last_at) then 'warn'
                 when t.last_at < v_now - interval '1 minute' then 'fail' else 'ok' end, 'tick',

@@ -49,19 +49,20 @@ CREATE TABLE pgflow.run (
     input jsonb NOT NULL,
     last_error jsonb,
     CONSTRAINT a_child_has_a_root CHECK (((parent_run_id IS NULL) = (root_run_id IS NULL))),
-    CONSTRAINT handler_is_at_most_200_characters CHECK (((char_length(handler) >= 1) AND (char_length(handler) <= 200))),
     CONSTRAINT input_is_at_most_8_mb CHECK ((pg_column_size(input) <= 8388608)),
-    CONSTRAINT kind_is_known CHECK ((kind = 'handler'::text)),
     CONSTRAINT only_a_child_has_a_parent_key CHECK (((parent_key IS NULL) OR (parent_run_id IS NOT NULL))),
+    CONSTRAINT only_what_is_ready_has_a_place CHECK (((seq IS NOT NULL) = (state = ANY (ARRAY['pending'::text, 'running'::text])))),
     CONSTRAINT only_who_waits_wakes CHECK (((wake_at IS NULL) OR (waits_for IS NOT NULL))),
     CONSTRAINT paused_has_a_reason CHECK (((state = 'paused'::text) = (pause_reason IS NOT NULL))),
-    CONSTRAINT pending_has_a_place CHECK (((state <> 'pending'::text) OR (seq IS NOT NULL))),
-    CONSTRAINT priority_is_minus_9_to_9 CHECK (((priority >= '-9'::integer) AND (priority <= 9))),
-    CONSTRAINT running_has_a_lease CHECK ((((state = 'running'::text) = (worker_id IS NOT NULL)) AND ((state = 'running'::text) = (leased_at IS NOT NULL)) AND ((state = 'running'::text) = (lease_event_no IS NOT NULL)))),
-    CONSTRAINT scheduled_has_a_time CHECK (((state <> 'scheduled'::text) OR (run_at IS NOT NULL))),
-    CONSTRAINT state_is_live CHECK ((state = ANY (ARRAY['scheduled'::text, 'pending'::text, 'running'::text, 'waiting_tool'::text, 'waiting_approval'::text, 'waiting_event'::text, 'paused'::text]))),
-    CONSTRAINT waiting_waits_for_something CHECK (((state <> ALL (ARRAY['waiting_tool'::text, 'waiting_approval'::text, 'waiting_event'::text])) OR (waits_for IS NOT NULL)))
-);
+    CONSTRAINT running_has_a_lease CHECK ((num_nulls(worker_id, leased_at, lease_event_no) =
+CASE state
+    WHEN 'running'::text THEN 0
+    ELSE 3
+END)),
+    CONSTRAINT scheduled_has_a_time CHECK (((state <> 'scheduled'::text) OR ((run_at IS NOT NULL) AND (waits_for IS NULL)))),
+    CONSTRAINT waiting_waits_for_something CHECK (((state !~~ 'waiting%'::text) OR (waits_for IS NOT NULL)))
+)
+WITH (fillfactor='50');
 
 COMMENT ON TABLE pgflow.run IS 'Live runs. A finished run is in run_finished; view runs is both.';
 
@@ -83,7 +84,7 @@ COMMENT ON COLUMN pgflow.run.has_children IS 'Runs were made for it; its end can
 
 COMMENT ON COLUMN pgflow.run.watched IS 'Somebody asked to be told: each line of its timeline is hinted at.';
 
-COMMENT ON COLUMN pgflow.run.seq IS 'Its place among the ready runs, drawn each time it becomes pending.';
+COMMENT ON COLUMN pgflow.run.seq IS 'Its place among the ready runs, drawn each time it becomes pending and kept while it runs.';
 
 COMMENT ON COLUMN pgflow.run.attempt IS 'Executions that failed or were lost, held against max_attempts.';
 
@@ -299,15 +300,12 @@ CREATE TABLE pgflow.run_finished (
     last_error jsonb,
     CONSTRAINT a_lease_is_whole CHECK ((((lease_event_no IS NULL) = (worker_id IS NULL)) AND ((lease_event_no IS NULL) = (leased_at IS NULL)))),
     CONSTRAINT completed_has_no_error CHECK (((state <> 'completed'::text) OR (error_code IS NULL))),
-    CONSTRAINT ended_by_a_legal_move CHECK (((kind = 'handler'::text) AND
-CASE ended_from
-    WHEN 'scheduled'::text THEN (state = ANY (ARRAY['cancelled'::text, 'timeout'::text]))
-    WHEN 'pending'::text THEN (state = ANY (ARRAY['cancelled'::text, 'timeout'::text, 'failed'::text]))
-    WHEN 'running'::text THEN (state = ANY (ARRAY['completed'::text, 'failed'::text, 'cancelled'::text, 'timeout'::text]))
-    WHEN 'waiting_tool'::text THEN (state = ANY (ARRAY['failed'::text, 'cancelled'::text, 'timeout'::text]))
-    WHEN 'waiting_approval'::text THEN (state = ANY (ARRAY['failed'::text, 'cancelled'::text, 'timeout'::text]))
-    WHEN 'waiting_event'::text THEN (state = ANY (ARRAY['failed'::text, 'cancelled'::text, 'timeout'::text]))
-    WHEN 'paused'::text THEN (state = ANY (ARRAY['cancelled'::text, 'timeout'::text]))
+    CONSTRAINT ended_by_a_legal_move CHECK (((kind = 'handler'::text) AND (ended_from = ANY (ARRAY['scheduled'::text, 'pending'::text, 'running'::text, 'waiting_tool'::text, 'waiting_approval'::text, 'waiting_event'::text, 'paused'::text])) AND
+CASE state
+    WHEN 'cancelled'::text THEN true
+    WHEN 'timeout'::text THEN true
+    WHEN 'completed'::text THEN (ended_from = 'running'::text)
+    WHEN 'failed'::text THEN (ended_from <> ALL (ARRAY['scheduled'::text, 'paused'::text]))
     ELSE false
 END)),
     CONSTRAINT failed_has_a_code CHECK (((state <> 'failed'::text) OR (error_code IS NOT NULL))),
@@ -559,6 +557,28 @@ COMMENT ON COLUMN pgflow.journal_entries.round IS 'For voided entries, the round
 COMMENT ON COLUMN pgflow.journal_entries.key IS 'What rollback_to, fork and set_breakpoint name.';
 
 COMMENT ON COLUMN pgflow.journal_entries.event_no IS 'The order; that of the timeline, negative where it was copied from another run.';
+
+CREATE TABLE pgflow.lease (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    worker_id text NOT NULL COLLATE pg_catalog."C",
+    batch bigint NOT NULL,
+    leased_at timestamp with time zone NOT NULL,
+    run_ids uuid[] NOT NULL
+);
+ALTER TABLE ONLY pgflow.lease ALTER COLUMN run_ids SET STORAGE EXTERNAL;
+
+COMMENT ON TABLE pgflow.lease IS 'The runs that each acquire leased to a worker. Every running run is in one of its worker''s rows, which may name others that ended since: beat drops those.';
+
+COMMENT ON COLUMN pgflow.lease.leased_at IS 'When the first of them was leased.';
+
+CREATE SEQUENCE pgflow.lease_batch
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
+
+COMMENT ON SEQUENCE pgflow.lease_batch IS 'Numbers the rows of table lease.';
 
 CREATE TABLE pgflow.usage (
     project_id text NOT NULL COLLATE pg_catalog."C",
@@ -1333,9 +1353,10 @@ CREATE VIEW pgflow.worker_status WITH (security_barrier='true') AS
         END AS status,
     w.queues,
     w.concurrency,
-    ( SELECT count(*) AS count
-           FROM pgflow.run r
-          WHERE ((r.project_id = w.project_id) AND (r.worker_id = w.worker_id) AND (r.state = 'running'::text))) AS running,
+    ( SELECT count(DISTINCT r.run_id) AS count
+           FROM (pgflow.lease l
+             JOIN pgflow.run r ON (((r.project_id = l.project_id) AND (r.run_id = ANY (l.run_ids)) AND (r.worker_id = l.worker_id))))
+          WHERE ((l.project_id = w.project_id) AND (l.worker_id = w.worker_id))) AS running,
     b.beat_at,
     w.started_at,
     w.stopped_at,
@@ -1381,6 +1402,9 @@ ALTER TABLE ONLY pgflow.journal
 
 ALTER TABLE ONLY pgflow.journal_voided
     ADD CONSTRAINT journal_voided_pkey PRIMARY KEY (project_id, run_id, round, key);
+
+ALTER TABLE ONLY pgflow.lease
+    ADD CONSTRAINT lease_pkey PRIMARY KEY (project_id, worker_id, batch);
 
 ALTER TABLE ONLY pgflow.move
     ADD CONSTRAINT move_is_known UNIQUE NULLS NOT DISTINCT (kind, from_state, to_state);
@@ -1444,8 +1468,6 @@ CREATE UNIQUE INDEX event_key_is_unique_in_its_run ON pgflow.event USING btree (
 
 CREATE INDEX journal_by_time ON pgflow.journal USING brin (project_id, at) WITH (autosummarize='true');
 
-CREATE INDEX run_finished_by_time ON pgflow.run_finished USING btree (project_id, queue, finished_at);
-
 CREATE INDEX run_finished_lines_by_time ON pgflow.run_finished USING brin (project_id, created_at, leased_at, finished_at) WITH (autosummarize='true');
 
 CREATE INDEX run_has_a_deadline ON pgflow.run USING btree (project_id, deadline) WHERE (deadline IS NOT NULL);
@@ -1454,11 +1476,9 @@ CREATE INDEX run_has_a_family ON pgflow.run USING btree (project_id, run_id) WHE
 
 CREATE INDEX run_is_a_child ON pgflow.run USING btree (project_id, parent_run_id) WHERE (parent_run_id IS NOT NULL);
 
-CREATE INDEX run_is_leased ON pgflow.run USING btree (project_id, worker_id, run_id) WHERE (state = 'running'::text);
+CREATE INDEX run_is_ready ON pgflow.run USING btree (project_id, queue, priority, lane, seq) WHERE (seq IS NOT NULL);
 
-CREATE INDEX run_is_ready ON pgflow.run USING btree (project_id, queue, priority, lane, seq) WHERE (state = 'pending'::text);
-
-CREATE INDEX run_is_scheduled ON pgflow.run USING btree (project_id, run_at) WHERE (state = 'scheduled'::text);
+CREATE INDEX run_is_scheduled ON pgflow.run USING btree (project_id, run_at) WHERE ((run_at IS NOT NULL) AND (seq IS NULL) AND (waits_for IS NULL) AND (pause_reason IS NULL));
 
 CREATE INDEX run_wakes ON pgflow.run USING btree (project_id, wake_at) WHERE (wake_at IS NOT NULL);
 
@@ -1480,18 +1500,13 @@ CREATE TRIGGER run_finished_never_changes BEFORE UPDATE ON pgflow.run_finished F
 
 CREATE TRIGGER run_is_never_truncated BEFORE TRUNCATE ON pgflow.run FOR EACH STATEMENT EXECUTE FUNCTION pgflow._refuse_truncate();
 
-CREATE TRIGGER run_leaves_only_by_ending BEFORE DELETE ON pgflow.run FOR EACH ROW WHEN ((COALESCE(current_setting('pgflow.ending'::text, true), ''::text) <> 'on'::text)) EXECUTE FUNCTION pgflow._refuse_change();
+CREATE TRIGGER run_leaves_only_by_ending BEFORE DELETE ON pgflow.run FOR EACH STATEMENT WHEN ((COALESCE(current_setting('pgflow.ending'::text, true), ''::text) <> 'on'::text)) EXECUTE FUNCTION pgflow._refuse_delete();
 
-CREATE TRIGGER run_moves_are_legal BEFORE UPDATE ON pgflow.run FOR EACH ROW WHEN (((old.state <> new.state) AND (NOT ((new.kind = 'handler'::text) AND (old.kind = 'handler'::text) AND
-        CASE old.state
-            WHEN 'scheduled'::text THEN (new.state = ANY (ARRAY['pending'::text, 'paused'::text]))
-            WHEN 'pending'::text THEN (new.state = ANY (ARRAY['running'::text, 'paused'::text]))
-            WHEN 'running'::text THEN (new.state = ANY (ARRAY['waiting_tool'::text, 'waiting_approval'::text, 'waiting_event'::text, 'pending'::text, 'scheduled'::text, 'paused'::text]))
-            WHEN 'waiting_tool'::text THEN (new.state = ANY (ARRAY['pending'::text, 'paused'::text]))
-            WHEN 'waiting_approval'::text THEN (new.state = ANY (ARRAY['pending'::text, 'paused'::text]))
-            WHEN 'waiting_event'::text THEN (new.state = ANY (ARRAY['pending'::text, 'paused'::text]))
-            WHEN 'paused'::text THEN (new.state = ANY (ARRAY['scheduled'::text, 'pending'::text, 'waiting_tool'::text, 'waiting_approval'::text, 'waiting_event'::text]))
-            ELSE false
+CREATE TRIGGER run_moves_are_legal BEFORE UPDATE ON pgflow.run FOR EACH ROW WHEN (((old.state <> new.state) AND (NOT ((new.kind = old.kind) AND
+        CASE
+            WHEN (new.state = ANY (ARRAY['pending'::text, 'paused'::text])) THEN true
+            WHEN (new.state = 'running'::text) THEN (old.state = 'pending'::text)
+            ELSE ((old.state = ANY (ARRAY['running'::text, 'paused'::text])) AND (new.state = ANY (ARRAY['waiting_tool'::text, 'waiting_approval'::text, 'waiting_event'::text, 'scheduled'::text])))
         END)))) EXECUTE FUNCTION pgflow._refuse_move();
 
 ALTER TABLE ONLY pgflow.handler

@@ -211,7 +211,7 @@ class Calls(RuleBasedStateMachine):
             self.model.lease(run, worker)
             self.given.append(Lease(run.run_id, lease.lease_no))
             assert (lease.body["news"], lease.body["attempt"]) == (run.news, run.attempt)
-            assert {e["key"] for e in lease.body["journal"] or ()} == run.journal.keys()
+            assert {e["key"] for e in lease.body.get("journal") or ()} == run.journal.keys()
 
     def beat(self, data: st.DataObject) -> None:
         worker = data.draw(workers)

@@ -19,6 +19,12 @@ VIOLATIONS = {
         group by run_id, runs.attempt, state, ended_from
         having count(*) filter (where type in ('run.retried', 'run.requeued'))
             + (state = 'failed' and ended_from = 'running')::integer <> runs.attempt""",
+    "a running run is among the leases of its worker": """
+        select r.run_id from pgflow.run r
+        where r.state = 'running' and not exists (
+            select from pgflow.lease l
+            where l.project_id = r.project_id and l.worker_id = r.worker_id
+              and r.run_id = any (l.run_ids))""",
     "a live run has an attempt left": """
         select run_id from pgflow.run where attempt >= max_attempts""",
     "an open task has a live run that knows of it": """

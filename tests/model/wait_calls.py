@@ -82,9 +82,9 @@ class WaitCalls(RuleBasedStateMachine):
             self._compare_lease(run, lease.body)
 
     def _compare_lease(self, run: Journey, body: Row) -> None:
-        assert [entry["key"] for entry in body["journal"] or ()] == list(run.journal)
+        assert [entry["key"] for entry in body.get("journal") or ()] == list(run.journal)
         assert (body["news"], body["attempt"]) == (run.news, run.attempt)
-        more = body["more"] or {}
+        more = body.get("more", {})
         assert more.get("round", 0) == run.round
         undo = {(step["round"], step["key"]) for step in more.get("undo") or () if step["undo"]}
         assert undo == run.to_undo()

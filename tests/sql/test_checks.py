@@ -14,18 +14,14 @@ pytestmark = pytest.mark.parametrize("place", ["fresh"], indirect=True)
 
 # constraint: the state of a run, and the change that the constraint refuses
 LIVE = {
-    "kind_is_known": ("pending", "kind = 'flow'"),
-    "state_is_live": ("pending", "state = 'completed'"),
-    "priority_is_minus_9_to_9": ("pending", "priority = 10"),
-    "pending_has_a_place": ("pending", "seq = null"),
-    "scheduled_has_a_time": ("pending", "state = 'scheduled', run_at = null"),
+    "only_what_is_ready_has_a_place": ("pending", "seq = null"),
+    "scheduled_has_a_time": ("pending", "state = 'scheduled', seq = null, run_at = null"),
     "running_has_a_lease": ("running", "worker_id = null"),
-    "waiting_waits_for_something": ("pending", "state = 'waiting_approval'"),
-    "paused_has_a_reason": ("pending", "state = 'paused'"),
+    "waiting_waits_for_something": ("pending", "state = 'waiting_approval', seq = null"),
+    "paused_has_a_reason": ("pending", "state = 'paused', seq = null"),
     "a_child_has_a_root": ("pending", "parent_run_id = run_id"),
     "only_a_child_has_a_parent_key": ("pending", "parent_key = 'resize'"),
     "only_who_waits_wakes": ("pending", "wake_at = now()"),
-    "handler_is_at_most_200_characters": ("pending", "handler = repeat('x', 201)"),
     "input_is_at_most_8_mb": ("pending", "input = to_jsonb(repeat('x', 8388608))"),
 }
 FINISHED = {
@@ -87,7 +83,15 @@ def test_the_last_lease_of_a_finished_run_is_whole(engine: Engine, column: str) 
 @pytest.mark.parametrize("state", ["waiting_tool", "waiting_approval", "waiting_event"])
 def test_whatever_waits_says_for_what(engine: Engine, state: str) -> None:
     engine.enqueue("checked")
-    assert refused_by(engine, "run", f"state = '{state}'") == "waiting_waits_for_something"
+    refused = refused_by(engine, "run", f"state = '{state}', seq = null")
+    assert refused == "waiting_waits_for_something"
+
+
+@pytest.mark.parametrize("state", ["waiting_event", "paused", "scheduled"])
+def test_only_what_is_ready_or_runs_has_a_place_in_its_queue(engine: Engine, state: str) -> None:
+    engine.enqueue("checked")
+    change = f"state = '{state}', waits_for = '{{a}}', pause_reason = 'why', run_at = now()"
+    assert refused_by(engine, "run", change) == "only_what_is_ready_has_a_place"
 
 
 def test_only_a_paused_run_has_a_reason(engine: Engine) -> None:

@@ -35,7 +35,7 @@ def fork(engine: Engine, run_id: UUID, step: str, **more: Any) -> UUID:
 
 
 def journal(engine: Engine, run_id: UUID) -> list[tuple[str, object]]:
-    entries = engine.lease_of(run_id).body["journal"] or []
+    entries = engine.lease_of(run_id).body.get("journal") or []
     return [(e["key"], "approved" if e["kind"] == "approval" else e["value"]) for e in entries]
 
 

@@ -29,7 +29,8 @@ ENDS = ("completed", "failed", "cancelled", "timeout")
 
 # What each state needs besides its name, so that only the move can be what is refused.
 NEEDS = """
-    state = {0}, seq = 1, run_at = now(), waits_for = '{{ok}}',
+    state = {0}, seq = case when {0} in ('pending', 'running') then 1 end, run_at = now(),
+    waits_for = case when {0} <> 'scheduled' then array['ok'] end,
     worker_id = case when {0} = 'running' then 'w:1' end,
     leased_at = case when {0} = 'running' then now() end,
     lease_event_no = case when {0} = 'running' then 2 end,
@@ -40,8 +41,9 @@ AS_FIRST = """
     insert into pgflow.run (project_id, run_id, handler, queue, state, max_attempts, created_at,
         created_by, input, seq, run_at, waits_for, worker_id, leased_at, lease_event_no,
         pause_reason)
-    select 'default', gen_random_uuid(), 'h', 'default', s.state, 3, now(), 'me', '{}', 1, now(),
-        '{ok}', case when s.state = 'running' then 'w:1' end,
+    select 'default', gen_random_uuid(), 'h', 'default', s.state, 3, now(), 'me', '{}',
+        case when s.state in ('pending', 'running') then 1 end, now(),
+        case when s.state <> 'scheduled' then array['ok'] end, case when s.state = 'running' then 'w:1' end,
         case when s.state = 'running' then now() end, case when s.state = 'running' then 2 end,
         case when s.state = 'paused' then 'operator' end
     from (select %(state)s::text as state) s

@@ -128,7 +128,7 @@ def test_its_lease_says_what_is_to_be_undone_newest_first(engine: Engine) -> Non
     (undo,) = undoing(engine, lease.run_id)
     held = engine.lease_of(undo["run_id"])
     more = held.body["more"]
-    assert (more["undo_of"], held.body["journal"]) == (str(lease.run_id), None)
+    assert (more["undo_of"], held.body.get("journal")) == (str(lease.run_id), None)
     to_undo = [step for step in more["undo"] if step.get("undo", True)]
     assert [(step["key"], step["value"]) for step in to_undo] == [
         ("charge", "charge"),
