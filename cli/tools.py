@@ -12,7 +12,7 @@ from .options import Json, json_option, json_text, limit_option, run_argument
 from .output import print_json, print_rows
 from .session import Session, global_options, pass_session
 
-_STATUSES: Final = ("open", "resolved", "failed", "timeout")
+_STATUSES: Final = ("open", "resolved", "failed", "timeout", "dropped")
 _key_argument = click.argument("key")
 
 

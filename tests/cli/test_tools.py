@@ -36,6 +36,16 @@ def test_a_tool_call_is_listed_and_resolved(succeeds: Command, db: psycopg.Conne
     assert (call["status"], call["arguments"]) == ("resolved", {"src": "a.mp4"})
 
 
+def test_calls_that_nobody_waits_for_any_more_are_listed_by_their_status(
+    succeeds: Command, db: psycopg.Connection
+) -> None:
+    run = parked(db, TOOL)
+    succeeds("cancel", run)
+    parked(db, TOOL)
+    (call,) = succeeds("tool", "list", "--status", "dropped", "--json").objects
+    assert (call["run_id"], call["status"]) == (str(run), "dropped")
+
+
 def test_a_tool_call_fails_with_words(succeeds: Command, db: psycopg.Connection) -> None:
     run = parked(db, TOOL, max_attempts=1)
     assert succeeds("tool", "fail", run, "video", "no codec").out == "failed\n"
