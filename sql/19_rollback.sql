@@ -153,16 +153,44 @@ $$;
 comment on function pgflow._to_undo is
     'What a run has to undo before it goes on, a json array; null if that is nothing.';
 
+create or replace function pgflow._enqueue_again(p_project text, p_run_id uuid)
+returns uuid
+language plpgsql
+as $$
+declare
+    v_new_id uuid := pgflow._new_id();
+begin
+    perform pgflow._enqueue(p_project, o.handler, array[v_new_id], array[o.input], o.queue,
+        o.priority, null, o.max_attempts, o.timeout, null, null,
+        coalesce(o.correlation_id, p_run_id::text), o.tags, null)
+    from (
+        select r.handler, r.input, r.queue, r.priority, r.max_attempts, r.timeout,
+            r.correlation_id, r.tags
+        from pgflow.run r
+        where r.project_id = p_project and r.run_id = p_run_id
+        union all
+        select f.handler, f.input, f.queue, f.priority, f.max_attempts, f.timeout,
+            f.correlation_id, f.tags
+        from pgflow.run_finished f
+        where f.project_id = p_project and f.run_id = p_run_id
+    ) as o;
+    return v_new_id;
+end
+$$;
+comment on function pgflow._enqueue_again is
+    'Starts a run like another, live or finished, but for its deadline and idempotency key; '
+    'returns its id.';
+
 create or replace function pgflow._start_undoing(p_project text, p_run_ids uuid[], p_state text)
 returns void
 language plpgsql
 as $$
 declare
-    v_run pgflow.run_finished;
+    v_run_id uuid;
     v_undo_id uuid;
 begin
-    for v_run in
-        select f.* from pgflow.run_finished f
+    for v_run_id in
+        select f.run_id from pgflow.run_finished f
         join pgflow.handler h on h.project_id = p_project and h.handler = f.handler
         where f.project_id = p_project and f.run_id = any (p_run_ids)
           and p_state = any (h.undo_on) and f.undo_of is null
@@ -170,11 +198,8 @@ begin
                       where j.project_id = p_project and j.run_id = f.run_id and j.undo)
         order by f.run_id
     loop
-        v_undo_id := pgflow._new_id();
-        perform pgflow._enqueue(p_project, v_run.handler, array[v_undo_id], array[v_run.input],
-            v_run.queue, v_run.priority, null, v_run.max_attempts, v_run.timeout, null, null,
-            coalesce(v_run.correlation_id, v_run.run_id::text), v_run.tags, null);
-        update pgflow.run r set undo_of = v_run.run_id, lane = 0
+        v_undo_id := pgflow._enqueue_again(p_project, v_run_id);
+        update pgflow.run r set undo_of = v_run_id, lane = 0
         where r.project_id = p_project and r.run_id = v_undo_id;
     end loop;
 end
@@ -323,7 +348,7 @@ declare
     v_run pgflow.run := pgflow._locked(v_project, fork.run_id);
     v_old pgflow.run_finished;
     v_entry pgflow.journal;
-    v_fork_id uuid := pgflow._new_id();
+    v_fork_id uuid;
 begin
     if v_run.run_id is null then
         select f.* into v_old from pgflow.run_finished f
@@ -346,9 +371,7 @@ begin
     perform pgflow._refuse_value('updates', 'of entries before ' || fork.step, u.key)
     from jsonb_object_keys(fork.updates) as u (key)
     where (pgflow._known_entry(v_run, u.key, 'updates')).event_no >= v_entry.event_no;
-    perform pgflow._enqueue(v_project, v_run.handler, array[v_fork_id], array[v_run.input],
-        v_run.queue, v_run.priority, null, v_run.max_attempts, v_run.timeout, null, null,
-        coalesce(v_run.correlation_id, v_run.run_id::text), v_run.tags, null);
+    v_fork_id := pgflow._enqueue_again(v_project, fork.run_id);
     perform pgflow._copy_journal(v_project, v_run.run_id, v_fork_id, v_entry.event_no,
         coalesce(fork.updates, '{}'));
     return v_fork_id;

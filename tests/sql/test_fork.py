@@ -50,6 +50,18 @@ def test_a_fork_begins_with_the_journal_up_to_but_without_an_entry(
     assert journal(engine, fork(engine, old, step)) == ALL[:at]
 
 
+@pytest.mark.parametrize("ends", [False, True], ids=["live", "finished"])
+def test_a_fork_has_an_input_that_is_null_too(engine: Engine, *, ends: bool) -> None:
+    lease = engine.leased(input=Jsonb(None))
+    engine.record_steps(lease, draft="1")
+    if ends:
+        engine.complete(lease)
+    else:
+        engine.park(lease, {"key": "ok", "payload": "first", "digest": "aa"})
+    fork_id = fork(engine, lease.run_id, "draft")
+    assert engine.value("select input::text from pgflow.runs where run_id = %s", fork_id) == "null"
+
+
 def test_a_fork_is_a_run_of_its_own_with_the_old_ones_input(engine: Engine, old: UUID) -> None:
     run = engine.run(fork(engine, old, "publish"))
     assert (run["state"], run["forked_from"], run["retry_of"]) == ("pending", old, None)
