@@ -25,6 +25,22 @@ comment on function pgflow._event is
     'Appends an event of the engine to a run whose row the caller holds; p_ends_lease keeps the '
     'lease with it.';
 
+-- For what changes nothing else of the run: whoever writes its row anyway counts there.
+create or replace function pgflow._append_event(
+    p_run pgflow.run, p_type text, p_at timestamptz, p_payload jsonb
+)
+returns void
+language plpgsql
+as $$
+begin
+    update pgflow.run r set last_event_no = r.last_event_no + 1
+    where r.project_id = p_run.project_id and r.run_id = p_run.run_id;
+    perform pgflow._event(p_run, p_run.last_event_no + 1, p_type, p_at, p_payload);
+end
+$$;
+comment on function pgflow._append_event is
+    'Appends an event of the engine to a run that the caller holds, and counts it.';
+
 create or replace function pgflow._locked(p_project text, p_run_id uuid)
 returns pgflow.run
 language plpgsql

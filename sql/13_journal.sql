@@ -184,10 +184,8 @@ begin
     update pgflow.run r
     set news = v_run.news, last_event_no = v_run.last_event_no, waits = v_run.waits
     where r.project_id = v_run.project_id and r.run_id = v_run.run_id;
-    if p_wakes and pgflow._stands_still(v_run)
-       and pgflow._is_satisfied(v_run.project_id, v_run.run_id, v_run.waits_for, v_run.wait_any)
-    then
-        return pgflow._wake(v_run, p_now, p_key);
+    if p_wakes then
+        return pgflow._wake_if_satisfied(v_run, p_now, p_key);
     end if;
     return v_run;
 end
@@ -195,6 +193,25 @@ $$;
 comment on function pgflow._resolve is
     'Writes what a run waited for into its journal and, if that was the last thing, wakes it, '
     'unless told not to. The caller holds the run; returns it as it is now.';
+
+create or replace function pgflow._wake_if_satisfied(
+    p_run pgflow.run, p_now timestamptz, p_key text
+)
+returns pgflow.run
+language plpgsql
+as $$
+begin
+    if pgflow._stands_still(p_run)
+       and pgflow._is_satisfied(p_run.project_id, p_run.run_id, p_run.waits_for, p_run.wait_any)
+    then
+        return pgflow._wake(p_run, p_now, p_key);
+    end if;
+    return p_run;
+end
+$$;
+comment on function pgflow._wake_if_satisfied is
+    'Wakes a run if it stands still and what it waits for has come; returns it. The caller holds '
+    'it.';
 
 -- waiting_* or paused -> pending. What else it waited for stays asked: its handler may want it yet.
 create or replace function pgflow._wake(p_run pgflow.run, p_now timestamptz, p_key text)

@@ -116,10 +116,8 @@ begin
     update pgflow.run r
     set last_event_no = v_run.last_event_no, news = v_run.news, waits = v_run.waits
     where r.project_id = v_run.project_id and r.run_id = v_run.run_id;
-    if v_run.news > p_run.news and pgflow._stands_still(v_run)
-       and pgflow._is_satisfied(v_run.project_id, v_run.run_id, v_run.waits_for, v_run.wait_any)
-    then
-        perform pgflow._wake(v_run, p_now, p_name);
+    if v_run.news > p_run.news then
+        perform pgflow._wake_if_satisfied(v_run, p_now, p_name);
     end if;
     return p_run.last_event_no + 1;
 end

@@ -143,8 +143,6 @@ begin
         limit 500
         for update of r skip locked
     loop
-        v_run := pgflow._try_lock_family(v_run);
-        continue when v_run.state is distinct from 'running';
         v_reaped := v_reaped || pgflow._take_back(v_run, p_now);
     end loop;
     delete from pgflow.lease l
@@ -160,17 +158,23 @@ comment on function pgflow._take_all_back is
     '500 runs that nobody locks; returns a line for each.';
 
 create or replace function pgflow._take_back(p_run pgflow.run, p_now timestamptz)
-returns json
+returns json[]
 language plpgsql
 as $$
+declare
+    v_run pgflow.run := pgflow._try_lock_family(p_run);
 begin
-    return json_build_object('run_id', p_run.run_id, 'state', pgflow._fail_lost(p_run, p_now),
-        'worker_id', p_run.worker_id, 'attempt_count', p_run.attempt + 1,
-        'max_attempts', p_run.max_attempts);
+    if v_run.state is distinct from 'running' then
+        return '{}';
+    end if;
+    return array[json_build_object('run_id', v_run.run_id,
+        'state', pgflow._fail_lost(v_run, p_now), 'worker_id', v_run.worker_id,
+        'attempt_count', v_run.attempt + 1, 'max_attempts', v_run.max_attempts)];
 end
 $$;
 comment on function pgflow._take_back is
-    'Takes a lost run back; returns the line that reap tells of it.';
+    'Takes back a lost run that the caller holds; returns the line that reap tells of it, or none '
+    'if somebody holds one of its family.';
 
 create or replace function pgflow._fail_lost(p_run pgflow.run, p_now timestamptz)
 returns text
@@ -309,9 +313,7 @@ begin
             p_task.digest);
         return;
     end if;
-    perform pgflow._event(p_run, p_run.last_event_no + 1, 'task.expired', p_now, v_payload);
-    update pgflow.run r set last_event_no = r.last_event_no + 1
-    where r.project_id = p_run.project_id and r.run_id = p_run.run_id;
+    perform pgflow._append_event(p_run, 'task.expired', p_now, v_payload);
     if p_task.policy = 'reject' then
         perform pgflow._end_rejected(p_run, p_task);
     else
@@ -335,9 +337,7 @@ begin
     set assignee = null, assignee_role = t.escalate_to, claimed_by = null,
         due_at = p_now + t.escalate_in, policy = 'cancel'
     where t.project_id = p_task.project_id and t.task_id = p_task.task_id;
-    update pgflow.run r set last_event_no = r.last_event_no + 1
-    where r.project_id = p_run.project_id and r.run_id = p_run.run_id;
-    perform pgflow._event(p_run, p_run.last_event_no + 1, 'task.escalated', p_now,
+    perform pgflow._append_event(p_run, 'task.escalated', p_now,
         jsonb_build_object('task_id', p_task.task_id, 'key', p_task.key,
             'from', coalesce(p_task.assignee, p_task.assignee_role),
             'to', p_task.escalate_to, 'due_at', p_now + p_task.escalate_in));
