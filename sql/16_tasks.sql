@@ -189,15 +189,13 @@ begin
     then
         return p_run;
     end if;
-    return pgflow._open_task(p_run, p_now, p_wait, (p_wait ->> 'replaces')::uuid);
+    return pgflow._open_task(p_run, p_now, p_wait);
 end
 $$;
 comment on function pgflow._request_task is
     'Opens the task of a wait, if it isn''t there; returns the run.';
 
-create or replace function pgflow._open_task(
-    p_run pgflow.run, p_now timestamptz, p_wait jsonb, p_replaces uuid
-)
+create or replace function pgflow._open_task(p_run pgflow.run, p_now timestamptz, p_wait jsonb)
 returns pgflow.run
 language plpgsql
 as $$
@@ -218,8 +216,8 @@ begin
         coalesce((p_wait ->> 'quorum')::smallint, 1), (p_wait ->> 'quorum_of')::smallint,
         v_run.round, v_task.title, p_wait -> 'payload',
         pgflow._sha256(coalesce(p_wait -> 'payload', 'null')), nullif(p_wait -> 'form', 'null'),
-        pgflow._request_sha256(p_wait), decode(p_wait ->> 'digest', 'hex'), p_replaces,
-        p_wait ->> 'assignee', p_wait ->> 'assignee_role',
+        pgflow._request_sha256(p_wait), decode(p_wait ->> 'digest', 'hex'),
+        (p_wait ->> 'replaces')::uuid, p_wait ->> 'assignee', p_wait ->> 'assignee_role',
         coalesce(p_wait ->> 'requested_by', v_run.created_by), p_now, v_task.due_at,
         coalesce(p_wait ->> 'policy', 'cancel'), p_wait ->> 'escalate_to',
         make_interval(secs => (p_wait ->> 'escalate_in')::float8),
@@ -232,7 +230,7 @@ begin
         jsonb_strip_nulls(jsonb_build_object('task_id', v_task.task_id, 'key', p_wait ->> 'key',
             'kind', p_wait ->> 'kind', 'title', v_task.title, 'assignee', p_wait ->> 'assignee',
             'assignee_role', p_wait ->> 'assignee_role', 'due_at', v_task.due_at,
-            'replaces', p_replaces)));
+            'replaces', p_wait -> 'replaces')));
     return v_run;
 end
 $$;
@@ -310,6 +308,25 @@ comment on function pgflow._may_decide is
     'assignee, a member of its role, an admin; anybody if it names nobody. Not who requested it '
     'where the task says so, nor others while somebody has claimed it.';
 
+create or replace function pgflow._check_may_decide(p_task pgflow.task, p_as_user text)
+returns void
+language plpgsql
+as $$
+begin
+    if not pgflow._may_decide(p_task, p_as_user) then
+        perform pgflow._refuse('PF501',
+            format('%s may not decide task %s', pgflow._person(p_as_user), p_task.task_id),
+            format('assignee: %s, role: %s, claimed by: %s, requested by: %s%s',
+                coalesce(p_task.assignee, '-'), coalesce(p_task.assignee_role, '-'),
+                coalesce(p_task.claimed_by, '-'), p_task.requested_by,
+                case when p_task.not_requester then ', who may not' else '' end),
+            'Ask its assignee, or somebody who has the role.', 'task_id');
+    end if;
+end
+$$;
+comment on function pgflow._check_may_decide is
+    'Refuses (PF501) who may not decide a task, and (PF101, PF501) an as_user who may not be one.';
+
 create or replace function pgflow._found_task(p_project text, p_task_id uuid, p_as_user text)
 returns pgflow.task
 language plpgsql
@@ -323,15 +340,8 @@ begin
         perform pgflow._refuse('PF103', format('unknown task: %s', p_task_id),
             'There is no task of that id in this project.',
             'View pgflow.inbox lists the open tasks that you may see.', 'task_id');
-    elsif not pgflow._may_decide(v_task, p_as_user) then
-        perform pgflow._refuse('PF501',
-            format('%s may not decide task %s', pgflow._person(p_as_user), p_task_id),
-            format('assignee: %s, role: %s, claimed by: %s, requested by: %s%s',
-                coalesce(v_task.assignee, '-'), coalesce(v_task.assignee_role, '-'),
-                coalesce(v_task.claimed_by, '-'), v_task.requested_by,
-                case when v_task.not_requester then ', who may not' else '' end),
-            'Ask its assignee, or somebody who has the role.', 'task_id');
     end if;
+    perform pgflow._check_may_decide(v_task, p_as_user);
     return v_task;
 end
 $$;
@@ -340,39 +350,37 @@ comment on function pgflow._found_task is
 
 -- For all that happens to an open task but its decision. Locks the run, then the task.
 create or replace function pgflow._change_task(
-    p_project text, p_task_id uuid, p_as_user text, p_type text, p_payload jsonb,
+    p_task pgflow.task, p_as_user text, p_type text, p_payload jsonb,
     p_assignee text default null, p_claimed_by text default null
 )
 returns pgflow.task
 language plpgsql
 as $$
 declare
-    v_task pgflow.task := pgflow._found_task(p_project, p_task_id, p_as_user);
-    v_run pgflow.run := pgflow._locked(p_project, v_task.run_id);
+    v_run pgflow.run := pgflow._locked(p_task.project_id, p_task.run_id);
+    v_task pgflow.task;
 begin
     select t.* into v_task from pgflow.task t
-    where t.project_id = p_project and t.task_id = p_task_id
+    where t.project_id = p_task.project_id and t.task_id = p_task.task_id
     for update;
     if v_task.state <> 'open' or v_task.due_at <= pgflow.now() then
         perform pgflow._refuse_decided(v_task, 'changed');
-    elsif not pgflow._may_decide(v_task, p_as_user) then  -- claimed by another meanwhile
-        perform pgflow._found_task(p_project, p_task_id, p_as_user);
     end if;
+    perform pgflow._check_may_decide(v_task, p_as_user);  -- another may have claimed it meanwhile
     update pgflow.task t
     set claimed_by = case p_type when 'task.commented' then t.claimed_by else p_claimed_by end,
         assignee = coalesce(p_assignee, t.assignee)
-    where t.project_id = p_project and t.task_id = p_task_id
+    where t.project_id = v_task.project_id and t.task_id = v_task.task_id
     returning t.* into v_task;
-    update pgflow.run r set last_event_no = r.last_event_no + 1
-    where r.project_id = p_project and r.run_id = v_run.run_id;
-    perform pgflow._event(v_run, v_run.last_event_no + 1, p_type, pgflow.now(),
+    perform pgflow._append_event(v_run, p_type, pgflow.now(),
         jsonb_build_object('task_id', v_task.task_id, 'key', v_task.key,
             'by', pgflow._person(p_as_user)) || p_payload);
     return v_task;
 end
 $$;
 comment on function pgflow._change_task is
-    'Sets who works on an open task, with an event. Raises PF103, PF402, PF501.';
+    'Sets who works on an open task that was found, with an event; returns it as it is now. Raises '
+    'PF202, PF402, PF501.';
 
 create or replace function pgflow.claim_task(
     task_id uuid, as_user text default null, project text default null
@@ -390,8 +398,7 @@ begin
     if v_task.claimed_by = v_person and v_task.state = 'open' then
         return v_person;
     end if;
-    v_task := pgflow._change_task(v_project, claim_task.task_id, claim_task.as_user,
-        'task.claimed', '{}', null, v_person);
+    v_task := pgflow._change_task(v_task, claim_task.as_user, 'task.claimed', '{}', null, v_person);
     return v_task.claimed_by;
 end
 $$;
@@ -415,8 +422,7 @@ begin
     if v_task.claimed_by is null then
         return false;
     end if;
-    perform pgflow._change_task(v_project, release_task.task_id, release_task.as_user,
-        'task.released', '{}');
+    perform pgflow._change_task(v_task, release_task.as_user, 'task.released', '{}');
     return true;
 end
 $$;
@@ -441,7 +447,8 @@ begin
         perform pgflow._refuse_value('assignee', '1 to 200 characters', delegate.assignee);
     end if;
     perform pgflow._check_comment(delegate.comment);
-    v_task := pgflow._change_task(v_project, delegate.task_id, delegate.as_user, 'task.delegated',
+    v_task := pgflow._found_task(v_project, delegate.task_id, delegate.as_user);
+    v_task := pgflow._change_task(v_task, delegate.as_user, 'task.delegated',
         jsonb_strip_nulls(jsonb_build_object('to', delegate.assignee,
             'comment', delegate.comment)), delegate.assignee);
     return v_task.assignee;
@@ -462,13 +469,15 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_project text := pgflow._enter_project(comment_task.project);
+    v_task pgflow.task;
 begin
     if comment_task.comment is null then
         perform pgflow._refuse_value('comment', 'a text', null);
     end if;
     perform pgflow._check_comment(comment_task.comment);
-    perform pgflow._change_task(v_project, comment_task.task_id, comment_task.as_user,
-        'task.commented', jsonb_build_object('comment', comment_task.comment));
+    v_task := pgflow._found_task(v_project, comment_task.task_id, comment_task.as_user);
+    perform pgflow._change_task(v_task, comment_task.as_user, 'task.commented',
+        jsonb_build_object('comment', comment_task.comment));
 end
 $$;
 comment on function pgflow.comment_task is

@@ -121,16 +121,12 @@ comment on function pgflow._vote is
     'Takes a vote on a task and returns what it is now: open, approved, rejected; or repeated. '
     'Raises PF402, PF503.';
 
--- How a rejection ends the run, or null where the handler is told. A task that expired is never
--- said to be rejected.
+-- A task that expired is never said to be rejected.
 create or replace function pgflow._end_rejected(p_run pgflow.run, p_task pgflow.task)
-returns boolean
+returns void
 language plpgsql
 as $$
 begin
-    if p_task.on_reject = 'resume' then
-        return false;
-    end if;
     perform pgflow._end_from_outside(p_run,
         case p_task.on_reject when 'fail' then 'failed' else 'cancelled' end,
         case p_task.state when 'expired' then 'E-RUN-007' else 'E-RUN-006' end,
@@ -139,11 +135,11 @@ begin
             else format('%s rejected: %s', p_task.title, coalesce(p_task.comment, 'no comment'))
         end,
         p_task.decided_by);
-    return true;
 end
 $$;
 comment on function pgflow._end_rejected is
-    'Ends the run of a rejected task as its on_reject says; false if the handler is told instead.';
+    'Ends the run of a rejected task, or of one that expired into a rejection, as its on_reject '
+    'says: cancel or fail.';
 
 create or replace function pgflow._answer_of(p_task pgflow.task, p_approved boolean)
 returns jsonb
@@ -166,7 +162,7 @@ $$;
 comment on function pgflow._answer_of is 'What the handler gets to know of a decided task.';
 
 create or replace function pgflow._decide(
-    p_project text, p_task_id uuid, p_state text, p_comment text, p_data jsonb, p_as_user text,
+    p_task pgflow.task, p_state text, p_comment text, p_data jsonb, p_as_user text,
     p_rollback_to text default null
 )
 returns pgflow.decision_v1
@@ -175,12 +171,12 @@ as $$
 declare
     v_now timestamptz := pgflow.now();
     v_person text := pgflow._person(p_as_user);
-    v_task pgflow.task := pgflow._found_task(p_project, p_task_id, p_as_user);
-    v_run pgflow.run := pgflow._locked_to_end(p_project, v_task.run_id);
+    v_run pgflow.run := pgflow._locked_to_end(p_task.project_id, p_task.run_id);
+    v_task pgflow.task;
     v_state text := p_state;
 begin
     select t.* into v_task from pgflow.task t
-    where t.project_id = p_project and t.task_id = p_task_id
+    where t.project_id = p_task.project_id and t.task_id = p_task.task_id
     for update;
     if v_task.state = 'answered' and p_state = 'answered'
         and v_task.data is distinct from p_data
@@ -190,9 +186,9 @@ begin
         return pgflow._decision(v_task, true);
     elsif v_task.state <> 'open' or v_task.due_at <= v_now then
         perform pgflow._refuse_decided(v_task, p_state);
-    elsif not pgflow._may_decide(v_task, p_as_user) then  -- claimed or delegated meanwhile
-        perform pgflow._found_task(p_project, p_task_id, p_as_user);
-    elsif p_rollback_to is not null then
+    end if;
+    perform pgflow._check_may_decide(v_task, p_as_user);  -- it may be claimed or delegated by now
+    if p_rollback_to is not null then
         perform pgflow._known_entry(v_run, p_rollback_to, 'rollback_to');
     end if;
     if v_task.quorum > 1 and p_rollback_to is null then
@@ -200,9 +196,7 @@ begin
     end if;
     if v_state in ('open', 'repeated') then
         if v_state = 'open' then
-            update pgflow.run r set last_event_no = r.last_event_no + 1
-            where r.project_id = p_project and r.run_id = v_run.run_id;
-            perform pgflow._event(v_run, v_run.last_event_no + 1, 'task.voted', v_now,
+            perform pgflow._append_event(v_run, 'task.voted', v_now,
                 jsonb_build_object('task_id', v_task.task_id, 'key', v_task.key,
                     'action', p_state, 'by', v_person, 'comment', p_comment));
         end if;
@@ -211,14 +205,15 @@ begin
     update pgflow.task t
     set state = v_state, decided_at = v_now, decided_by = v_person, decided_login = session_user,
         comment = p_comment, data = p_data
-    where t.project_id = p_project and t.task_id = p_task_id
+    where t.project_id = v_task.project_id and t.task_id = v_task.task_id
     returning t.* into v_task;
     perform pgflow._after_decision(v_run, v_now, v_task, p_rollback_to);
     return pgflow._decision(v_task, false);
 end
 $$;
 comment on function pgflow._decide is
-    'Decides an open task, or votes on it. Locks the run, then the task.';
+    'Decides an open task that was found, or votes on it. Locks the run, then the task. Raises '
+    'PF105, PF202, PF402, PF501, PF503.';
 
 create or replace function pgflow._after_decision(
     p_run pgflow.run, p_now timestamptz, p_task pgflow.task, p_rollback_to text
@@ -260,7 +255,7 @@ $$;
 comment on function pgflow._after_decision is
     'Does to the run what a decision about its task means: wakes it, ends it, or rolls it back.';
 
-create or replace function pgflow._refuse_kind(
+create or replace function pgflow._task_of_kind(
     p_project text, p_task_id uuid, p_as_user text, p_kinds text[], p_use text
 )
 returns pgflow.task
@@ -276,7 +271,7 @@ begin
     return v_task;
 end
 $$;
-comment on function pgflow._refuse_kind is
+comment on function pgflow._task_of_kind is
     'The task, if it is of one of these kinds. Raises PF101, PF103, PF501.';
 
 create or replace function pgflow.approve(
@@ -290,13 +285,13 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_project text := pgflow._enter_project(approve.project);
-    v_task pgflow.task := pgflow._refuse_kind(v_project, approve.task_id, approve.as_user,
+    v_task pgflow.task := pgflow._task_of_kind(v_project, approve.task_id, approve.as_user,
         '{approval}', 'Use pgflow.answer(task_id, data).');
 begin
     perform pgflow._check_comment(approve.comment);
     perform pgflow._check_data(v_task, 'decision', approve.decision);
-    return pgflow._decide(v_project, approve.task_id, 'approved', approve.comment,
-        approve.decision, approve.as_user);
+    return pgflow._decide(v_task, 'approved', approve.comment, approve.decision,
+        approve.as_user);
 end
 $$;
 comment on function pgflow.approve is
@@ -316,12 +311,12 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_project text := pgflow._enter_project(reject.project);
-begin
-    perform pgflow._refuse_kind(v_project, reject.task_id, reject.as_user,
+    v_task pgflow.task := pgflow._task_of_kind(v_project, reject.task_id, reject.as_user,
         '{approval,form,input}', 'Use pgflow.cancel(run_id) to end its run.');
+begin
     perform pgflow._check_comment(reject.comment);
-    return pgflow._decide(v_project, reject.task_id, 'rejected', reject.comment, null,
-        reject.as_user, reject.rollback_to);
+    return pgflow._decide(v_task, 'rejected', reject.comment, null, reject.as_user,
+        reject.rollback_to);
 end
 $$;
 comment on function pgflow.reject is
@@ -342,13 +337,12 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_project text := pgflow._enter_project(answer.project);
-    v_task pgflow.task := pgflow._refuse_kind(v_project, answer.task_id, answer.as_user,
+    v_task pgflow.task := pgflow._task_of_kind(v_project, answer.task_id, answer.as_user,
         '{form,input,interrupt,breakpoint}', 'Use pgflow.approve(task_id) or pgflow.reject.');
 begin
     perform pgflow._check_comment(answer.comment);
     perform pgflow._check_data(v_task, 'data', answer.data);
-    return pgflow._decide(v_project, answer.task_id, 'answered', answer.comment, answer.data,
-        answer.as_user);
+    return pgflow._decide(v_task, 'answered', answer.comment, answer.data, answer.as_user);
 end
 $$;
 comment on function pgflow.answer is
