@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from pydantic import ValidationError
 
@@ -60,7 +60,7 @@ async def _execute(
     try:
         handler = _find(registry, lease.handler)
         call = _call
-        if lease.more.get("undo") or lease.more.get("undo_of"):
+        if lease.undo or lease.undo_of:
             call = _undo_and_call
         value = await _within(lease.timeout, call(handler, lease, context, threads))
         if context.transacting is not None:
@@ -91,9 +91,7 @@ async def _undo_and_call(
     handler: Handler[..., object], lease: Lease, context: Context, threads: ThreadPoolExecutor
 ) -> object:
     async def do(function: Callable[[], object]) -> object:
-        result, raised = await in_thread(threads, context, function)
-        if raised is not None:
-            raise raised
+        result = await in_thread(threads, context, function)
         return await result if inspect.isawaitable(result) else result
 
     undone = await undo(context, lambda other: _call(handler, lease, other, threads), do)
@@ -170,10 +168,7 @@ async def _call(
         raise _UnfitInputError(str(error)) from error
     if handler.is_async:
         return await handler.function(*arguments)  # type: ignore[misc]
-    result, raised = await in_thread(threads, context, partial(_plainly, handler, given, arguments))
-    if raised is not None:
-        raise raised
-    return result
+    return await in_thread(threads, context, partial(_plainly, handler, given, arguments))
 
 
 def _plainly(handler: Handler[..., object], given: object, arguments: tuple[object, ...]) -> object:
@@ -182,10 +177,8 @@ def _plainly(handler: Handler[..., object], given: object, arguments: tuple[obje
     return handler.function(*arguments)
 
 
-async def in_thread(
-    threads: ThreadPoolExecutor, context: Calls, call: Callable[[], T]
-) -> tuple[T | None, BaseException | None]:
-    """Call a plain function in a thread. Its exception comes back as a value.
+async def in_thread(threads: ThreadPoolExecutor, context: Calls, call: Callable[[], T]) -> T:
+    """Call a plain function in a thread.
 
     A thread can't be interrupted: `context.cancelled` tells the function, and `context.overstaying`
     tells the worker that it goes on.
@@ -194,13 +187,16 @@ async def in_thread(
     def guarded() -> tuple[T | None, BaseException | None]:
         try:
             return call(), None
-        except BaseException as error:  # noqa: BLE001 - raised again in the event loop
+        except BaseException as error:  # noqa: BLE001 - raised below, where no cancellation is meant
             return None, error
 
     variables = contextvars.copy_context()
     future = asyncio.get_running_loop().run_in_executor(threads, variables.run, guarded)
     try:
-        return await asyncio.shield(future)
+        result, raised = await asyncio.shield(future)
     except asyncio.CancelledError:
         context.left_behind(future)
         raise
+    if raised is not None:
+        raise raised
+    return cast("T", result)

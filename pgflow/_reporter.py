@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 import structlog
@@ -26,6 +26,10 @@ from pgflow.reports import (
     failure,
 )
 
+T = TypeVar("T")
+R = TypeVar("R")
+# A step, and the future in which its handler waits until it is journalled.
+Unwritten = tuple[Step, asyncio.Future[None]]
 _log = structlog.get_logger("pgflow")
 _BATCH = 1000
 # Seconds that a handler's transaction waits for the ledger, before it writes there itself.
@@ -48,7 +52,7 @@ class Reporter:
         self._project = project
         self._ended = ended
         self._ends: list[End] = []
-        self._steps: list[tuple[Step, asyncio.Future[None]]] = []
+        self._steps: list[Unwritten] = []
         self._usages: deque[Usage] = deque()
         self._telling: list[Usage] = []
         self._told = asyncio.Event()
@@ -60,14 +64,15 @@ class Reporter:
         with contextlib.suppress(RuntimeError):  # a thread has outlived the worker
             self._loop.call_soon_threadsafe(self._news.set)
 
-    async def untold(self, lease: Lease) -> list[Usage]:
-        """Wait a moment for the calls of models under a lease; return those not yet recorded."""
+    async def untold(self, lease: Lease) -> gateway.Statement[list[Outcome]] | None:
+        """Wait a moment for the calls of models under a lease; return what records those left."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_MOMENT):
                 while self._untold(lease):
                     self._told.clear()
                     await self._told.wait()
-        return self._untold(lease)
+        left = self._untold(lease)
+        return self._record_usages(left) if left else None
 
     def _untold(self, lease: Lease) -> list[Usage]:
         return [u for u in (*self._telling, *self._usages.copy()) if u.lease is lease]
@@ -94,12 +99,12 @@ class Reporter:
                 steps, self._steps = self._steps[:_BATCH], self._steps[_BATCH:]
                 await self._tell_usages()  # of these steps: once they are journalled nobody would
                 if steps:
-                    await self._send_steps(steps)
+                    await self._in_halves(self._record_steps, steps, _steps_told, _step_refused)
                 ends, self._ends = self._ends[:_BATCH], self._ends[_BATCH:]
                 await self._tell_usages()
                 for kind, send in self._senders.items():
                     if reports := [r for r in ends if isinstance(r, kind)]:
-                        await self._send(send, reports)
+                        await self._in_halves(send, reports, self._ends_told, self._end_refused)
 
     @property
     def _senders(self) -> dict[type[Any], Callable[[Any], gateway.Statement[Any]]]:
@@ -129,20 +134,27 @@ class Reporter:
             project=self._project,
         )
 
-    async def _send(
-        self, statement: Callable[[Any], gateway.Statement[Any]], reports: Sequence[End]
+    async def _in_halves(
+        self,
+        make: Callable[[Sequence[T]], gateway.Statement[list[R]]],
+        items: Sequence[T],
+        told: Callable[[Sequence[T], list[R]], None],
+        refused: Callable[[T, Exception], None],
     ) -> None:
-        """Send one kind of report; if the statement itself is refused, each half, down to one."""
+        """Send items in one statement; if that itself is refused, each half, down to one."""
         try:
-            lines = await self._link.run(statement(reports))
+            lines = await self._link.run(make(items))
         except _REFUSED as error:
-            if len(reports) > 1:
-                half = len(reports) // 2
-                await self._send(statement, reports[:half])
-                await self._send(statement, reports[half:])
-            else:
-                self._refused(reports[0], "E-RUN-017", str(error))
-            return
+            if len(items) == 1:
+                refused(items[0], error)
+                return
+            half = len(items) // 2
+            await self._in_halves(make, items[:half], told, refused)
+            await self._in_halves(make, items[half:], told, refused)
+        else:
+            told(items, lines)
+
+    def _ends_told(self, reports: Sequence[End], lines: Sequence[Outcome | Parked]) -> None:
         said = {line.run_id: line for line in lines}
         for report in reports:
             line = said.get(report.lease.run_id)
@@ -150,6 +162,9 @@ class Reporter:
                 self._refused(report, "E-RUN-001", f"it cannot wait for this: {line.detail}")
             else:
                 self._ended(report, line)
+
+    def _end_refused(self, report: End, error: Exception) -> None:
+        self._refused(report, "E-RUN-017", str(error))
 
     def _refused(self, report: End, code: str, reason: str) -> None:
         """Fail a run that the database will not let end or wait as its handler wants.
@@ -167,72 +182,60 @@ class Reporter:
         while self._usages:
             while self._usages and len(self._telling) < _BATCH:
                 self._telling.append(self._usages.popleft())
-            await self._send_usages(self._telling)
+            await self._in_halves(self._record_usages, self._telling, _usages_told, _usage_refused)
             self._telling = []
             self._told.set()
 
-    async def _send_usages(self, usages: list[Usage]) -> None:
-        try:
-            lines = await self._link.run(
-                protocol.record_usage(
-                    [u.lease.run_id for u in usages],
-                    [u.lease.lease_no for u in usages],
-                    [u.call for u in usages],
-                    project=self._project,
-                )
-            )
-        except _REFUSED as error:
-            if len(usages) > 1:
-                half = len(usages) // 2
-                await self._send_usages(usages[:half])
-                await self._send_usages(usages[half:])
-            else:
-                run_id, key = usages[0].lease.run_id, usages[0].key
-                _log.error("usage_refused", run_id=run_id, call_key=key, reason=str(error))
-            return
-        for line in lines:
-            if line.outcome != "already":
-                why = "the lease is lost" if line.outcome == "lost" else line.detail
-                _log.warning("usage_refused", run_id=line.run_id, call_key=line.code, reason=why)
+    def _record_usages(self, usages: Sequence[Usage]) -> gateway.Statement[list[Outcome]]:
+        calls = [u.call for u in usages]
+        return protocol.record_usage(*_leases(usages), calls, project=self._project)
 
-    async def _send_steps(self, steps: list[tuple[Step, asyncio.Future[None]]]) -> None:
+    def _record_steps(self, steps: Sequence[Unwritten]) -> gateway.Statement[list[Outcome]]:
         undos = [s.undo for s, _ in steps]
-        try:
-            lines = await self._link.run(
-                protocol.record_step(
-                    [s.lease.run_id for s, _ in steps],
-                    [s.lease.lease_no for s, _ in steps],
-                    [s.key for s, _ in steps],
-                    [s.digest for s, _ in steps],
-                    [s.value for s, _ in steps],
-                    undos if any(undos) else None,
-                    project=self._project,
-                )
-            )
-        except _REFUSED as error:
-            if len(steps) > 1:
-                half = len(steps) // 2
-                await self._send_steps(steps[:half])
-                await self._send_steps(steps[half:])
-            elif not steps[0][1].done():
-                steps[0][1].set_exception(_not_stored(steps[0][0], error))
-            return
-        said = {(line.run_id, line.code): line for line in lines}
-        for step, written in steps:
-            line = said.get((step.lease.run_id, step.key))
-            if written.done():
-                continue
-            if line is None or line.outcome == "already":
-                written.set_result(None)
-            elif line.outcome == "lost":
-                written.set_exception(LeaseLost(f"the lease of run {step.lease.run_id} is lost"))
-            else:
-                written.set_exception(_not_stored(step, line.detail))
+        return protocol.record_step(
+            *_leases([s for s, _ in steps]),
+            [s.key for s, _ in steps],
+            [s.digest for s, _ in steps],
+            [s.value for s, _ in steps],
+            undos if any(undos) else None,
+            project=self._project,
+        )
+
+
+def _steps_told(steps: Sequence[Unwritten], lines: Sequence[Outcome]) -> None:
+    said = {(line.run_id, line.code): line for line in lines}
+    for step, written in steps:
+        line = said.get((step.lease.run_id, step.key))
+        if written.done():
+            continue
+        if line is None or line.outcome == "already":
+            written.set_result(None)
+        elif line.outcome == "lost":
+            written.set_exception(LeaseLost(f"the lease of run {step.lease.run_id} is lost"))
+        else:
+            written.set_exception(_not_stored(step, line.detail))
+
+
+def _step_refused(step: Unwritten, error: Exception) -> None:
+    if not step[1].done():
+        step[1].set_exception(_not_stored(step[0], error))
+
+
+def _usages_told(_: Sequence[Usage], lines: Sequence[Outcome]) -> None:
+    for line in lines:
+        if line.outcome != "already":
+            why = "the lease is lost" if line.outcome == "lost" else line.detail
+            _log.warning("usage_refused", run_id=line.run_id, call_key=line.code, reason=why)
+
+
+def _usage_refused(usage: Usage, error: Exception) -> None:
+    run_id, key = usage.lease.run_id, usage.key
+    _log.error("usage_refused", run_id=run_id, call_key=key, reason=str(error))
 
 
 def _not_stored(step: Step, why: object) -> NotStored:
     return NotStored(f"the result of step {step.key} cannot be stored: {why}")
 
 
-def _leases(reports: Sequence[End]) -> tuple[list[str], list[int]]:
+def _leases(reports: Sequence[End | Step | Usage]) -> tuple[list[str], list[int]]:
     return [r.lease.run_id for r in reports], [r.lease.lease_no for r in reports]

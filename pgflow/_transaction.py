@@ -14,7 +14,6 @@ from pgflow.database import aexecute, execute, refusals
 from pgflow.errors import LeaseLost, NotStored, ServerUnreachable
 from pgflow.gateway import Statement
 from pgflow.models import Lease, Outcome
-from pgflow.reports import Usage
 
 R = TypeVar("R")
 
@@ -25,8 +24,8 @@ class Transaction:
     What the worker writes is the last statement. It locks the run's row and is refused if the lease
     is lost: so the handler's writes are committed only if the lease still holds. Inside psycopg's
     block the handler can't commit or roll back by itself, but can make savepoints. `untold` gives
-    the calls of models that the reporter has not recorded yet: it cannot while the handler's own
-    writes hold the run's row, so that those are recorded here.
+    what records the calls of models that the reporter has not recorded yet: it cannot while the
+    handler's own writes hold the run's row, so that those are recorded here.
     """
 
     def __init__(
@@ -34,7 +33,7 @@ class Transaction:
         dsn: str,
         lease: Lease,
         project: str | None,
-        untold: Callable[[], Awaitable[list[Usage]]],
+        untold: Callable[[], Awaitable[Statement[Any] | None]],
     ) -> None:
         self._dsn = dsn
         self._lease = lease
@@ -103,20 +102,14 @@ class Transaction:
 
     async def _commit(self, last: Statement[list[R]]) -> list[R]:
         """Commit if the last statement has nothing to say, else roll back."""
-        untold = await self._untold()
-        first = protocol.record_usage(
-            [u.lease.run_id for u in untold],
-            [u.lease.lease_no for u in untold],
-            [u.call for u in untold],
-            project=self._project,
-        )
+        first = await self._untold()
         if self._plain_conn is not None:
-            if untold:
+            if first is not None:
                 await asyncio.to_thread(execute, self._plain_conn, first)
             return await asyncio.to_thread(self._commit_plain, self._plain_conn, last)
         if self._conn is None:
             raise ServerUnreachable("the transaction's connection is closed")
-        if untold:
+        if first is not None:
             await aexecute(self._conn, first)
         lines = await aexecute(self._conn, last)
         if not lines:

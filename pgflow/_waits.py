@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from pgflow._calls import Calls, seconds
 from pgflow._json import digest
+from pgflow._named import Named
 from pgflow._typed import typed
 from pgflow.errors import ChildFailed, WaitTimeout
 from pgflow.models import Entry
@@ -17,24 +18,8 @@ T_co = TypeVar("T_co", covariant=True)
 Span = timedelta | float
 
 
-class Runnable(Protocol[T_co]):
+class Runnable(Named, Protocol[T_co]):
     """A handler, as `App.handler` returns it."""
-
-    @property
-    def name(self) -> str:
-        """The handler's name in the database."""
-
-    @property
-    def queue(self) -> str:
-        """The queue of its runs."""
-
-    @property
-    def max_attempts(self) -> int | None:
-        """How often a run is executed at most; None: as its queue says."""
-
-    @property
-    def timeout(self) -> timedelta | None:
-        """The bound of one execution; None: as its queue says."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> T_co:
         """Call the function itself, without a run."""

@@ -10,35 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 from uuid import UUID
 
 from pgflow._json import dumps
+from pgflow._named import Named
 from pgflow.models import Event, Outcome
 
 R_co = TypeVar("R_co", covariant=True)
 Row = dict[str, Any]
 RunId = UUID | str
-
-
-class Named(Protocol):
-    """A handler's name and settings, as `App.handler` returns them."""
-
-    @property
-    def name(self) -> str:
-        """The handler's name in the database."""
-
-    @property
-    def queue(self) -> str:
-        """The queue of its runs."""
-
-    @property
-    def max_attempts(self) -> int | None:
-        """How often a run is executed at most; None: as its queue says."""
-
-    @property
-    def timeout(self) -> timedelta | None:
-        """The bound of one execution; None: as its queue says."""
 
 
 @dataclass(frozen=True, slots=True)

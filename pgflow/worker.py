@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import structlog
 
@@ -260,10 +260,7 @@ class Worker:
 
     async def in_thread(self, context: Calls, call: Callable[[], T]) -> T:
         """Call a plain function in a thread."""
-        result, raised = await in_thread(self._threads, context, call)
-        if raised is not None:
-            raise raised
-        return cast("T", result)
+        return await in_thread(self._threads, context, call)
 
     # Staying alive
 

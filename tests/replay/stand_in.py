@@ -78,10 +78,7 @@ class Run:
         return NOW
 
     async def in_thread(self, context: Calls, call: Callable[[], T]) -> T:
-        result, raised = await in_thread(self._threads, context, call)
-        if raised is not None:
-            raise raised
-        return result  # type: ignore[return-value]
+        return await in_thread(self._threads, context, call)
 
     def transaction(self, _: Lease) -> Any:
         raise NotImplementedError
