@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psycopg
 
-from pgflow import AsyncClient, Client, gateway, protocol
+from pgflow import AsyncClient, Client, gateway, protocol, queues
 from pgflow.database import execute
 
 QUEUE = "bench"
@@ -100,10 +100,10 @@ def bare_loop(dsn: str, count: int, batch: int = 500) -> float:
 def drain(dsn: str, count: int, processes: int, handler: str = "noop") -> float:
     """Drain runs by worker processes: from the first claim to the last end."""
     with connect(dsn) as conn, workers(dsn, processes):
-        execute(conn, gateway.pause_queue(QUEUE))
+        execute(conn, queues.pause_queue(QUEUE))
         began = conn.execute("select clock_timestamp()").fetchone()
         _fill(dsn, handler, count)
-        execute(conn, gateway.resume_queue(QUEUE))
+        execute(conn, queues.resume_queue(QUEUE))
         _until(conn, "select not exists (select from pgflow.run where queue = %s)", (QUEUE,))
         rate = conn.execute(
             "select count(*) / extract(epoch from max(finished_at) - min(leased_at))::float8"

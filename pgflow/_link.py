@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 import psycopg
 import structlog
 
+from pgflow._statement import Statement
 from pgflow.database import aexecute
 from pgflow.errors import ServerUnreachable
-from pgflow.gateway import Statement
 
 R = TypeVar("R")
 _log = structlog.get_logger("pgflow")

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 import psycopg
 import structlog
 
-from pgflow import gateway, protocol
+from pgflow import protocol
 from pgflow._link import Link
+from pgflow._statement import Statement
 from pgflow.errors import LeaseLost, NotStored, PgflowError
 from pgflow.models import Lease, Outcome, Parked
 from pgflow.reports import (
@@ -64,7 +65,7 @@ class Reporter:
         with contextlib.suppress(RuntimeError):  # a thread has outlived the worker
             self._loop.call_soon_threadsafe(self._news.set)
 
-    async def untold(self, lease: Lease) -> gateway.Statement[list[Outcome]] | None:
+    async def untold(self, lease: Lease) -> Statement[list[Outcome]] | None:
         """Wait a moment for the calls of models under a lease; return what records those left."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_MOMENT):
@@ -107,7 +108,7 @@ class Reporter:
                         await self._in_halves(send, reports, self._ends_told, self._end_refused)
 
     @property
-    def _senders(self) -> dict[type[Any], Callable[[Any], gateway.Statement[Any]]]:
+    def _senders(self) -> dict[type[Any], Callable[[Any], Statement[Any]]]:
         return {
             Completed: self._complete,
             Waiting: lambda rs: protocol.park([r.park for r in rs], project=self._project),
@@ -117,14 +118,14 @@ class Reporter:
             ),
         }
 
-    def _complete(self, reports: Sequence[Completed]) -> gateway.Statement[list[Outcome]]:
+    def _complete(self, reports: Sequence[Completed]) -> Statement[list[Outcome]]:
         return protocol.complete(
             *_leases(reports),
             [r.output for r in reports],
             project=self._project,
         )
 
-    def _fail(self, reports: Sequence[Failed]) -> gateway.Statement[list[Outcome]]:
+    def _fail(self, reports: Sequence[Failed]) -> Statement[list[Outcome]]:
         return protocol.fail(
             *_leases(reports),
             [r.code for r in reports],
@@ -136,7 +137,7 @@ class Reporter:
 
     async def _in_halves(
         self,
-        make: Callable[[Sequence[T]], gateway.Statement[list[R]]],
+        make: Callable[[Sequence[T]], Statement[list[R]]],
         items: Sequence[T],
         told: Callable[[Sequence[T], list[R]], None],
         refused: Callable[[T, Exception], None],
@@ -186,11 +187,11 @@ class Reporter:
             self._telling = []
             self._told.set()
 
-    def _record_usages(self, usages: Sequence[Usage]) -> gateway.Statement[list[Outcome]]:
+    def _record_usages(self, usages: Sequence[Usage]) -> Statement[list[Outcome]]:
         calls = [u.call for u in usages]
         return protocol.record_usage(*_leases(usages), calls, project=self._project)
 
-    def _record_steps(self, steps: Sequence[Unwritten]) -> gateway.Statement[list[Outcome]]:
+    def _record_steps(self, steps: Sequence[Unwritten]) -> Statement[list[Outcome]]:
         undos = [s.undo for s, _ in steps]
         return protocol.record_step(
             *_leases([s for s, _ in steps]),

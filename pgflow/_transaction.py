@@ -10,9 +10,9 @@ import psycopg
 
 from pgflow import protocol
 from pgflow._link import SETTINGS, connect
+from pgflow._statement import Statement
 from pgflow.database import aexecute, execute, refusals
 from pgflow.errors import LeaseLost, NotStored, ServerUnreachable
-from pgflow.gateway import Statement
 from pgflow.models import Lease, Outcome
 
 R = TypeVar("R")

@@ -16,8 +16,8 @@ import psycopg
 
 from pgflow import protocol, views
 from pgflow._link import AGAIN
+from pgflow._statement import RunId, Statement
 from pgflow.errors import BadRequest, ResultTimeout, ServerUnreachable, UnknownRun
-from pgflow.gateway import RunId, Statement
 from pgflow.models import ENDS, Event, Result
 
 T = TypeVar("T")

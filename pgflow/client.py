@@ -1,134 +1,27 @@
-"""Clients: the gateway's verbs on a connection, sync and async, without two copies of them."""
+"""Clients: the verbs on a connection of theirs or of yours, and the ways to wait for a run."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from contextlib import aclosing, closing
-from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import psycopg
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
-from pgflow import gateway, people, protocol, views
+from pgflow import protocol
 from pgflow._ear import AsyncEar, ThreadEar
+from pgflow._statement import RunId, Statement
+from pgflow._verbs import AsyncVerbs, Verbs
 from pgflow._waiting import LOST, Ask, Nap, Steps, Until, advance, follow, wait_for_result
 from pgflow.database import aexecute, execute, refusals
-from pgflow.gateway import RunId, Statement
 from pgflow.models import Event, Result
 
-P = ParamSpec("P")
 R = TypeVar("R")
-
-
-class _Executes(Protocol):
-    def _execute(self, statement: Statement[R]) -> R: ...
-
-
-class _AsyncExecutes(Protocol):
-    async def _execute(self, statement: Statement[R]) -> R: ...
-
-
-def _sync(verb: Callable[P, Statement[R]]) -> Callable[Concatenate[Any, P], R]:
-    """Make a method of a gateway verb: it executes the statement and returns what that returns."""
-
-    def method(self: _Executes, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return self._execute(verb(*args, **kwargs))
-
-    functools.update_wrapper(method, verb)
-    return method
-
-
-def _async(verb: Callable[P, Statement[R]]) -> Callable[Concatenate[Any, P], Awaitable[R]]:
-    """Make a coroutine method of a gateway verb."""
-
-    async def method(self: _AsyncExecutes, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return await self._execute(verb(*args, **kwargs))
-
-    functools.update_wrapper(method, verb)
-    return method
-
-
-class Verbs:
-    """What sync clients can call."""
-
-    enqueue = _sync(gateway.enqueue)
-    enqueue_many = _sync(gateway.enqueue_many)
-    cancel = _sync(gateway.cancel)
-    pause = _sync(gateway.pause)
-    resume = _sync(gateway.resume)
-    retry = _sync(gateway.retry)
-    emit = _sync(gateway.emit)
-    signal = _sync(gateway.signal)
-    resolve_tool = _sync(gateway.resolve_tool)
-    fail_tool = _sync(gateway.fail_tool)
-    fork = _sync(gateway.fork)
-    set_breakpoint = _sync(gateway.set_breakpoint)
-    clear_breakpoint = _sync(gateway.clear_breakpoint)
-    approve = _sync(people.approve)
-    reject = _sync(people.reject)
-    answer = _sync(people.answer)
-    inject_input = _sync(people.inject_input)
-    claim_task = _sync(people.claim_task)
-    release_task = _sync(people.release_task)
-    delegate = _sync(people.delegate)
-    comment_task = _sync(people.comment_task)
-    define_queue = _sync(gateway.define_queue)
-    pause_queue = _sync(gateway.pause_queue)
-    resume_queue = _sync(gateway.resume_queue)
-    runs = _sync(views.runs)
-    timeline = _sync(views.timeline)
-    now = _sync(views.now)
-    journal_entries = _sync(views.journal_entries)
-    tool_calls = _sync(views.tool_calls)
-    inbox = _sync(views.inbox)
-    task_history = _sync(views.task_history)
-    queue_stats = _sync(views.queue_stats)
-    worker_status = _sync(views.worker_status)
-    doctor = _sync(views.doctor)
-
-
-class AsyncVerbs:
-    """What async clients can call: the same, awaited."""
-
-    enqueue = _async(gateway.enqueue)
-    enqueue_many = _async(gateway.enqueue_many)
-    cancel = _async(gateway.cancel)
-    pause = _async(gateway.pause)
-    resume = _async(gateway.resume)
-    retry = _async(gateway.retry)
-    emit = _async(gateway.emit)
-    signal = _async(gateway.signal)
-    resolve_tool = _async(gateway.resolve_tool)
-    fail_tool = _async(gateway.fail_tool)
-    fork = _async(gateway.fork)
-    set_breakpoint = _async(gateway.set_breakpoint)
-    clear_breakpoint = _async(gateway.clear_breakpoint)
-    approve = _async(people.approve)
-    reject = _async(people.reject)
-    answer = _async(people.answer)
-    inject_input = _async(people.inject_input)
-    claim_task = _async(people.claim_task)
-    release_task = _async(people.release_task)
-    delegate = _async(people.delegate)
-    comment_task = _async(people.comment_task)
-    define_queue = _async(gateway.define_queue)
-    pause_queue = _async(gateway.pause_queue)
-    resume_queue = _async(gateway.resume_queue)
-    runs = _async(views.runs)
-    timeline = _async(views.timeline)
-    now = _async(views.now)
-    journal_entries = _async(views.journal_entries)
-    tool_calls = _async(views.tool_calls)
-    inbox = _async(views.inbox)
-    task_history = _async(views.task_history)
-    queue_stats = _async(views.queue_stats)
-    worker_status = _async(views.worker_status)
-    doctor = _async(views.doctor)
 
 
 # prepare_threshold=None works behind a pooler as well; autocommit saves two round trips a call.

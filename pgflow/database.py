@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.rows import dict_row
 
+from pgflow._statement import Statement
 from pgflow.errors import REFUSALS, BadRequest, PgflowError, ServerUnreachable
-from pgflow.gateway import Statement
 
 R = TypeVar("R")
 

@@ -1,39 +1,22 @@
-"""The SQL functions of pgflow as statements: SQL, parameters, and the way to read the rows.
+"""What clients call, as statements: SQL, parameters, and the way to read the rows.
 
-Nothing here does input or output, and nothing outside holds SQL: `pgflow.database` executes these
-on a sync or an async connection, and callers enqueue inside their own transaction by passing
-theirs. Functions are named as their SQL twins, whose comments tell what they do and raise.
+This module, `people`, `queues`, `views` and `protocol` are the gateway: they do no input or output,
+and nothing outside of them holds SQL. `pgflow.database` executes the statements on a sync or an
+async connection, and callers enqueue inside their own transaction by passing theirs. Functions are
+named as their SQL twins, whose comments tell what they do and raise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Generic, Literal, TypeVar
+from typing import Literal
 from uuid import UUID
 
 from pgflow._json import dumps
 from pgflow._named import Named
-from pgflow.models import Event, Outcome
-
-R_co = TypeVar("R_co", covariant=True)
-Row = dict[str, Any]
-RunId = UUID | str
-
-
-@dataclass(frozen=True, slots=True)
-class Statement(Generic[R_co]):
-    """SQL with named parameters, and how to read the rows that it returns."""
-
-    sql: bytes
-    params: Mapping[str, Any]
-    read: Callable[[list[Row]], R_co]
-
-
-def _int4(value: int | None) -> int | None:
-    """Bring a number within what the argument's type holds; the function refuses it by name."""
-    return None if value is None else max(-(2**31), min(value, 2**31 - 1))
+from pgflow._statement import Row, RunId, Statement, _int4, _json, _value, _values
+from pgflow.models import Event
 
 
 def _handler(
@@ -50,29 +33,6 @@ def _handler(
         "max_attempts": _int4(max_attempts),
         "timeout": timeout,
     }
-
-
-def _json(value: object, what: str) -> str | None:
-    return None if value is None else dumps(value, what)
-
-
-def _value(rows: list[Row]) -> Any:  # noqa: ANN401 - the caller's return type says what it is
-    return next(iter(rows[0].values()))
-
-
-def _values(rows: list[Row]) -> list[Any]:
-    return [next(iter(row.values())) for row in rows]
-
-
-def _rows(rows: list[Row]) -> list[Row]:
-    return rows
-
-
-def _outcomes(rows: list[Row]) -> list[Outcome]:
-    return [Outcome(**row) for row in rows]
-
-
-# What clients call
 
 
 def enqueue(
@@ -349,51 +309,5 @@ def clear_breakpoint(
     return Statement(
         b"select pgflow.clear_breakpoint(%(run_id)s::uuid, %(step)s, %(moment)s, %(project)s)",
         {"run_id": run_id, "step": step, "moment": moment, "project": project},
-        _value,
-    )
-
-
-# What admins call
-
-
-def define_queue(
-    queue: str,
-    *,
-    max_concurrent: int | None = None,
-    max_attempts: int = 3,
-    timeout: timedelta | None = None,
-    lease_ttl: timedelta = timedelta(seconds=60),
-    project: str | None = None,
-) -> Statement[None]:
-    """Set all settings of a queue, those not given to their defaults. Raises BadRequest."""
-    return Statement(
-        b"select 1 from pgflow.define_queue(%(queue)s, %(max_concurrent)s::integer,"
-        b" %(max_attempts)s::integer, %(timeout)s, %(lease_ttl)s, %(project)s)",
-        {
-            "queue": queue,
-            "max_concurrent": _int4(max_concurrent),
-            "max_attempts": _int4(max_attempts),
-            "timeout": timeout,
-            "lease_ttl": lease_ttl,
-            "project": project,
-        },
-        lambda _: None,
-    )
-
-
-def pause_queue(queue: str, *, project: str | None = None) -> Statement[datetime]:
-    """Stop the claiming of a queue; returns since when. Raises UnknownQueue."""
-    return Statement(
-        b"select pgflow.pause_queue(%(queue)s, %(project)s)",
-        {"queue": queue, "project": project},
-        _value,
-    )
-
-
-def resume_queue(queue: str, *, project: str | None = None) -> Statement[bool]:
-    """Let a paused queue be claimed again; False if it was not paused. Raises UnknownQueue."""
-    return Statement(
-        b"select pgflow.resume_queue(%(queue)s, %(project)s)",
-        {"queue": queue, "project": project},
         _value,
     )

@@ -1,4 +1,4 @@
-"""What people do with tasks, as statements: the part of the gateway for those who decide.
+"""What people do with tasks, as statements.
 
 `as_user` is for applications that act for users of their own; it needs the database role
 pgflow_application.
@@ -6,7 +6,7 @@ pgflow_application.
 
 from __future__ import annotations
 
-from pgflow.gateway import Row, RunId, Statement, _json, _value
+from pgflow._statement import Row, RunId, Statement, _json, _value
 from pgflow.models import Decision
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from pgflow.gateway import Row, RunId, Statement, _outcomes, _value
+from pgflow._statement import Row, RunId, Statement, _outcomes, _value
 from pgflow.models import Acquired, Lease, Outcome, Parked, Reaped, Result
 
 

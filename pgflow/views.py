@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from pgflow.gateway import Row, RunId, Statement, _int4, _rows, _value
+from pgflow._statement import Row, RunId, Statement, _int4, _rows, _value
 
 
 def runs(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any, TypeVar
 
+from pgflow._statement import Statement
 from pgflow.app import App
 from pgflow.client import Client
-from pgflow.gateway import Statement
 
 R = TypeVar("R")
 

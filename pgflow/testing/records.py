@@ -10,9 +10,9 @@ from psycopg import Connection
 from psycopg.rows import dict_row
 
 from pgflow import protocol
+from pgflow._statement import Row
 from pgflow.app import App
 from pgflow.database import execute
-from pgflow.gateway import Row
 
 # Nobody of this app's takes what is pending in another queue, or in a paused one.
 _BUSY = b"""

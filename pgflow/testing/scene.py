@@ -8,9 +8,9 @@ from uuid import UUID
 
 import psycopg
 
+from pgflow._statement import Row, RunId
 from pgflow.app import App
 from pgflow.client import Client
-from pgflow.gateway import Row, RunId
 from pgflow.models import Decision
 from pgflow.testing import records, timelines
 from pgflow.testing._binding import Binding

@@ -1,4 +1,4 @@
-"""gateway.py and protocol.py hold all the SQL of the package: it fits what is in the database."""
+"""The gateway holds all the SQL of the package: it fits what is in the database."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from pgflow import gateway, people, protocol, views
-from pgflow.gateway import Statement
+from pgflow import gateway, people, protocol, queues, views
+from pgflow._statement import Statement
 
 if TYPE_CHECKING:
     from tests.sql.conftest import Engine, Row
@@ -32,6 +32,7 @@ def makers(module: ModuleType) -> Iterator[tuple[str, Maker]]:
 MAKERS: dict[str, Maker] = {
     **dict(makers(gateway)),
     **dict(makers(people)),
+    **dict(makers(queues)),
     **dict(makers(views)),
     **dict(makers(protocol)),
 }
