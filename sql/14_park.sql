@@ -1,7 +1,7 @@
 -- Park: running -> waiting_*. The worker names the news it has seen; if there are others the run
 -- stays its own and it gets them. A wait is one row: no worker, no connection, no memory.
 --
--- What is waited for is of some kind: a person (16_tasks), a tool, an event or a time (18_waits),
+-- What is waited for is of some kind: a person (16_tasks), a tool, an event or a time (20_waits),
 -- a child (10_family). Everything is named that the handler waits for at this moment; what was
 -- asked before and is not named any more is closed, such as the losers of a race.
 
