@@ -43,7 +43,8 @@ AS_FIRST = """
         pause_reason)
     select 'default', gen_random_uuid(), 'h', 'default', s.state, 3, now(), 'me', '{}',
         case when s.state in ('pending', 'running') then 1 end, now(),
-        case when s.state <> 'scheduled' then array['ok'] end, case when s.state = 'running' then 'w:1' end,
+        case when s.state <> 'scheduled' then array['ok'] end,
+        case when s.state = 'running' then 'w:1' end,
         case when s.state = 'running' then now() end, case when s.state = 'running' then 2 end,
         case when s.state = 'paused' then 'operator' end
     from (select %(state)s::text as state) s
