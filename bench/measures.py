@@ -90,7 +90,7 @@ def bare_loop(dsn: str, count: int, batch: int = 500) -> float:
             marks, leases = acquired.marks, acquired.leases
             if leases:
                 ids, numbers = [x.run_id for x in leases], [x.lease_no for x in leases]
-                execute(conn, protocol.complete(ids, numbers, ["null"] * len(ids), None))
+                execute(conn, protocol.complete(ids, numbers, ["null"] * len(ids)))
             done += len(leases)
         elapsed = time.perf_counter() - began
         execute(conn, protocol.stop_worker("loop"))
@@ -155,7 +155,7 @@ def _forget(dsn: str) -> None:
             conn, protocol.acquire("loop", [QUEUE], 5000, None, listening=False)
         ).leases:
             ids, numbers = [x.run_id for x in leases], [x.lease_no for x in leases]
-            execute(conn, protocol.complete(ids, numbers, ["null"] * len(ids), None))
+            execute(conn, protocol.complete(ids, numbers, ["null"] * len(ids)))
         execute(conn, protocol.stop_worker("loop"))
 
 

@@ -103,8 +103,11 @@ class Reporter:
                     await self._in_halves(self._record_steps, steps, _steps_told, _step_refused)
                 ends, self._ends = self._ends[:_BATCH], self._ends[_BATCH:]
                 await self._tell_usages()
+                kinds: dict[type[End], list[End]] = {}
+                for report in ends:
+                    kinds.setdefault(type(report), []).append(report)
                 for kind, send in self._senders.items():
-                    if reports := [r for r in ends if isinstance(r, kind)]:
+                    if reports := kinds.get(kind):
                         await self._in_halves(send, reports, self._ends_told, self._end_refused)
 
     @property

@@ -96,7 +96,7 @@ class Worker:
 
         Raises ServerUnreachable if the server cannot be reached at the start, and only then.
         """
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         numbers = (signal.SIGTERM, signal.SIGINT) if install_signal_handlers else ()
         for number in numbers:
             loop.add_signal_handler(number, self.stop)
@@ -188,7 +188,7 @@ class Worker:
     def _execute(self, held: _Held) -> None:
         self._executing += 1
         held.stage = "executing"
-        held.task = asyncio.create_task(self._execution(held))
+        held.task = asyncio.Task(self._execution(held), loop=self._loop)
 
     async def _execution(self, held: _Held) -> None:
         structlog.contextvars.bind_contextvars(run_id=held.lease.run_id)
@@ -197,8 +197,8 @@ class Worker:
             if held.stage == "executing":
                 self._report(held, end)
         finally:
-            overstaying = [t for t in held.context.overstaying if not t.done()]
-            if overstaying:
+            overstaying = held.context.overstaying
+            if overstaying and (overstaying := [t for t in overstaying if not t.done()]):
                 _log.warning("function_overstays", run_id=held.lease.run_id)
                 ended = asyncio.gather(*overstaying, return_exceptions=True)
                 ended.add_done_callback(lambda _: self._left(held))

@@ -186,6 +186,11 @@ def test_a_lease_of_which_the_worker_knows_nothing_goes_back(stage: Stage) -> No
                 " leased_at = now() - interval '6 seconds', lease_event_no = 2, last_event_no = 2",
                 [running.worker_id],
             )
+            stage.db.execute(
+                "insert into pgflow.lease (project_id, worker_id, batch, leased_at, run_ids)"
+                " values ('default', %s, 0, now() - interval '6 seconds', array[%s::uuid])",
+                [running.worker_id, run_id],
+            )
             stage.db.execute("select pgflow._hint_worker('default', %s)", [running.worker_id])
         assert stage.output(run_id) == 2
     assert stage.events(run_id) == [
