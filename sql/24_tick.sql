@@ -198,11 +198,13 @@ comment on function pgflow._fail_lost is
     'running -> pending for a run whose lease expired, or failed with E-RUN-002 if its attempts '
     'are used up.';
 
--- The lock is held for this transaction only; whoever doesn't get it has nothing to do.
+-- The lock is held for this transaction only; whoever doesn't get it has nothing to do. The planner
+-- likes to read the whole table for the first thing that is due, and mostly nothing is.
 create or replace function pgflow._tick(
     p_project text, p_now timestamptz, out promoted integer, out reaped json[], out expired integer
 )
 language plpgsql
+set enable_seqscan = off
 as $$
 begin
     if not pg_try_advisory_xact_lock(hashtextextended('pgflow.tick ' || p_project, 0)) then

@@ -1,0 +1,190 @@
+"""The plans of the hot statements, on tables with a past, while somebody holds an old snapshot.
+
+What each verb really did is told by auto_explain, statements inside functions included: none reads
+a whole table, and none costs more for what was claimed and ended since that snapshot.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from psycopg import errors
+
+    from tests.sql.conftest import Connect, Engine, Lease, Row
+
+pytestmark = pytest.mark.parametrize("place", ["fresh"], indirect=True)
+
+BATCH = 200
+# Tables that grow with the work. The others have a row per queue, handler or worker.
+GROWING = {"run", "run_finished", "event", "journal", "task"}
+# Of those that the fixture has, rows for many other runs.
+HISTORY = """
+    insert into pgflow.event (project_id, run_id, event_no, type, attempt, at, by)
+    select 'default', pgflow._new_id(), 2, 'note', 0, now(), 'test' from generate_series(1, 20000);
+    insert into pgflow.journal (project_id, run_id, key, kind, lease_no, attempt, event_no, at)
+    select 'default', pgflow._new_id(), 'a', 'step', 1, 0, 3, now() from generate_series(1, 20000);
+    insert into pgflow.task (project_id, task_id, run_id, key, kind, round, title, payload_sha256,
+        request_sha256, requested_by, created_at)
+    select 'default', pgflow._new_id(), pgflow._new_id(), 'ok', 'approval', 0, 'Approve', '', '',
+        'test', now()
+    from generate_series(1, 20000);
+    analyze;
+"""
+AUTO_EXPLAIN = """
+    load 'auto_explain';
+    set auto_explain.log_min_duration = 0;
+    set auto_explain.log_nested_statements = on;
+    set auto_explain.log_analyze = on;
+    set auto_explain.log_buffers = on;
+    set auto_explain.log_timing = off;
+    set auto_explain.log_format = json;
+    set client_min_messages = log;
+"""
+
+
+class Told:
+    """What auto_explain tells: the statements that a verb made, each with its plan."""
+
+    def __init__(self) -> None:
+        self.statements: list[dict[str, Any]] = []
+
+    def hear(self, message: errors.Diagnostic) -> None:
+        """Take a line of the server's log."""
+        _, found, plan = (message.message_primary or "").partition("plan:\n")
+        if found:
+            self.statements.append(json.loads(plan))
+
+    def nodes(self) -> Iterator[dict[str, Any]]:
+        """Return all nodes of all plans."""
+        todo = [statement["Plan"] for statement in self.statements]
+        while todo:
+            node = todo.pop()
+            todo += node.get("Plans", [])
+            yield node
+
+    def whole_tables(self) -> set[str]:
+        """Return the growing tables that were read from end to end."""
+        return {
+            node["Relation Name"]
+            for node in self.nodes()
+            if node["Node Type"] == "Seq Scan" and node["Relation Name"] in GROWING
+        }
+
+    def pages(self) -> int:
+        """Return how many pages were looked at by the statement that looked at most."""
+        plans = [statement["Plan"] for statement in self.statements]
+        pages: list[int] = [
+            plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] for plan in plans
+        ]
+        return max(pages)
+
+
+@contextmanager
+def explained(engine: Engine) -> Iterator[Told]:
+    """Hear what the statements in the block do."""
+    told = Told()
+    engine.conn.execute(AUTO_EXPLAIN)
+    engine.conn.add_notice_handler(told.hear)
+    try:
+        yield told
+    finally:
+        engine.conn.remove_notice_handler(told.hear)
+        engine.conn.execute("reset client_min_messages; set auto_explain.log_min_duration = -1")
+    assert told.statements
+
+
+def work_off(engine: Engine, marks: Row | None, runs: int) -> Row:
+    """Claim and complete so many runs; return the marks of the last claim."""
+    for _ in range(runs // BATCH):
+        acquired = engine.acquire(BATCH, marks)
+        assert len(acquired.leases) == BATCH
+        marks = acquired.marks
+        engine.complete(*acquired.leases)
+    assert marks is not None
+    return marks
+
+
+@pytest.fixture
+def busy(engine: Engine, connect: Connect) -> Iterator[Engine]:
+    """Return an installation with runs ready, waiting and finished, and a snapshot held."""
+    engine.worker()
+    engine.enqueue_many([{"n": n} for n in range(12_000)])
+    marks = work_off(engine, None, 2000)
+    holder = connect()
+    with holder.conn.transaction():
+        holder.conn.execute("set transaction isolation level repeatable read")
+        holder.conn.execute("select count(*) from pgflow.run")
+        marks = work_off(engine, marks, 4000)
+        for lease in engine.acquire(10, marks).leases:
+            engine.record_steps(lease, a="1")
+            engine.park(lease, {"key": "ok"})
+        engine.place.admin.execute(HISTORY)
+        yield engine
+
+
+def leases(number: int) -> Callable[[Engine], list[Lease]]:
+    return lambda engine: engine.acquire(number).leases
+
+
+def nothing(_: Engine) -> None:
+    return None
+
+
+def a_task(engine: Engine) -> UUID:
+    task_id: UUID = engine.value("select task_id from pgflow.inbox order by run_id limit 1")
+    return task_id
+
+
+# What is made ready first, and the verb, which is given it.
+VERBS: dict[str, tuple[Callable[[Engine], Any], Callable[[Engine, Any], object]]] = {
+    "enqueue": (nothing, lambda e, _: e.enqueue()),
+    "enqueue with a key": (nothing, lambda e, _: e.enqueue(idempotency_key="k")),
+    "enqueue_many": (nothing, lambda e, _: e.enqueue_many([{}] * 100)),
+    "acquire": (nothing, lambda e, _: e.acquire(BATCH)),
+    "complete": (leases(BATCH), lambda e, held: e.complete(*held)),
+    "complete one": (leases(1), lambda e, held: e.complete(*held)),
+    "fail": (leases(20), lambda e, held: e.fail(*held)),
+    "record_step": (leases(1), lambda e, held: e.record_steps(held[0], b="2")),
+    "park": (leases(1), lambda e, held: e.park(held[0], {"key": "ok"})),
+    "approve": (a_task, lambda e, task: e.approve(task)),
+    "beat": (leases(BATCH), lambda e, held: e.beat(*held)),
+    "tick": (nothing, lambda e, _: e.tick()),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_no_verb_reads_a_growing_table_from_end_to_end(busy: Engine, verb: str) -> None:
+    prepare, act = VERBS[verb]
+    given = prepare(busy)
+    with explained(busy) as told:
+        act(busy, given)
+    assert told.whole_tables() == set()
+
+
+def test_a_claim_looks_at_as_many_pages_late_under_an_old_snapshot_as_early(
+    engine: Engine, connect: Connect
+) -> None:
+    engine.worker()
+    engine.enqueue_many([{"n": n} for n in range(12_000)])
+    marks = work_off(engine, None, 1000)
+    engine.place.admin.execute("analyze")
+    holder = connect()
+    with holder.conn.transaction():
+        holder.conn.execute("set transaction isolation level repeatable read")
+        holder.conn.execute("select count(*) from pgflow.run")
+        pages = []
+        for _ in range(2):
+            with explained(engine) as told:
+                marks = work_off(engine, marks, BATCH)
+            pages.append(told.pages())
+            marks = work_off(engine, marks, 4000)
+    early, late = pages
+    assert late < 1.3 * early + 50
