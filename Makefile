@@ -6,10 +6,10 @@ READY := .venv/ready
 FOUND := if [ -f .venv/test.env ]; then . .venv/test.env; fi;
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test ci prepare lint types sql pytest engine package pg15 bench docs build clean
+.PHONY: help demo test ci prepare lint types sql pytest engine package pg15 bench bench-peers docs build clean
 
 help: ## Print this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: $(READY) ## Run the editorial demo on an embedded server (ARGS=--help)
 	$(BIN)/python -m examples.editorial.demo $(ARGS)
@@ -51,8 +51,11 @@ package: $(READY) ## Run all other tests
 pg15: $(READY) ## Run the tests of the SQL on the oldest PostgreSQL
 	@$(FOUND) $(BIN)/python tests/with_pg15.py $(BIN)/python -m pytest -q $(ENGINE) $(ARGS)
 
-bench: $(READY) ## Measure (ARGS=--help)
-	$(BIN)/python -m bench $(ARGS)
+bench: $(READY) ## Measure pgflow alone (ARGS=--help)
+	$(BIN)/python -m bench alone $(ARGS)
+
+bench-peers: $(READY) ## Measure pgflow beside its peers (ARGS="--quick")
+	$(BIN)/python -m bench peers $(ARGS)
 
 docs: $(READY) ## Make those pages of the docs that come from the database and the code
 	$(BIN)/python docs/generate.py $(ARGS)

@@ -1,39 +1,42 @@
-"""The handlers that the benchmarks run."""
+"""The handlers that pgflow's workers run in all measures."""
 
 from __future__ import annotations
 
 import os
-import time
+from typing import Any
 
+from bench.recorder import Recorder
 from pgflow import App, Context
 
 app = App(os.environ.get("PGFLOW_DSN"))
+recorder = Recorder(os.environ.get("BENCH_TICKS"))
 
 
 @app.handler(queue="bench")
-async def noop() -> None:
+async def noop(payload: dict[str, Any]) -> None:
     """Do nothing, so that only the engine is measured."""
+    recorder.hit(payload)
 
 
 @app.handler(queue="bench")
-async def stamp() -> float:
-    """Return when it was called."""
-    return time.time()
-
-
-@app.handler(queue="bench")
-async def ask(ctx: Context) -> float:
-    """Ask a person and return when it went on."""
-    await ctx.approval("bench")
-    return time.time()
-
-
-@app.handler(queue="bench")
-async def three_steps(ctx: Context) -> int:
+async def steps(ctx: Context, payload: dict[str, Any]) -> None:
     """Journal three results."""
     for name in ("one", "two", "three"):
         await ctx.step(name, _one)
-    return 3
+    recorder.hit(payload)
+
+
+@app.handler(queue="bench")
+async def wait(ctx: Context) -> None:
+    """Wait for a signal."""
+    recorder.hit(await ctx.wait_for("go"))
+
+
+@app.handler(queue="bench")
+async def ask(ctx: Context) -> None:
+    """Wait for a person, whose comment is when they decided."""
+    verdict = await ctx.approval("go")
+    recorder.hit({"sent": int(verdict.comment or 0)})
 
 
 async def _one() -> int:

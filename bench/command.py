@@ -1,0 +1,63 @@
+"""The commands of the benchmark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bench.peers.catalogue import PEERS
+from bench.peers.run import FULL, QUICK, alone, chosen, run, write
+
+RESULTS = Path(__file__).parent / "results"
+
+_dsn = click.option("--dsn", help="A server to measure on, as superuser; else one of its own.")
+_quick = click.option("--quick", is_flag=True, help="One short round: minutes, for a first look.")
+_rounds = click.option("--rounds", type=click.IntRange(min=1), help="3, or 1 with --quick.")
+_only = click.option("--only", help="Only measures whose name contains this.")
+_json = click.option(
+    "--json", "json_file", type=click.Path(path_type=Path), help="Where to write the results."
+)
+
+
+@click.group()
+def main() -> None:
+    """Measure pgflow. Compare numbers of one run only: the ratios say more than the rates."""
+
+
+@main.command("alone")
+@_dsn
+@_quick
+@_rounds
+@_only
+@_json
+def alone_command(
+    *, dsn: str | None, quick: bool, rounds: int | None, only: str | None, json_file: Path | None
+) -> None:
+    """Measure pgflow alone, beside the bare SQL loop that bounds it."""
+    results = run(dsn, alone(), rounds or (1 if quick else 3), QUICK if quick else FULL, only)
+    if json_file:
+        write(results, json_file)
+
+
+@main.command("peers")
+@_dsn
+@_quick
+@_rounds
+@_only
+@_json
+@click.option("--peers", help=f"Only these, of {', '.join(peer.name for peer in PEERS)}.")
+def peers_command(
+    *,
+    dsn: str | None,
+    quick: bool,
+    rounds: int | None,
+    only: str | None,
+    json_file: Path | None,
+    peers: str | None,
+) -> None:
+    """Measure pgflow and its peers on one server, peer beside peer, each as its users drive it."""
+    names = [name.strip() for name in peers.split(",")] if peers else []
+    sizes = QUICK if quick else FULL
+    results = run(dsn, chosen(names), rounds or (1 if quick else 3), sizes, only)
+    write(results, json_file or RESULTS / ("peers-quick.json" if quick else "peers.json"))

@@ -1,0 +1,55 @@
+"""pgflow: clients on connections of their own, enqueue_many, result, signal and approve.
+
+Its worker is the command `pgflow worker` with the handlers of bench/app.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import psycopg
+
+from bench.peers.drivers.driver import Driver, Payload
+from pgflow import AsyncClient
+from pgflow.schema import migrate
+
+QUEUE = "bench"
+
+
+class PeerDriver(Driver):
+    """Runs go to queue `bench`, whose worker is bench/app.py."""
+
+    async def install(self) -> None:
+        await asyncio.to_thread(migrate, self.dsn)
+
+    async def connect(self, connections: int) -> None:
+        self.client = AsyncClient(self.dsn)
+        self.conns = [
+            await psycopg.AsyncConnection.connect(self.dsn, autocommit=True)
+            for _ in range(connections)
+        ]
+        self.clients = [AsyncClient(conn) for conn in self.conns]
+
+    async def disconnect(self) -> None:
+        await self.client.close()
+        for conn in self.conns:
+            await conn.close()
+
+    async def enqueue(self, slot: int, payload: Payload) -> None:
+        await self.clients[slot].enqueue("noop", payload, queue=QUEUE)
+
+    async def fill(self, kind: str, payloads: list[Payload]) -> list[str]:
+        runs = await self.clients[0].enqueue_many(kind, payloads, queue=QUEUE)
+        return [str(run) for run in runs]
+
+    async def call(self, slot: int, payload: Payload) -> None:
+        await self.client.result(await self.client.enqueue("noop", payload, queue=QUEUE))
+
+    async def signal(self, slot: int, kind: str, run: str, payload: Payload) -> None:
+        if kind == "wait":
+            await self.clients[slot].signal(run, "go", payload)
+        else:
+            await self.conns[slot].execute(
+                "select pgflow.approve(task_id, %s) from pgflow.inbox where run_id = %s",
+                (str(payload["sent"]), run),
+            )

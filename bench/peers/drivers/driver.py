@@ -1,0 +1,197 @@
+"""What every Python driver of a peer has in common: the orders that it carries out.
+
+Called as `driver.py ORDER`, a JSON object: `peer`, `command`, `settings`, `result` (the file to
+write), and what the command takes. The database is $BENCH_DSN. It runs in the peer's own
+environment and knows no other code of this project but the recorder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from bench.recorder import Recorder, now
+
+Payload = dict[str, Any]
+BATCH = 10_000
+
+
+def payload(number: int) -> Payload:
+    """Return what the runs are given: about 90 bytes of JSON."""
+    return {"id": number, "pad": "x" * 70}
+
+
+class Driver:
+    """A peer as its users drive it. A subclass overrides what the peer can do."""
+
+    uvloop = False
+    connections = 8  # that starts and signals use at once
+
+    def __init__(self, dsn: str, settings: dict[str, Any]) -> None:
+        self.dsn = dsn
+        self.settings = settings
+
+    async def install(self) -> None:
+        """Make the peer's schema."""
+        raise NotImplementedError
+
+    async def connect(self, connections: int) -> None:
+        """Open so many connections for a producer."""
+        raise NotImplementedError
+
+    async def disconnect(self) -> None:
+        """Close them."""
+
+    async def enqueue(self, slot: int, payload: Payload) -> None:
+        """Enqueue one no-op run on connection `slot`, in a transaction of its own."""
+        raise NotImplementedError
+
+    async def fill(self, kind: str, payloads: list[Payload]) -> list[str]:
+        """Enqueue many runs of a handler, as fast as the peer can; return ids to signal by."""
+        raise NotImplementedError
+
+    async def call(self, slot: int, payload: Payload) -> None:
+        """Enqueue a run and wait for its result."""
+        raise NotImplementedError
+
+    async def signal(self, slot: int, kind: str, run: str, payload: Payload) -> None:
+        """Send a waiting run on its way."""
+        raise NotImplementedError
+
+    async def work(self, recorder: Recorder, kind: str) -> None:
+        """Be a worker until the process is ended."""
+        raise NotImplementedError
+
+    async def spread(self, connections: int, one: Callable[[int], Awaitable[int]]) -> int:
+        """Run `one(slot)` for all connections at once, and return the sum of what they return."""
+        return sum(await asyncio.gather(*(one(slot) for slot in range(connections))))
+
+    async def each(self, count: int, call: Callable[[int, int], Awaitable[None]]) -> None:
+        """Call (slot, number) for all numbers below `count`, over all connections at once."""
+
+        async def one(slot: int) -> int:
+            for number in range(slot, count, self.connections):
+                await call(slot, number)
+            return 0
+
+        await self.spread(self.connections, one)
+
+
+async def enqueue(driver: Driver, order: dict[str, Any]) -> dict[str, Any]:
+    """Enqueue one by one for some seconds over some connections."""
+
+    async def lasting(seconds: float) -> tuple[int, float]:
+        began = time.perf_counter()
+
+        async def one(slot: int) -> int:
+            count = 0
+            while time.perf_counter() - began < seconds:
+                await driver.enqueue(slot, payload(count))
+                count += 1
+            return count
+
+        count = await driver.spread(order["connections"], one)
+        return count, time.perf_counter() - began
+
+    await driver.connect(order["connections"])
+    await lasting(order["seconds"] / 5)  # statements get prepared, pools filled
+    count, elapsed = await lasting(order["seconds"])
+    await driver.disconnect()
+    return {"count": count, "rate": count / elapsed}
+
+
+async def fill(driver: Driver, order: dict[str, Any]) -> dict[str, Any]:
+    """Enqueue a number of runs by the peer's bulk call."""
+    await driver.connect(driver.connections)
+    runs = []
+    began = time.perf_counter()
+    for start in range(0, order["count"], BATCH):
+        numbers = range(start, min(start + BATCH, order["count"]))
+        runs += await driver.fill(order["kind"], [payload(n) for n in numbers])
+    elapsed = time.perf_counter() - began
+    await driver.disconnect()
+    return {"count": order["count"], "rate": order["count"] / elapsed, "runs": runs}
+
+
+async def pickup(driver: Driver, order: dict[str, Any]) -> dict[str, Any]:
+    """Enqueue runs that carry when they were sent, with gaps between them."""
+    await driver.connect(1)
+    for number in range(order["count"]):
+        await driver.enqueue(0, {**payload(number), "sent": now()})
+        await asyncio.sleep(order["gap"])
+    await driver.disconnect()
+    return {"count": order["count"]}
+
+
+async def call(driver: Driver, order: dict[str, Any]) -> dict[str, Any]:
+    """Start runs one after the other, and wait for the result of each."""
+    await driver.connect(1)
+    latencies = []
+    for number in range(3 + order["count"]):  # the first few open connections
+        began = now()
+        await driver.call(0, payload(number))
+        latencies.append((now() - began) / 1000)
+    await driver.disconnect()
+    return {"latencies": latencies[3:]}
+
+
+async def signal(driver: Driver, order: dict[str, Any]) -> dict[str, Any]:
+    """Signal runs, one by one with gaps or, without a gap, as fast as the connections can."""
+    await driver.connect(driver.connections)
+    runs, kind, gap = order["runs"], order["kind"], order["gap"]
+
+    async def send(slot: int, number: int) -> None:
+        await driver.signal(slot, kind, runs[number], {**payload(number), "sent": now()})
+
+    began = now()
+    if gap is None:
+        await driver.each(len(runs), send)
+    else:
+        for number in range(len(runs)):
+            await send(0, number)
+            await asyncio.sleep(gap)
+    await driver.disconnect()
+    return {"began": began, "ended": now()}
+
+
+COMMANDS = {"enqueue": enqueue, "fill": fill, "pickup": pickup, "call": call, "signal": signal}
+
+
+async def carry_out(driver: Driver, order: dict[str, Any]) -> dict[str, Any]:
+    """Carry out an order and return its result."""
+    if order["command"] == "install":
+        await driver.install()
+        return {}
+    if order["command"] == "work":
+        await driver.work(Recorder(os.environ["BENCH_TICKS"]), order["kind"])
+        return {}
+    result = await COMMANDS[order["command"]](driver, order)
+    return {**result, "cpu": time.process_time()}
+
+
+def main() -> None:
+    """Carry out the order of the command line."""
+    logging.basicConfig(level=logging.WARNING)
+    order = json.loads(sys.argv[1])
+    module = importlib.import_module(f"bench.peers.drivers.drive_{order['peer']}")
+    driver = module.PeerDriver(os.environ["BENCH_DSN"], order["settings"])
+    if driver.uvloop:
+        result = importlib.import_module("uvloop").run(carry_out(driver, order))
+    else:
+        result = asyncio.run(carry_out(driver, order))
+    Path(order["result"]).write_text(json.dumps(result))
+    # Some peers leave threads behind, for which the interpreter would wait.
+    sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
