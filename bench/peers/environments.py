@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Final
 
 from bench.peers.catalogue import Peer
-from bench.server import connect
 
 ROOT: Final = Path(__file__).parents[2]
 CACHE: Final = ROOT / ".bench"
@@ -106,5 +105,3 @@ def call_init(environment: Environment, dsn: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise NotInstallable(f"{name} failed: {done.stderr.strip()[-300:]}")
-    with connect(dsn) as conn:
-        conn.execute("select 1")

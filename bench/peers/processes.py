@@ -7,16 +7,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from bench.peers.environments import ROOT, Environment
-
-QUEUE: Final = "bench"
 
 
 class DriverFailed(Exception):
@@ -38,27 +35,30 @@ def order(
     environment: Environment, dsn: str, command: str, *, limit: float = 120, **more: Any
 ) -> dict[str, Any]:
     """Have a driver carry out an order, and return its result. Raises DriverFailed."""
-    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+    with tempfile.TemporaryDirectory(prefix="pgflow-bench-") as folder:
+        result = Path(folder) / "result.json"
         done = subprocess.run(
-            [*environment.command, _order(environment, command, result=file.name, **more)],
+            driver(environment, Path(folder), command, result=str(result), **more),
             env={**environment.variables, "BENCH_DSN": dsn},
             capture_output=True,
             text=True,
             check=False,
             timeout=limit,
         )
-        written = Path(file.name).read_text()
-    if done.returncode or not written:
-        said = done.stdout[-500:] + done.stderr[-1500:]
-        raise DriverFailed(f"{environment.peer.name}: {command}: {said}")
-    result: dict[str, Any] = json.loads(written)
-    return result
+        if done.returncode or not result.exists():
+            said = done.stdout[-500:] + done.stderr[-1500:]
+            raise DriverFailed(f"{environment.peer.name}: {command}: {said}")
+        carried_out: dict[str, Any] = json.loads(result.read_text())
+        return carried_out
 
 
-def _order(environment: Environment, command: str, **more: Any) -> str:
+def driver(environment: Environment, folder: Path, command: str, **more: Any) -> list[str]:
+    """Write an order into a folder, and return the command line that carries it out."""
     peer = environment.peer
-    named = {"peer": peer.driver, "command": command, "settings": dict(peer.settings)}
-    return json.dumps({**named, **more})
+    order = {"peer": peer.driver, "command": command, "settings": dict(peer.settings), **more}
+    file = folder / "order.json"
+    file.write_text(json.dumps(order))
+    return [*environment.command, str(file)]
 
 
 @dataclass
@@ -74,13 +74,13 @@ class Worker:
     @classmethod
     def start(cls, environment: Environment, dsn: str, kind: str, folder: Path) -> Self:
         """Start a worker that handles runs of `kind`."""
-        files = tempfile.mkdtemp(dir=folder)
-        ticks, log = Path(files) / "ticks", Path(files) / "log"
+        files = Path(tempfile.mkdtemp(dir=folder))
+        ticks, log = files / "ticks", files / "log"
         ticks.touch()
         variables = {**environment.variables, "BENCH_DSN": dsn, "BENCH_TICKS": str(ticks)}
         with log.open("wb") as output:
             process = subprocess.Popen(
-                _command(environment, kind),
+                _command(environment, files, kind),
                 env={**variables, "PGFLOW_DSN": dsn},
                 cwd=ROOT,
                 stdout=output,
@@ -117,13 +117,13 @@ class Worker:
             self.process.wait()
 
 
-def _command(environment: Environment, kind: str) -> Sequence[str]:
+def _command(environment: Environment, folder: Path, kind: str) -> list[str]:
     """Return a worker's command: pgflow's is its own, those of the peers are their drivers."""
     if environment.peer.runtime == "pgflow":
         concurrency = str(environment.peer.settings["concurrency"])
         pgflow = [sys.executable, "-m", "pgflow.cli", "worker", "--app", "bench.app:app"]
         return [*pgflow, "--concurrency", concurrency, "--log-level", "warning"]
-    return [*environment.command, _order(environment, "work", kind=kind)]
+    return driver(environment, folder, "work", kind=kind)
 
 
 @contextmanager
@@ -137,13 +137,3 @@ def workers(
             started.append(Worker.start(environment, dsn, kind, Path(folder)))
             stack.callback(started[-1].stop)
         yield started
-
-
-def until_ready(worker: Worker, limit: float = 30) -> None:
-    """Wait until a worker's recorder tells, and then for as long as workers need to be idle."""
-    deadline = time.monotonic() + limit
-    while worker.last.at == 0:
-        if time.monotonic() > deadline:
-            raise DriverFailed(f"a worker does not start: {worker.log.read_text()[-1500:]}")
-        time.sleep(0.02)
-    time.sleep(2)

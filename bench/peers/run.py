@@ -18,13 +18,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bench import machine
 from bench.peers.catalogue import BY_NAME, PEERS, PGFLOW, Peer
 from bench.peers.environments import NotInstallable, call_init, prepare
-from bench.peers.measures import MEASURES, Measure, Place, Sizes
+from bench.peers.ground import Place, Sizes
+from bench.peers.measures import MEASURES, Measure
 from bench.peers.processes import DriverFailed, order
 from bench.server import database, server
 from bench.usage import Meter, others
 
 FULL: Final = Sizes(2.0, 4.0, singles=200, gap=0.05, waits=2000, history=1_000_000)
-QUICK: Final = Sizes(0.5, 0.7, singles=40, gap=0.05, waits=200, history=50_000)
+QUICK: Final = Sizes(0.5, 0.7, singles=30, gap=0.05, waits=200, history=50_000)
 # Of the machine's cores, in use by others: a round in which it was more is told apart.
 QUIET: Final = 0.15
 
@@ -93,13 +94,13 @@ def _rounds(
         for number in range(1, rounds + 1)
         for name, measure in measures.items()
         for place in places.values()
-        if measure.needs is None or measure.needs in place.environment.peer.features
+        if measure.needs is None or measure.needs in place.peer.features
     ]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
         task = progress.add_task("", total=len(plan))
         for number, name, place in plan:
-            peer = place.environment.peer.name
+            peer = place.peer.name
             progress.update(task, description=f"round {number}: {name}: {peer}")
             line = {"round": number, "measure": name, "peer": peer}
             yield line | _taken(measures[name], place, sizes)
@@ -108,7 +109,7 @@ def _rounds(
 
 def _taken(measure: Measure, place: Place, sizes: Sizes) -> dict[str, Any]:
     """Return what a measure gave, or why it gave nothing, and who else used the machine."""
-    peer = place.environment.peer.name
+    peer = place.peer.name
     before, began = place.meter.read(), time.monotonic()
     try:
         taken: dict[str, Any] = {"numbers": measure.take(place, sizes)}

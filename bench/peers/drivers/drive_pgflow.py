@@ -10,6 +10,7 @@ import asyncio
 import psycopg
 
 from bench.peers.drivers.driver import Driver, Payload
+from bench.recorder import now
 from pgflow import AsyncClient
 from pgflow.schema import migrate
 
@@ -48,8 +49,6 @@ class PeerDriver(Driver):
     async def signal(self, slot: int, kind: str, run: str, payload: Payload) -> None:
         if kind == "wait":
             await self.clients[slot].signal(run, "go", payload)
-        else:
-            await self.conns[slot].execute(
-                "select pgflow.approve(task_id, %s) from pgflow.inbox where run_id = %s",
-                (str(payload["sent"]), run),
-            )
+            return
+        tasks = await self.clients[slot].inbox(run_id=run)
+        await self.clients[slot].approve(tasks[0]["task_id"], str(now()))

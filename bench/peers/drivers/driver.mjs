@@ -1,10 +1,10 @@
 // What the Node drivers have in common: the same orders, and the same lines of a recorder, as
-// driver.py and recorder.py. Called as `drive_PEER.mjs ORDER`, by the node of the peer's folder.
+// driver.py and recorder.py. Called as `drive_PEER.mjs FILE`, by the node of the peer's folder.
 import fs from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 
-export const order = JSON.parse(process.argv[2]);
+export const order = JSON.parse(fs.readFileSync(process.argv[2], 'utf8'));
 export const dsn = process.env.BENCH_DSN;
 // The driver lies elsewhere than the packages that it drives.
 export const require = createRequire(path.join(process.env.BENCH_PEER_FOLDER, 'driver.mjs'));
@@ -53,7 +53,7 @@ async function lasting(driver, seconds) {
       count += 1;
     }
   }));
-  return { count, rate: count / ((now() - began) / 1e6) };
+  return { rate: count / ((now() - began) / 1e6) };
 }
 
 const commands = {
@@ -73,7 +73,7 @@ const commands = {
       const length = Math.min(BATCH, order.count - start);
       await driver.fill(order.kind, Array.from({ length }, (_, i) => payload(start + i)));
     }
-    return { count: order.count, rate: order.count / ((now() - began) / 1e6), runs: [] };
+    return { rate: order.count / ((now() - began) / 1e6), runs: [] };
   },
   async pickup(driver) {
     await driver.connect(1);
@@ -81,7 +81,7 @@ const commands = {
       await driver.enqueue({ ...payload(i), sent: now() });
       await sleep(order.gap);
     }
-    return { count: order.count };
+    return {};
   },
 };
 
@@ -91,7 +91,6 @@ export async function main(driver) {
     return;
   }
   const result = await commands[order.command](driver);
-  const { user, system } = process.cpuUsage();
-  fs.writeFileSync(order.result, JSON.stringify({ ...result, cpu: (user + system) / 1e6 }));
+  fs.writeFileSync(order.result, JSON.stringify(result));
   process.exit(0);
 }

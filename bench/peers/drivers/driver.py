@@ -1,7 +1,7 @@
 """What every Python driver of a peer has in common: the orders that it carries out.
 
-Called as `driver.py ORDER`, a JSON object: `peer`, `command`, `settings`, `result` (the file to
-write), and what the command takes. The database is $BENCH_DSN. It runs in the peer's own
+Called as `driver.py FILE`, with a JSON object in it: `peer`, `command`, `settings`, `result` (the
+file to write), and what the command takes. The database is $BENCH_DSN. It runs in the peer's own
 environment and knows no other code of this project but the recorder.
 """
 
@@ -70,55 +70,50 @@ class Driver:
         """Be a worker until the process is ended."""
         raise NotImplementedError
 
-    async def spread(self, connections: int, one: Callable[[int], Awaitable[int]]) -> int:
-        """Run `one(slot)` for all connections at once, and return the sum of what they return."""
-        return sum(await asyncio.gather(*(one(slot) for slot in range(connections))))
+    async def lasting(self, connections: int, seconds: float) -> tuple[int, float]:
+        """Enqueue one by one over all connections at once; return how many, and the seconds."""
+        began = time.perf_counter()
+
+        async def producer(slot: int) -> int:
+            count = 0
+            while time.perf_counter() - began < seconds:
+                await self.enqueue(slot, payload(count))
+                count += 1
+            return count
+
+        counts = await asyncio.gather(*(producer(slot) for slot in range(connections)))
+        return sum(counts), time.perf_counter() - began
 
     async def each(self, count: int, call: Callable[[int, int], Awaitable[None]]) -> None:
         """Call (slot, number) for all numbers below `count`, over all connections at once."""
 
-        async def one(slot: int) -> int:
+        async def share(slot: int) -> None:
             for number in range(slot, count, self.connections):
                 await call(slot, number)
-            return 0
 
-        await self.spread(self.connections, one)
+        await asyncio.gather(*(share(slot) for slot in range(self.connections)))
 
 
 async def enqueue(driver: Driver, order: dict[str, Any]) -> dict[str, Any]:
     """Enqueue one by one for some seconds over some connections."""
-
-    async def lasting(seconds: float) -> tuple[int, float]:
-        began = time.perf_counter()
-
-        async def one(slot: int) -> int:
-            count = 0
-            while time.perf_counter() - began < seconds:
-                await driver.enqueue(slot, payload(count))
-                count += 1
-            return count
-
-        count = await driver.spread(order["connections"], one)
-        return count, time.perf_counter() - began
-
     await driver.connect(order["connections"])
-    await lasting(order["seconds"] / 5)  # statements get prepared, pools filled
-    count, elapsed = await lasting(order["seconds"])
+    await driver.lasting(order["connections"], order["seconds"] / 5)  # pools fill, plans are made
+    count, elapsed = await driver.lasting(order["connections"], order["seconds"])
     await driver.disconnect()
-    return {"count": count, "rate": count / elapsed}
+    return {"rate": count / elapsed}
 
 
 async def fill(driver: Driver, order: dict[str, Any]) -> dict[str, Any]:
     """Enqueue a number of runs by the peer's bulk call."""
     await driver.connect(driver.connections)
-    runs = []
+    runs: list[str] = []
     began = time.perf_counter()
     for start in range(0, order["count"], BATCH):
         numbers = range(start, min(start + BATCH, order["count"]))
         runs += await driver.fill(order["kind"], [payload(n) for n in numbers])
     elapsed = time.perf_counter() - began
     await driver.disconnect()
-    return {"count": order["count"], "rate": order["count"] / elapsed, "runs": runs}
+    return {"rate": order["count"] / elapsed, "runs": runs}
 
 
 async def pickup(driver: Driver, order: dict[str, Any]) -> dict[str, Any]:
@@ -128,7 +123,7 @@ async def pickup(driver: Driver, order: dict[str, Any]) -> dict[str, Any]:
         await driver.enqueue(0, {**payload(number), "sent": now()})
         await asyncio.sleep(order["gap"])
     await driver.disconnect()
-    return {"count": order["count"]}
+    return {}
 
 
 async def call(driver: Driver, order: dict[str, Any]) -> dict[str, Any]:
@@ -159,7 +154,7 @@ async def signal(driver: Driver, order: dict[str, Any]) -> dict[str, Any]:
             await send(0, number)
             await asyncio.sleep(gap)
     await driver.disconnect()
-    return {"began": began, "ended": now()}
+    return {"began": began}
 
 
 COMMANDS = {"enqueue": enqueue, "fill": fill, "pickup": pickup, "call": call, "signal": signal}
@@ -173,14 +168,13 @@ async def carry_out(driver: Driver, order: dict[str, Any]) -> dict[str, Any]:
     if order["command"] == "work":
         await driver.work(Recorder(os.environ["BENCH_TICKS"]), order["kind"])
         return {}
-    result = await COMMANDS[order["command"]](driver, order)
-    return {**result, "cpu": time.process_time()}
+    return await COMMANDS[order["command"]](driver, order)
 
 
 def main() -> None:
     """Carry out the order of the command line."""
     logging.basicConfig(level=logging.WARNING)
-    order = json.loads(sys.argv[1])
+    order = json.loads(Path(sys.argv[1]).read_text())
     module = importlib.import_module(f"bench.peers.drivers.drive_{order['peer']}")
     driver = module.PeerDriver(os.environ["BENCH_DSN"], order["settings"])
     if driver.uvloop:

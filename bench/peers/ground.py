@@ -1,0 +1,95 @@
+"""Where measures take place: a peer that is installed, databases of its own, and how much."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from bench.peers.catalogue import Peer
+from bench.peers.environments import Environment
+from bench.peers.processes import order
+from bench.server import connect, database, settle, wal
+from bench.usage import Meter
+
+Kind = Literal["noop", "steps", "wait", "ask"]
+Numbers = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured.
+
+    Seconds that single enqueues go on and that a drain is expected to take, single runs and the
+    seconds between them, runs that wait at once, runs that have ended before.
+    """
+
+    seconds: float
+    drain_seconds: float
+    singles: int
+    gap: float
+    waits: int
+    history: int
+
+
+@dataclass(frozen=True)
+class Place:
+    """A peer that is installed, and a database with its schema to make copies of."""
+
+    environment: Environment
+    admin: str
+    template: str
+    meter: Meter
+
+    @property
+    def peer(self) -> Peer:
+        """The peer."""
+        return self.environment.peer
+
+    @contextmanager
+    def fresh(self) -> Iterator[str]:
+        """Yield the DSN of a database in which nothing has happened yet."""
+        with database(self.admin, template=self.template) as dsn:
+            yield dsn
+
+    def fill(self, dsn: str, count: int, kind: Kind = "noop") -> tuple[Numbers, list[str]]:
+        """Enqueue runs in bulk; return the rate, the WAL per run, and the runs to signal."""
+        before = wal(dsn)
+        done = order(self.environment, dsn, "fill", kind=kind, count=count)
+        return {"rate": done["rate"], "wal": (wal(dsn) - before) / count}, done["runs"]
+
+    def load(self, dsn: str, count: int, kind: Kind = "noop") -> Numbers:
+        """Enqueue runs in bulk, and bring the database to rest."""
+        numbers, _ = self.fill(dsn, count, kind)
+        settle(dsn)
+        return numbers
+
+    def count(self, sizes: Sizes, kind: Kind = "noop") -> int:
+        """Return how many runs one worker is expected to end in the seconds of a drain."""
+        pace = self.peer.pace * (0.25 if kind == "steps" else 1)
+        return max(200, int(pace * sizes.drain_seconds) // 100 * 100)
+
+
+def copy_rows(dsn: str, table: str, changes: dict[str, str], copies: int) -> None:
+    """Copy each row of a table so often, with some columns replaced by SQL expressions.
+
+    In these `s` is the row and `g` the number of the copy; `default` stands for the column's own.
+    """
+    columns = """
+        select attname from pg_attribute
+        where attrelid = %s::regclass and attnum > 0 and not attisdropped
+            and attgenerated = '' and attidentity <> 'a'
+        order by attnum"""
+    with connect(dsn) as conn:
+        names = [row[0] for row in conn.execute(columns, (table,)).fetchall()]
+        copied = [name for name in names if changes.get(name) != "default"]
+        values = ", ".join(changes.get(name, f's."{name}"') for name in copied)
+        listed = ", ".join(f'"{name}"' for name in copied)
+        # Without their triggers: only the rows are wanted.
+        conn.execute("set session_replication_role = replica")
+        insert = (
+            f"insert into {table} ({listed}) select {values}"
+            f" from (select * from {table}) s, generate_series(1, {copies}) g"
+        )
+        conn.execute(insert.encode())
