@@ -6,10 +6,13 @@ from pathlib import Path
 
 import click
 
-from bench.peers.catalogue import PEERS
-from bench.peers.run import FULL, QUICK, alone, chosen, run, write
-
-RESULTS = Path(__file__).parent / "results"
+from bench.charts import draw
+from bench.page import PAGE, RESULTS, ROOT, compared, page
+from bench.peers.catalogue import PEERS, PGFLOW
+from bench.peers.environments import CACHE
+from bench.peers.plan import FULL, QUICK, chosen, run
+from bench.report import COSTS, LATENCIES, RATES, Report
+from bench.rounds import write
 
 _dsn = click.option("--dsn", help="A server to measure on, as superuser; else one of its own.")
 _quick = click.option("--quick", is_flag=True, help="One short round: minutes, for a first look.")
@@ -35,7 +38,7 @@ def alone_command(
     *, dsn: str | None, quick: bool, rounds: int | None, only: str | None, json_file: Path | None
 ) -> None:
     """Measure pgflow alone, beside the bare SQL loop that bounds it."""
-    results = run(dsn, alone(), rounds or (1 if quick else 3), QUICK if quick else FULL, only)
+    results = run(dsn, [PGFLOW], rounds or (1 if quick else 3), QUICK if quick else FULL, only)
     if json_file:
         write(results, json_file)
 
@@ -60,4 +63,21 @@ def peers_command(
     names = [name.strip() for name in peers.split(",")] if peers else []
     sizes = QUICK if quick else FULL
     results = run(dsn, chosen(names), rounds or (1 if quick else 3), sizes, only)
-    write(results, json_file or RESULTS / ("peers-quick.json" if quick else "peers.json"))
+    write(results, json_file or (CACHE / "peers.json" if quick else RESULTS / "peers.json"))
+    report = Report(results)
+    for figures in (RATES, LATENCIES, COSTS):
+        click.echo(f"\n{compared(report, figures)}")
+
+
+@main.command("page")
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path),
+    default=RESULTS,
+    help="Where the results are; bench/results.",
+)
+def page_command(*, results: Path) -> None:
+    """Make the tables and charts of docs/benchmarks.md from the results."""
+    PAGE.write_text(page(PAGE.read_text(), results))
+    for path in (PAGE, *draw(results, PAGE.parent / "charts")):
+        click.echo(f"written: {path.relative_to(ROOT)}")

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgflow.embedded import EmbeddedServer
 
@@ -48,13 +48,14 @@ def value(dsn: str, query: str, parameters: tuple[object, ...] = ()) -> Any:
 
 
 @contextmanager
-def database(admin: str, *, template: str = "template0") -> Iterator[str]:
-    """Make a database, yield its DSN, and drop it whoever is connected."""
+def database(admin: str, *, like: str | None = None) -> Iterator[str]:
+    """Make a database, a copy of the one `like` leads to; yield its DSN; drop it at the end."""
+    template = "template0" if like is None else conninfo_to_dict(like)["dbname"]
     name = f"bench_{secrets.token_hex(4)}"
     with connect(admin) as conn:
         conn.execute(
             sql.SQL("create database {} template {}").format(
-                sql.Identifier(name), sql.Identifier(template)
+                sql.Identifier(name), sql.Identifier(str(template))
             )
         )
     try:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
+from pgflow import __version__
+
 Feature = Literal["bulk", "result", "steps", "signal", "approval", "history", "loop"]
 
 
@@ -40,6 +42,8 @@ class Peer:
     @property
     def version(self) -> str:
         """The version that is installed."""
+        if not self.packages:
+            return __version__
         return self.packages[0].rpartition("==" if "==" in self.packages[0] else "@")[2]
 
     @property

@@ -9,8 +9,9 @@ from itertools import pairwise
 
 import psycopg
 
-from bench.peers.ground import Kind, Numbers, Place, Sizes, copy_rows
-from bench.peers.processes import DriverFailed, Worker, workers
+from bench.peers.ground import Kind, Place, Sizes, copy_rows
+from bench.peers.processes import Worker, workers
+from bench.rounds import Failed, Numbers
 from bench.server import connect, settle, value, wal
 from bench.usage import Snapshot, used
 
@@ -70,7 +71,7 @@ def drained(
         while handled < count or conn.execute(unfinished).fetchone() != (0,):
             if time.monotonic() > deadline:
                 left = value(dsn, place.peer.unfinished)
-                raise DriverFailed(f"{left} of {count} runs are left after {limit:.0f} s")
+                raise Failed(f"{left} of {count} runs are left after {limit:.0f} s")
             time.sleep(0.02)
             handled = sum(worker.last.count for worker in started)
             if handled and before is None:

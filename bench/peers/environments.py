@@ -98,8 +98,10 @@ def _run(command: list[str], folder: Path | None = None) -> None:
         raise NotInstallable(f"{Path(command[0]).name} failed: {last.replace(str(CACHE), '')}")
 
 
-def call_init(environment: Environment, dsn: str) -> None:
+def initialize(environment: Environment, dsn: str) -> None:
     """Run what the peer's own command has to do before its driver can make the schema."""
+    if not environment.peer.init:
+        return
     name, *arguments = environment.peer.init
     command = [str(environment.folder / "venv/bin" / name), *arguments, dsn]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -10,11 +10,11 @@ from typing import Literal
 from bench.peers.catalogue import Peer
 from bench.peers.environments import Environment
 from bench.peers.processes import order
+from bench.rounds import Numbers
 from bench.server import connect, database, settle, wal
 from bench.usage import Meter
 
 Kind = Literal["noop", "steps", "wait", "ask"]
-Numbers = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Place:
-    """A peer that is installed, and a database with its schema to make copies of."""
+    """A peer that is installed; `template` is a database with its schema to make copies of."""
 
     environment: Environment
     admin: str
@@ -50,7 +50,7 @@ class Place:
     @contextmanager
     def fresh(self) -> Iterator[str]:
         """Yield the DSN of a database in which nothing has happened yet."""
-        with database(self.admin, template=self.template) as dsn:
+        with database(self.admin, like=self.template) as dsn:
             yield dsn
 
     def fill(self, dsn: str, count: int, kind: Kind = "noop") -> tuple[Numbers, list[str]]:

@@ -6,8 +6,9 @@ import statistics
 import time
 from collections.abc import Sequence
 
-from bench.peers.ground import Kind, Numbers, Place, Sizes
-from bench.peers.processes import DriverFailed, Worker, order, workers
+from bench.peers.ground import Kind, Place, Sizes
+from bench.peers.processes import Worker, order, workers
+from bench.rounds import Failed, Numbers
 from bench.server import value
 
 WARM_UP = 3
@@ -68,7 +69,7 @@ def _waiting(place: Place, dsn: str, kind: Kind, count: int) -> list[str]:
     while value(dsn, place.peer.waiting) < count:
         if time.monotonic() > deadline:
             waiting = value(dsn, place.peer.waiting)
-            raise DriverFailed(f"{waiting} of {count} runs wait after a minute")
+            raise Failed(f"{waiting} of {count} runs wait after a minute")
         time.sleep(0.05)
     time.sleep(1)  # a peer that waits in memory says so before it does
     return runs
@@ -78,5 +79,5 @@ def _until_handled(worker: Worker, count: int, limit: float = 30) -> None:
     deadline = time.monotonic() + limit
     while worker.last.count < count:
         if time.monotonic() > deadline:
-            raise DriverFailed(f"{worker.last.count} of {count} runs were handled")
+            raise Failed(f"{worker.last.count} of {count} runs were handled")
         time.sleep(0.02)

@@ -9,9 +9,10 @@ from typing import Final
 from bench.loop import end_all
 from bench.peers.catalogue import Feature
 from bench.peers.drains import drain, drain_under_snapshot, drain_with_history
-from bench.peers.ground import Numbers, Place, Sizes
+from bench.peers.ground import Place, Sizes
 from bench.peers.latencies import pickup, result, signal, signal_all
 from bench.peers.processes import order
+from bench.rounds import Numbers
 
 
 def enqueue(place: Place, sizes: Sizes, connections: int) -> Numbers:

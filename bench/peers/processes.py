@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from bench.peers.environments import ROOT, Environment
+from bench.rounds import Failed
 
 
-class DriverFailed(Exception):
+class DriverFailed(Failed):
     """A driver's process ended with an error; the message is the end of what it said."""
 
 

@@ -1,0 +1,134 @@
+"""What becomes of results: medians, ratios, the page and the charts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.charts import draw
+from bench.page import PAGE, RESULTS, page, parts
+from bench.report import LATENCIES, RATES, Report
+from bench.rounds import write
+
+DRAIN, PICKUP = RATES[3], LATENCIES[0]
+
+
+def line(number: int, measure: str, peer: str, *, noisy: bool = False, **numbers: float) -> Any:
+    return {
+        "round": number,
+        "measure": measure,
+        "peer": peer,
+        "numbers": numbers,
+        "others": 0.0,
+        "noisy": noisy,
+    }
+
+
+def results(*lines: Any, **more: Any) -> dict[str, Any]:
+    return {
+        "facts": {
+            "cores": 2,
+            "processor": "some",
+            "memory_gib": 8,
+            "kernel": "Linux 6",
+            "python": "3.11",
+            "postgresql": "18",
+            "settings": {"fsync": "on"},
+            "commit_ms": 0.5,
+            "commit_ms_after": 0.25,
+            "date": "2026-01-01",
+        },
+        "sizes": {"history": 1000},
+        "rounds": 2,
+        "versions": {"pgflow": "1", "pgqueuer": "2"},
+        "skipped": {},
+        "results": list(lines),
+        **more,
+    }
+
+
+def test_noisy_rounds_count_only_where_there_is_no_quiet_one() -> None:
+    report = Report(
+        results(
+            line(1, DRAIN.measure, "pgflow", rate=10, noisy=True),
+            line(2, DRAIN.measure, "pgflow", rate=30),
+            line(3, DRAIN.measure, "pgflow", rate=50),
+            line(1, DRAIN.measure, "pgqueuer", rate=7, noisy=True),
+        )
+    )
+
+    assert report.median(DRAIN, peer="pgflow") == 40
+    assert report.median(DRAIN, peer="pgqueuer") == 7
+    assert report.is_noisy(DRAIN, peer="pgqueuer")
+    assert not report.is_noisy(DRAIN, peer="pgflow")
+
+
+def test_a_ratio_is_the_median_of_the_ratios_of_rounds() -> None:
+    report = Report(
+        results(
+            *(line(n, DRAIN.measure, "pgflow", rate=r) for n, r in ((1, 100), (2, 10), (3, 30))),
+            *(line(n, DRAIN.measure, "pgqueuer", rate=r) for n, r in ((1, 50), (2, 10), (3, 10))),
+        )
+    )
+
+    assert report.ratio(DRAIN, "pgqueuer") == 2
+
+
+def test_of_latencies_the_lower_is_the_better() -> None:
+    report = Report(
+        results(
+            line(1, PICKUP.measure, "pgflow", p50=2.0), line(1, PICKUP.measure, "pgqueuer", p50=8.0)
+        )
+    )
+
+    assert report.ratio(PICKUP, "pgqueuer") == 4
+
+
+def test_the_page_tells_who_is_better_than_pgflow(tmp_path: Path) -> None:
+    told = results(
+        line(1, DRAIN.measure, "pgflow", rate=10),
+        line(1, DRAIN.measure, "pgqueuer", rate=30),
+        line(1, PICKUP.measure, "pgflow", p50=2.0),
+        line(1, PICKUP.measure, "pgqueuer", p50=8.0),
+    )
+    write(told, tmp_path / "peers.json")
+
+    assert parts(tmp_path)["losses"] == "- drain, 1 worker: pgqueuer 3.0 times"
+
+
+def test_the_page_tells_what_was_not_measured_and_why(tmp_path: Path) -> None:
+    failed = {"round": 1, "measure": "bulk", "peer": "pgqueuer", "error": "Failed: x\ny"}
+    told = results(
+        {**failed, "others": 1.0, "noisy": True}, skipped={"oban": "there is no Python 3.12"}
+    )
+    write(told, tmp_path / "peers.json")
+
+    missing = parts(tmp_path)["missing"]
+    assert "- oban: there is no Python 3.12\n" in missing
+    assert "- pgqueuer, bulk, round 1: Failed: x\n" in missing
+    assert "in 1 of 1 measures" in missing
+
+
+def test_the_page_of_the_docs_is_what_the_results_say() -> None:
+    assert page(PAGE.read_text(), RESULTS) == PAGE.read_text()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:matplotlib.*")
+def test_charts_are_drawn(tmp_path: Path) -> None:
+    told = results(
+        line(1, DRAIN.measure, "pgflow", rate=10, server_us=5, worker_us=5),
+        line(1, "drain, 2 workers", "pgflow", rate=15),
+        line(1, PICKUP.measure, "pgflow", p50=2.0, p99=3.0),
+    )
+    write(told, tmp_path / "peers.json")
+
+    drawn = draw(tmp_path, tmp_path / "charts")
+
+    assert [path.name for path in drawn] == [
+        "peers-drain.png",
+        "peers-cost.png",
+        "peers-pickup.png",
+    ]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
