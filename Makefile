@@ -6,7 +6,7 @@ READY := .venv/ready
 FOUND := if [ -f .venv/test.env ]; then . .venv/test.env; fi;
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test ci prepare lint types sql pytest engine package pg15 bench bench-peers bench-page docs build clean
+.PHONY: help demo test ci prepare lint types sql pytest engine package pg15 bench bench-peers bench-growth bench-page docs build clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
@@ -56,6 +56,9 @@ bench: $(READY) ## Measure pgflow alone (ARGS=--help)
 
 bench-peers: $(READY) ## Measure pgflow beside its peers (ARGS="--quick")
 	$(BIN)/python -m bench peers $(ARGS)
+
+bench-growth: $(READY) ## Measure pgflow as it grows, and idle (ARGS="--scale 0.01")
+	$(BIN)/python -m bench growth $(ARGS)
 
 bench-page: $(READY) ## Make the tables and charts of docs/benchmarks.md from bench/results
 	$(BIN)/python -m bench page $(ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import Any
 
@@ -37,6 +38,13 @@ async def ask(ctx: Context) -> None:
     """Wait for a person, whose comment is when they decided."""
     verdict = await ctx.approval("go")
     recorder.hit({"sent": int(verdict.comment or 0)})
+
+
+@app.handler(queue="bench")
+async def nap(payload: dict[str, Any]) -> None:
+    """Take some time."""
+    recorder.hit()
+    await asyncio.sleep(payload["seconds"])
 
 
 async def _one() -> int:

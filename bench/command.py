@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from bench import growth
 from bench.charts import draw
 from bench.page import PAGE, RESULTS, ROOT, compared, page
 from bench.peers.catalogue import PEERS, PGFLOW
@@ -67,6 +68,22 @@ def peers_command(
     report = Report(results)
     for figures in (RATES, LATENCIES, COSTS):
         click.echo(f"\n{compared(report, figures)}")
+
+
+@main.command("growth")
+@_dsn
+@click.option("--rounds", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option(
+    "--scale", type=float, default=1.0, show_default=True, help="How far to go: 0.01 is quick."
+)
+@_only
+@_json
+def growth_command(
+    *, dsn: str | None, rounds: int, scale: float, only: str | None, json_file: Path | None
+) -> None:
+    """Measure pgflow as its history, its waits, its queues and its payloads grow, and idle."""
+    results = growth.run(dsn, rounds, scale, only)
+    write(results, json_file or (RESULTS if scale >= 1 and not only else CACHE) / "growth.json")
 
 
 @main.command("page")

@@ -1,14 +1,14 @@
 """Drives the worker's own SQL by a loop that does nothing else: the bound of pgflow's drains.
 
-It also brings a database into the states that are measured: many runs ended, many waiting.
+It also brings a database into the states that are measured, such as many runs that wait.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,16 +25,19 @@ _NAME = "loop"
 
 @dataclass(frozen=True)
 class Loop:
-    """A worker without handlers, on one connection."""
+    """A worker of one project without handlers."""
 
     conn: psycopg.Connection[Any]
     queue: str
+    project: str | None = None
 
     def batches(self) -> Iterator[list[Lease]]:
         """Lease runs until none is ready."""
         marks = None
         while True:
-            look = protocol.acquire(_NAME, [self.queue], BATCH, marks, listening=False)
+            look = protocol.acquire(
+                _NAME, [self.queue], BATCH, marks, listening=False, project=self.project
+            )
             acquired = execute(self.conn, look)
             if not acquired.leases:
                 return
@@ -44,7 +47,8 @@ class Loop:
     def complete(self, leases: list[Lease]) -> None:
         """End runs without an output."""
         ids, numbers = [x.run_id for x in leases], [x.lease_no for x in leases]
-        execute(self.conn, protocol.complete(ids, numbers, ["null"] * len(ids)))
+        outputs = ["null"] * len(ids)
+        execute(self.conn, protocol.complete(ids, numbers, outputs, project=self.project))
 
     def park(self, leases: list[Lease], wait: dict[str, object]) -> None:
         """Have runs wait for something."""
@@ -52,31 +56,40 @@ class Loop:
             {"run_id": x.run_id, "lease_no": x.lease_no, "news": x.news, "waits": [wait]}
             for x in leases
         ]
-        execute(self.conn, protocol.park([json.dumps(park) for park in parks]))
+        texts = [json.dumps(park) for park in parks]
+        execute(self.conn, protocol.park(texts, project=self.project))
 
 
 @contextmanager
-def loop(dsn: str, queue: str) -> Iterator[Loop]:
+def loop(conn: psycopg.Connection[Any], queue: str, project: str | None = None) -> Iterator[Loop]:
     """Be a worker for as long as the block."""
-    with connect(dsn) as conn:
-        known = protocol.register_worker(_NAME, [queue], BATCH, [], host="", pid=0, version="")
-        execute(conn, known)
-        yield Loop(conn, queue)
-        execute(conn, protocol.stop_worker(_NAME))
+    known = protocol.register_worker(
+        _NAME, [queue], BATCH, [], host="", pid=0, version="", project=project
+    )
+    execute(conn, known)
+    yield Loop(conn, queue, project)
+    execute(conn, protocol.stop_worker(_NAME, project=project))
 
 
-def end_all(dsn: str, queue: str) -> float:
-    """End all runs that are ready, and return how many a second."""
-    with loop(dsn, queue) as worker:
+def end_all(dsn: str, queue: str, projects: Sequence[str | None] = (None,)) -> float:
+    """End all runs that are ready, project after project, and return how many a second."""
+    with connect(dsn) as conn, ExitStack() as stack:
+        loops = [stack.enter_context(loop(conn, queue, project)) for project in projects]
+        left = [(each, each.batches()) for each in loops]
         began, done = time.perf_counter(), 0
-        for leases in worker.batches():
-            worker.complete(leases)
-            done += len(leases)
+        while left:
+            again = []
+            for each, batches in left:
+                if leases := next(batches, None):
+                    each.complete(leases)
+                    done += len(leases)
+                    again.append((each, batches))
+            left = again
         return done / (time.perf_counter() - began)
 
 
 def park_all(dsn: str, queue: str) -> None:
     """Have all runs that are ready wait for a signal that nobody sends."""
-    with loop(dsn, queue) as worker:
+    with connect(dsn) as conn, loop(conn, queue) as worker:
         for leases in worker.batches():
             worker.park(leases, {"kind": "event", "key": "go", "name": "go"})

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from bench.peers.catalogue import BY_NAME
 from bench.report import (
@@ -35,23 +35,20 @@ def page(text: str, results: Path) -> str:
 def parts(results: Path) -> dict[str, str]:
     """Return the generated parts by name."""
     peers = Report.read(results / "peers.json")
-    made = {"machine", "who", "rates", "latencies", "costs", "endurance", "losses", "missing"}
-    if peers is None:
-        return dict.fromkeys(made, NOTHING)
+    growth = Report.read(results / "growth.json")
     return {
-        "machine": machine(peers),
-        "who": who(peers),
-        "rates": compared(peers, RATES),
-        "latencies": compared(peers, LATENCIES),
-        "costs": costs(peers),
-        "endurance": endurance(peers),
-        "losses": losses(peers),
-        "missing": missing(peers),
+        **{name: part(peers) if peers else NOTHING for name, part in PEERS.items()},
+        **{name: part(growth) if growth else NOTHING for name, part in GROWTH.items()},
     }
 
 
+def picture(name: str) -> str:
+    """Return a link to a chart."""
+    return f"![{name}](charts/{name}.png)"
+
+
 def machine(report: Report) -> str:
-    """Return a sentence on where and when it was measured."""
+    """Return where and when it was measured."""
     facts, rounds = report.data["facts"], report.data["rounds"]
     settings = ", ".join(f"{name} = {value}" for name, value in facts["settings"].items())
     return (
@@ -75,7 +72,7 @@ def who(report: Report) -> str:
 def compared(report: Report, figures: Sequence[Figure]) -> str:
     """Return figures of all, and below how many times better pgflow is."""
     rows = [
-        (f"**{name}**" if name == PGFLOW else name, *(cell(report, f, name) for f in figures))
+        (f"**{name}**" if name == PGFLOW else name, *(cell(report, f, peer=name) for f in figures))
         for name in report.subjects()
     ]
     better = [
@@ -89,7 +86,9 @@ def compared(report: Report, figures: Sequence[Figure]) -> str:
 
 def costs(report: Report) -> str:
     """Return what a no-op run costs, on both sides."""
-    rows = [(name, *(cell(report, figure, name) for figure in COSTS)) for name in report.subjects()]
+    rows = [
+        (name, *(cell(report, figure, peer=name) for figure in COSTS)) for name in report.subjects()
+    ]
     return table(("", *(figure.title for figure in COSTS)), rows)
 
 
@@ -99,7 +98,7 @@ def endurance(report: Report) -> str:
     for name in report.subjects():
         fifths = [
             shown(report.median(Figure("", HELD.measure, number), peer=name))
-            for number in ("first_fifth", "last_fifth")
+            for number in ("fifth_1", "fifth_5")
         ]
         count = report.median(Figure("", HELD.measure, "runs"), peer=name)
         shares = [times(report.share(figure, name)) for figure in (HISTORY, HELD)]
@@ -136,7 +135,96 @@ def missing(report: Report) -> str:
     return "\n".join(lines)
 
 
-def cell(report: Report, figure: Figure, name: str) -> str:
+def beside(report: Report) -> str:
+    """Return drains and pickups beside what has grown."""
+    figures = ("rate", "server_us", "p50", "p99", "worker_mb")
+    rows = []
+    for measure in ("finished runs", "waiting runs", "scheduled runs", "queues", "projects"):
+        first: float | None = None
+        for x in report.points(measure):
+            rate = report.median(Figure("", measure), x=x)
+            first = first or rate
+            cells = [cell(report, Figure("", measure, number), x=x) for number in figures]
+            share = times(rate / first) if rate and first else "-"
+            rows.append((f"{measure}: {x:,}", cells[0], share, *cells[1:]))
+    head = ("beside", "runs/s", "of the first", "server µs", "pickup p50 ms", "p99 ms", "worker MB")
+    return table(head, rows)
+
+
+def snapshot(report: Report) -> str:
+    """Return the fifths of a long drain, with and without a snapshot held."""
+    rows = []
+    for x in report.points("snapshot"):
+        runs = report.median(Figure("", "snapshot", "runs"), x=x)
+        fifths = [cell(report, Figure("", "snapshot", f"fifth_{n}"), x=x) for n in range(1, 6)]
+        rows.append((f"{shown(runs)} runs, snapshot: {x}", *fifths))
+    return table(("runs/s in each fifth", "1", "2", "3", "4", "5"), rows)
+
+
+def payloads(report: Report) -> str:
+    """Return rates by the size of the input."""
+    measure = "payload bytes"
+    figures = ("enqueue_rate", "rate", "mb_per_s", "server_us", "worker_us")
+    rows = [
+        (f"{x:,} bytes", *(cell(report, Figure("", measure, number), x=x) for number in figures))
+        for x in report.points(measure)
+    ]
+    head = ("input", "enqueued/s", "ended/s", "MB/s", "server µs", "worker µs")
+    return table(head, rows)
+
+
+def handlers(report: Report) -> str:
+    """Return rates of handlers that take time."""
+    rows = []
+    for measure in report.subjects("measure"):
+        if measure.startswith("handlers"):
+            for x in report.points(measure):
+                cells = [
+                    cell(report, Figure("", measure, number), x=x)
+                    for number in ("rate", "share", "worker_us", "server_us")
+                ]
+                rows.append((measure, f"{x:,}", *cells))
+    head = ("", "concurrency", "runs/s", "of the best possible", "worker µs", "server µs")
+    return table(head, rows)
+
+
+def idle(report: Report) -> str:
+    """Return what an idle installation uses."""
+    figures = {
+        "transactions a minute": "transactions_per_minute",
+        "ms of processor time a minute, worker": "worker_ms_per_minute",
+        "server": "server_ms_per_minute",
+        "connections": "connections",
+        "MB, worker": "worker_mb",
+    }
+    rows = [
+        (x, *(cell(report, Figure("", "idle", number), x=x) for number in figures.values()))
+        for x in report.points("idle")
+    ]
+    return table(("", *figures), rows)
+
+
+def cell(report: Report, figure: Figure, **label: Any) -> str:
     """Return a median, marked where no round of it was quiet."""
-    median = report.median(figure, peer=name)
-    return shown(median) + ("~" if median and report.is_noisy(figure, peer=name) else "")
+    median = report.median(figure, **label)
+    return shown(median) + ("~" if median and report.is_noisy(figure, **label) else "")
+
+
+PEERS: Final[Mapping[str, Callable[[Report], str]]] = {
+    "machine": machine,
+    "who": who,
+    "rates": lambda report: f"{compared(report, RATES)}\n\n{picture('peers-drain')}",
+    "latencies": lambda report: f"{compared(report, LATENCIES)}\n\n{picture('peers-pickup')}",
+    "costs": lambda report: f"{costs(report)}\n\n{picture('peers-cost')}",
+    "endurance": endurance,
+    "losses": losses,
+    "missing": missing,
+}
+GROWTH: Final[Mapping[str, Callable[[Report], str]]] = {
+    "growth_machine": machine,
+    "beside": lambda report: f"{beside(report)}\n\n{picture('growth')}",
+    "snapshot": lambda report: f"{snapshot(report)}\n\n{picture('growth-snapshot')}",
+    "payloads": payloads,
+    "handlers": handlers,
+    "idle": idle,
+}

@@ -71,6 +71,10 @@ class Report:
         """Return who, or what, was measured, in the order of the lines."""
         return list(dict.fromkeys(line[key] for line in self.lines if key in line))
 
+    def points(self, measure: str) -> list[Any]:
+        """Return the points of a curve."""
+        return list(dict.fromkeys(x["x"] for x in self.lines if x["measure"] == measure))
+
     def by_round(self, figure: Figure, **label: Any) -> dict[int, float]:
         """Return a figure by round; without noisy rounds where there are quiet ones."""
         wanted = {"measure": figure.measure, **label}

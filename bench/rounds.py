@@ -29,19 +29,21 @@ class Failed(Exception):
 
 @dataclass(frozen=True)
 class Step:
-    """One measure of one subject: `label` says which, `take` takes it."""
+    """One measure of one subject: `label` says which, `take` takes it; `once`: in round 1 only."""
 
     label: dict[str, Any]
     take: Callable[[], Numbers]
+    once: bool = False
 
 
 def rounds(plan: Sequence[Step], count: int, meter: Meter) -> Iterator[dict[str, Any]]:
     """Take all measures of a plan in each round, and yield a line for each."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
-        task = progress.add_task("", total=count * len(plan))
+        singles = sum(step.once for step in plan)
+        task = progress.add_task("", total=count * (len(plan) - singles) + singles)
         for number in range(1, count + 1):
-            for step in plan:
+            for step in plan if number == 1 else [step for step in plan if not step.once]:
                 name = ": ".join(str(part) for part in step.label.values())
                 progress.update(task, description=f"round {number}: {name}")
                 yield {"round": number, **step.label, **_taken(step, name, meter)}

@@ -19,7 +19,7 @@ class Peer:
     """One system beside which pgflow is measured, or pgflow itself.
 
     `pace` is how many no-op runs a second one worker process is expected to end: it sizes the
-    drains. `unfinished` counts the runs that have not ended, `waiting` those that wait for a
+    drains. `unfinished` counts the runs that are ready or at work, `waiting` those that wait for a
     signal. `history` names the tables that keep finished runs, with what a copy of a row changes
     so that it is another row ("default" takes the column's own).
     """
@@ -32,7 +32,7 @@ class Peer:
     options: str
     keeps: str
     promises: str
-    settings: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, float | str] = field(default_factory=dict)
     features: frozenset[Feature] = frozenset()
     waiting: str = ""
     history: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -59,7 +59,9 @@ PGFLOW: Final = Peer(
     pace=20_000,
     settings={"concurrency": 500},
     features=frozenset(get_args(Feature)),
-    unfinished="select count(*) from pgflow.run",
+    # Two counts, each by its own partial index: beside a million runs that wait one would crawl.
+    unfinished="select (select count(*) from pgflow.run where state = 'pending')"
+    " + (select count(*) from pgflow.run where state = 'running')",
     waiting="select count(*) from pgflow.run where state in ('waiting_event', 'waiting_approval')",
     options="`pgflow worker --concurrency 500`; clients on connections of their own",
     keeps="each run with input, output, hashes and timeline, until it is removed",

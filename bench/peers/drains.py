@@ -96,7 +96,7 @@ def _until_told(worker: Worker) -> None:
 
 
 def _fifths(started: Sequence[Worker], first: float, count: int) -> Numbers:
-    """Return the rates of handlers in the first and in the last fifth of a drain."""
+    """Return the rates of handlers in each fifth of a drain."""
     curve = [(first, 0)]
     counts = [0] * len(started)
     ticks = [(tick, number) for number, worker in enumerate(started) for tick in worker.ticks]
@@ -106,9 +106,11 @@ def _fifths(started: Sequence[Worker], first: float, count: int) -> Numbers:
             # The last handler may have been called long before the line that tells it.
             at = max(tick.last or tick.at, curve[-1][0] + 1)
             curve.append((at, sum(counts)))
-    fifth, fourth, end = (_time_of(curve, count * share) for share in (0.2, 0.8, 1.0))
-    share = count / 5 * 1e6
-    return {"first_fifth": share / (fifth - first), "last_fifth": share / (end - fourth)}
+    times = [_time_of(curve, count * part / 5) for part in range(6)]
+    return {
+        f"fifth_{number}": count / 5 * 1e6 / (ended - began)
+        for number, (began, ended) in enumerate(pairwise(times), start=1)
+    }
 
 
 def _time_of(curve: Sequence[tuple[float, int]], count: float) -> float:

@@ -23,16 +23,21 @@ def percentiles(latencies: Sequence[float]) -> Numbers:
 def pickup(place: Place, sizes: Sizes) -> Numbers:
     """From before the call that enqueues a run to the call of its handler."""
     with place.fresh() as dsn, workers(place.environment, dsn) as (worker,):
-        _warm(place, dsn, worker, sizes)
-        order(place.environment, dsn, "pickup", count=sizes.singles, gap=sizes.gap)
-        _until_handled(worker, WARM_UP + sizes.singles)
-        return percentiles(worker.latencies[WARM_UP:])
+        return pickup_on(place, dsn, worker, sizes.singles, sizes.gap)
+
+
+def pickup_on(place: Place, dsn: str, worker: Worker, count: int, gap: float) -> Numbers:
+    """Measure the same of a worker that is there."""
+    _warm(place, dsn, worker)
+    order(place.environment, dsn, "pickup", count=count, gap=gap)
+    _until_handled(worker, WARM_UP + count)
+    return percentiles(worker.latencies[WARM_UP:])
 
 
 def result(place: Place, sizes: Sizes) -> Numbers:
     """From before the call that starts a run to its result, in another process than its worker."""
     with place.fresh() as dsn, workers(place.environment, dsn) as (worker,):
-        _warm(place, dsn, worker, sizes)
+        _warm(place, dsn, worker)
         done = order(place.environment, dsn, "call", count=max(10, sizes.singles // 4))
         return percentiles(done["latencies"])
 
@@ -55,9 +60,9 @@ def signal_all(place: Place, sizes: Sizes) -> Numbers:
         return {"rate": len(runs) / (((worker.last.last or 0) - sent["began"]) / 1e6)}
 
 
-def _warm(place: Place, dsn: str, worker: Worker, sizes: Sizes) -> None:
+def _warm(place: Place, dsn: str, worker: Worker) -> None:
     """Have the worker handle a few runs, and become idle again."""
-    order(place.environment, dsn, "pickup", count=WARM_UP, gap=sizes.gap)
+    order(place.environment, dsn, "pickup", count=WARM_UP, gap=0.05)
     _until_handled(worker, WARM_UP)
     time.sleep(0.5)
 

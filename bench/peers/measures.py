@@ -38,11 +38,12 @@ def bare_loop(place: Place, sizes: Sizes) -> Numbers:
 
 @dataclass(frozen=True)
 class Measure:
-    """A measure, and the feature that a peer must have for it."""
+    """A measure, the feature that a peer must have for it, and whether one round is enough."""
 
     name: str
     take: Callable[[Place, Sizes], Numbers]
     needs: Feature | None = None
+    once: bool = False
 
 
 _ALL = (
@@ -52,7 +53,7 @@ _ALL = (
     Measure("bare SQL loop", bare_loop, "loop"),
     Measure("drain, 1 worker", drain),
     Measure("drain, 2 workers", lambda place, sizes: drain(place, sizes, 2)),
-    Measure("drain, history", drain_with_history, "history"),
+    Measure("drain, history", drain_with_history, "history", once=True),
     Measure("drain, held snapshot", drain_under_snapshot),
     Measure("drain, 3 steps", lambda place, sizes: drain(place, sizes, kind="steps"), "steps"),
     Measure("pickup", pickup),

@@ -20,8 +20,8 @@ from bench.rounds import Step, console, rounds
 from bench.server import database, server
 from bench.usage import Meter
 
-FULL: Final = Sizes(2.0, 4.0, singles=200, gap=0.05, waits=2000, history=1_000_000)
-QUICK: Final = Sizes(0.5, 0.7, singles=30, gap=0.05, waits=200, history=50_000)
+FULL: Final = Sizes(1.5, 3.5, singles=200, gap=0.03, waits=2000, history=1_000_000)
+QUICK: Final = Sizes(0.5, 0.7, singles=30, gap=0.03, waits=200, history=50_000)
 
 
 def chosen(names: Sequence[str]) -> list[Peer]:
@@ -74,7 +74,11 @@ def installed(peer: Peer, admin: str, meter: Meter) -> Iterator[Place]:
 def plan(places: Sequence[Place], sizes: Sizes, only: str | None) -> list[Step]:
     """Return a round: measure by measure, and in each peer by peer."""
     return [
-        Step({"measure": name, "peer": place.peer.name}, partial(measure.take, place, sizes))
+        Step(
+            {"measure": name, "peer": place.peer.name},
+            partial(measure.take, place, sizes),
+            once=measure.once,
+        )
         for name, measure in MEASURES.items()
         if only is None or only in name
         for place in places

@@ -112,7 +112,7 @@ class Worker:
         """Ask it to end, then make it."""
         self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.wait(3)
+            self.process.wait(1)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -121,9 +121,9 @@ class Worker:
 def _command(environment: Environment, folder: Path, kind: str) -> list[str]:
     """Return a worker's command: pgflow's is its own, those of the peers are their drivers."""
     if environment.peer.runtime == "pgflow":
-        concurrency = str(environment.peer.settings["concurrency"])
         pgflow = [sys.executable, "-m", "pgflow.cli", "worker", "--app", "bench.app:app"]
-        return [*pgflow, "--concurrency", concurrency, "--log-level", "warning"]
+        options = [f"--{name}={value}" for name, value in environment.peer.settings.items()]
+        return [*pgflow, "--log-level=warning", *options]
     return driver(environment, folder, "work", kind=kind)
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from bench import machine
+from bench import growth, machine
 from bench.peers.catalogue import PEERS, PGFLOW, Peer
 from bench.peers.environments import NotInstallable, prepare
-from bench.peers.ground import Place, Sizes
+from bench.peers.ground import Place, Sizes, copy_rows
 from bench.peers.measures import MEASURES
 from bench.peers.plan import installed, plan
 from bench.rounds import Failed, Step, rounds
+from bench.server import value
 from bench.usage import Meter
+
+pytestmark = pytest.mark.slow
 
 TINY = Sizes(0.1, 0.001, singles=3, gap=0.0, waits=20, history=2000)
 
@@ -29,6 +32,43 @@ def test_a_measure_of_pgflow_gives_numbers(place: Place, name: str) -> None:
     numbers = MEASURES[name].take(place, TINY)
 
     assert numbers.get("rate", numbers.get("p50", 0)) > 0
+
+
+@pytest.mark.parametrize("grow", [growth.finished, growth.waiting, growth.scheduled])
+def test_what_grows_is_made_of_rows_that_are_real(place: Place, grow: growth.Grow) -> None:
+    with place.fresh() as dsn:
+        table, base = grow(place, dsn, 50)
+        copy_rows(dsn, table, {"run_id": "pgflow._new_id()"}, 3)
+
+        assert base == 50
+        assert value(dsn, f"select count(*) from {table}") == 200
+
+
+def test_runs_are_drained_and_picked_up_beside_many_others(place: Place) -> None:
+    numbers = growth.beside(place, growth.waiting, 2000, runs=100, singles=2)
+
+    assert min(numbers[name] for name in ("rate", "p50", "worker_mb")) > 0
+
+
+@pytest.mark.parametrize(
+    "take",
+    [
+        lambda place: growth.snapshot(place, "held", 200),
+        lambda place: growth.queues(place, 3, 200),
+        lambda place: growth.projects(place, 3, 200),
+        lambda place: growth.payloads(place, 10_000, 0.001),
+        lambda place: growth.handlers(place, 0.01, 10, 0.01),
+    ],
+    ids=["snapshot", "queues", "projects", "payloads", "handlers"],
+)
+def test_a_point_of_a_curve_gives_a_rate(
+    place: Place, take: Callable[[Place], dict[str, float]]
+) -> None:
+    assert take(place)["rate"] > 0
+
+
+def test_an_idle_worker_has_three_connections(place: Place) -> None:
+    assert growth.idle(place, 0.5)["connections"] == 3
 
 
 def test_a_round_goes_measure_by_measure_and_in_each_peer_by_peer(place: Place) -> None:

@@ -111,6 +111,18 @@ def test_the_page_tells_what_was_not_measured_and_why(tmp_path: Path) -> None:
     assert "in 1 of 1 measures" in missing
 
 
+def test_the_page_tells_what_is_left_beside_many_runs(tmp_path: Path) -> None:
+    def point(x: int, rate: float) -> Any:
+        label = {"round": 1, "measure": "waiting runs", "x": x}
+        return {**label, "numbers": {"rate": rate, "p50": 2.0}, "others": 0.0, "noisy": False}
+
+    write(results(point(0, 1000.0), point(100, 900.0)), tmp_path / "growth.json")
+
+    told = parts(tmp_path)["beside"].splitlines()
+    assert told[2] == "| waiting runs: 0 | 1,000 | 1.00 | - | 2.00 | - | - |"
+    assert told[3] == "| waiting runs: 100 | 900 | 0.90 | - | 2.00 | - | - |"
+
+
 def test_the_page_of_the_docs_is_what_the_results_say() -> None:
     assert page(PAGE.read_text(), RESULTS) == PAGE.read_text()
 
@@ -124,11 +136,16 @@ def test_charts_are_drawn(tmp_path: Path) -> None:
     )
     write(told, tmp_path / "peers.json")
 
+    point = {"round": 1, "measure": "queues", "x": 1, "numbers": {"rate": 1.0}, "noisy": False}
+    write(results(point), tmp_path / "growth.json")
+
     drawn = draw(tmp_path, tmp_path / "charts")
 
     assert [path.name for path in drawn] == [
         "peers-drain.png",
         "peers-cost.png",
         "peers-pickup.png",
+        "growth.png",
+        "growth-snapshot.png",
     ]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
