@@ -24,6 +24,8 @@ set enable_bitmapscan = off
 as $$
 declare
     v_now timestamptz := pgflow.now();
+    -- If all leases have the same number, most often 1, the rows need not be looked up in a list.
+    v_lease_no integer := case when p_lease_nos[1] = all (p_lease_nos) then p_lease_nos[1] end;
     v_ended uuid[];
     v_leases integer[];
     v_queues text[];
@@ -39,8 +41,10 @@ begin
         where r.project_id = p_project and r.run_id = any (p_run_ids)
           and (p_lease_nos is null
                or r.state = 'running'
-                  and (r.run_id, r.lease_no) in (select l.*
-                      from unnest(p_run_ids, p_lease_nos) as l))
+                  and (r.lease_no = v_lease_no
+                       or v_lease_no is null
+                          and (r.run_id, r.lease_no) in (select l.*
+                              from unnest(p_run_ids, p_lease_nos) as l)))
         returning r.*
     ),
     finished as (

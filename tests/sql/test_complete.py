@@ -325,3 +325,19 @@ def test_an_unknown_project_is_refused(engine: Engine) -> None:
     lease = engine.leased()
     with engine.refused("PF502", "project"):
         engine.complete(lease, project="nobody's")
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_in_a_batch_only_the_leases_that_hold_end_whatever_their_numbers(
+    engine: Engine, *, mixed: bool
+) -> None:
+    fine, stale = engine.leased(), engine.leased()
+    if mixed:
+        engine.release(fine)
+        fine = engine.lease_of(fine.run_id)
+    engine.release(stale)
+    engine.lease_of(stale.run_id)
+    (line,) = engine.complete(stale, fine)
+    assert (line["run_id"], line["outcome"]) == (stale.run_id, "lost")
+    assert (engine.state(fine.run_id), engine.state(stale.run_id)) == ("completed", "running")
+    assert (fine.lease_no, stale.lease_no) == (2 if mixed else 1, 1)
