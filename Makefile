@@ -73,7 +73,7 @@ build: $(READY) ## Build sdist and wheel into dist/, install the wheel elsewhere
 
 clean: ## Remove the virtual environment and whatever was built
 	tests/prepare.sh stop
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv .bench build dist *.egg-info
 
 $(READY): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pgflow needs Python 3.11 or newer")'

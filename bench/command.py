@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -15,12 +16,17 @@ from bench.peers.plan import FULL, QUICK, chosen, run
 from bench.report import COSTS, LATENCIES, RATES, Report
 from bench.rounds import write
 
-_dsn = click.option("--dsn", help="A server to measure on, as superuser; else one of its own.")
+_dsn = click.option(
+    "--dsn", help="URL of a server to measure on, as superuser; else one of its own."
+)
 _quick = click.option("--quick", is_flag=True, help="One short round: minutes, for a first look.")
 _rounds = click.option("--rounds", type=click.IntRange(min=1), help="3, or 1 with --quick.")
 _only = click.option("--only", help="Only measures whose name contains this.")
 _json = click.option(
-    "--json", "json_file", type=click.Path(path_type=Path), help="Where to write the results."
+    "--json",
+    "json_file",
+    type=click.Path(path_type=Path),
+    help="Where to write the results; a whole full run goes to bench/results, others to .bench.",
 )
 
 
@@ -39,9 +45,8 @@ def alone_command(
     *, dsn: str | None, quick: bool, rounds: int | None, only: str | None, json_file: Path | None
 ) -> None:
     """Measure pgflow alone, beside the bare SQL loop that bounds it."""
-    results = run(dsn, [PGFLOW], rounds or (1 if quick else 3), QUICK if quick else FULL, only)
-    if json_file:
-        write(results, json_file)
+    sizes, path = QUICK if quick else FULL, json_file or CACHE / "alone.json"
+    run(dsn, [PGFLOW], rounds or (1 if quick else 3), sizes, only, partial(write, path))
 
 
 @main.command("peers")
@@ -63,9 +68,9 @@ def peers_command(
     """Measure pgflow and its peers on one server, peer beside peer, each as its users drive it."""
     names = [name.strip() for name in peers.split(",")] if peers else []
     sizes = QUICK if quick else FULL
-    results = run(dsn, chosen(names), rounds or (1 if quick else 3), sizes, only)
-    write(results, json_file or (CACHE / "peers.json" if quick else RESULTS / "peers.json"))
-    report = Report(results)
+    path = json_file or (CACHE if quick or only or peers else RESULTS) / "peers.json"
+    count = rounds or (1 if quick else 3)
+    report = Report(run(dsn, chosen(names), count, sizes, only, partial(write, path)))
     for figures in (RATES, LATENCIES, COSTS):
         click.echo(f"\n{compared(report, figures)}")
 
@@ -82,8 +87,8 @@ def growth_command(
     *, dsn: str | None, rounds: int, scale: float, only: str | None, json_file: Path | None
 ) -> None:
     """Measure pgflow as its history, its waits, its queues and its payloads grow, and idle."""
-    results = growth.run(dsn, rounds, scale, only)
-    write(results, json_file or (RESULTS if scale >= 1 and not only else CACHE) / "growth.json")
+    path = json_file or (CACHE if scale < 1 or only else RESULTS) / "growth.json"
+    growth.run(dsn, rounds, scale, only, partial(write, path))
 
 
 @main.command("page")

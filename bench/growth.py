@@ -21,7 +21,7 @@ from bench.peers.ground import Place, copy_rows
 from bench.peers.latencies import pickup_on
 from bench.peers.plan import installed
 from bench.peers.processes import workers
-from bench.rounds import Numbers, Step, rounds
+from bench.rounds import Numbers, Step, collect, rounds
 from bench.server import connect, server, settle, value
 from bench.usage import Meter, memory
 from pgflow import Client
@@ -31,16 +31,20 @@ CHUNK_BYTES = 4_000_000
 INPUT = {"pad": "x" * 80}
 
 
-def run(dsn: str | None, count: int, scale: float, only: str | None) -> dict[str, Any]:
-    """Take all measures in each round, and return what is written as JSON."""
+def run(
+    dsn: str | None,
+    count: int,
+    scale: float,
+    only: str | None,
+    save: Callable[[dict[str, Any]], None],
+) -> dict[str, Any]:
+    """Take all measures in each round, and return what is written as JSON; save after each."""
     with server(dsn) as admin:
         meter = Meter(admin)
-        facts = machine.facts(admin)
+        told = {"facts": machine.facts(admin), "scale": scale, "rounds": count}
         with installed(PGFLOW, admin, meter) as place:
             steps = [s for s in plan(place, scale) if only is None or only in s.label["measure"]]
-            results = list(rounds(steps, count, meter))
-        facts["commit_ms_after"] = machine.commit_latency(admin)
-    return {"facts": facts, "scale": scale, "rounds": count, "results": results}
+            return collect(told, rounds(steps, count, meter), save, admin)
 
 
 def plan(place: Place, scale: float) -> list[Step]:

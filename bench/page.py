@@ -51,11 +51,12 @@ def machine(report: Report) -> str:
     """Return where and when it was measured."""
     facts, rounds = report.data["facts"], report.data["rounds"]
     settings = ", ".join(f"{name} = {value}" for name, value in facts["settings"].items())
+    before, after = shown(facts["commit_ms"]), shown(facts.get("commit_ms_after"))
     return (
         f"{facts['date']}: {facts['cores']} cores ({facts['processor']}),"
         f" {facts['memory_gib']} GiB, {facts['kernel']}, Python {facts['python']}, PostgreSQL"
         f" {facts['postgresql']} with {settings}. A transaction that writes one row took"
-        f" {shown(facts['commit_ms'])} ms before and {shown(facts['commit_ms_after'])} ms after."
+        f" {before} ms before and {after} ms after."
         f" {rounds} {'round' if rounds == 1 else 'rounds'}."
     )
 
@@ -71,16 +72,20 @@ def who(report: Report) -> str:
 
 def compared(report: Report, figures: Sequence[Figure]) -> str:
     """Return figures of all, and below how many times better pgflow is."""
+    names = report.subjects()
+    found = [f for f in figures if any(report.median(f, peer=name) for name in names)]
+    if not found:
+        return NOTHING
     rows = [
-        (f"**{name}**" if name == PGFLOW else name, *(cell(report, f, peer=name) for f in figures))
-        for name in report.subjects()
+        (f"**{name}**" if name == PGFLOW else name, *(cell(report, f, peer=name) for f in found))
+        for name in names
     ]
     better = [
-        (f"pgflow : {name}", *(times(report.ratio(figure, name)) for figure in figures))
-        for name in report.subjects()
+        (f"pgflow : {name}", *(times(report.ratio(figure, name)) for figure in found))
+        for name in names
         if name != PGFLOW
     ]
-    head = ("", *(figure.title for figure in figures))
+    head = ("", *(figure.title for figure in found))
     return f"{table(head, rows)}\n\nHow many times better pgflow is:\n\n{table(head, better)}"
 
 
@@ -125,8 +130,8 @@ def missing(report: Report) -> str:
     lines = [f"- {name}: {why}" for name, why in report.data["skipped"].items()]
     for line in report.lines:
         if "error" in line:
-            why = line["error"].splitlines()[0]
-            lines.append(f"- {line['peer']}, {line['measure']}, round {line['round']}: {why}")
+            where = f"{line['peer']}, {line['measure']}, round {line['round']}"
+            lines.append(f"- {where}: {line['error']}")
     noisy = sum(line["noisy"] for line in report.lines)
     lines.append(
         f"- Others used the machine in {noisy} of {len(report.lines)} measures. These count only"

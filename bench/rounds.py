@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ import psycopg
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from bench.machine import commit_latency
 from bench.usage import Meter, others
 
 Numbers = dict[str, float]
@@ -59,8 +61,9 @@ def _taken(step: Step, name: str, meter: Meter) -> dict[str, Any]:
         shown = "  ".join(f"{key} {number:,.4g}" for key, number in numbers.items())
     except (Failed, subprocess.TimeoutExpired, psycopg.Error) as error:
         # One that fails must not end the measures of all others.
-        taken = {"error": f"{type(error).__name__}: {str(error)[-1500:]}"}
-        shown = f"[red]{taken['error']}[/]"
+        console.print(str(error), markup=False)
+        taken = {"error": brief(error)}
+        shown = "[red]failed[/]"
     elsewhere = others(before, meter.read())
     noisy = elsewhere > QUIET
     flag = f" [yellow]others used {elsewhere:.2f} cores[/]" if noisy else ""
@@ -68,7 +71,29 @@ def _taken(step: Step, name: str, meter: Meter) -> dict[str, Any]:
     return {**taken, "others": elsewhere, "noisy": noisy}
 
 
-def write(results: dict[str, Any], path: Path) -> None:
+def collect(
+    told: dict[str, Any],
+    lines: Iterator[dict[str, Any]],
+    save: Callable[[dict[str, Any]], None],
+    admin: str,
+) -> dict[str, Any]:
+    """Return what is told with all lines, and save it after each: a long run may be cut off."""
+    results: list[dict[str, Any]] = []
+    for line in lines:
+        results.append(line)
+        save({**told, "results": results})
+    told["facts"]["commit_ms_after"] = commit_latency(admin)
+    save({**told, "results": results})
+    return {**told, "results": results}
+
+
+def brief(error: Exception) -> str:
+    """Return the last line of an error, without the paths of this machine."""
+    last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    return re.sub(r"(/[\w.@-]+){2,}", "...", last)[:300]
+
+
+def write(path: Path, results: dict[str, Any]) -> None:
     """Write results as JSON, a line for each measure."""
     head = {key: part for key, part in results.items() if key != "results"}
     lines = ",\n".join(f"  {json.dumps(_rounded(line))}" for line in results["results"])

@@ -64,7 +64,7 @@ PGFLOW: Final = Peer(
     " + (select count(*) from pgflow.run where state = 'running')",
     waiting="select count(*) from pgflow.run where state in ('waiting_event', 'waiting_approval')",
     options="`pgflow worker --concurrency 500`; clients on connections of their own",
-    keeps="each run with input, output, hashes and timeline, until it is removed",
+    keeps="each run with input, output and timeline, for good",
     promises="at least once, results exactly once; every write fenced by the lease's number;"
     " ends written at once, those at hand together",
     history={"pgflow.run_finished": {"run_id": "pgflow._new_id()"}},

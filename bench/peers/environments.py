@@ -95,7 +95,7 @@ def _run(command: list[str], folder: Path | None = None) -> None:
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip()).splitlines()
         last = next((line for line in reversed(said) if "rror" in line), said[-1] if said else "")
-        raise NotInstallable(f"{Path(command[0]).name} failed: {last.replace(str(CACHE), '')}")
+        raise NotInstallable(f"{Path(command[0]).name} failed: {last}")
 
 
 def initialize(environment: Environment, dsn: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, Final
@@ -16,7 +16,7 @@ from bench.peers.environments import NotInstallable, initialize, prepare
 from bench.peers.ground import Place, Sizes
 from bench.peers.measures import MEASURES
 from bench.peers.processes import DriverFailed, order
-from bench.rounds import Step, console, rounds
+from bench.rounds import Step, brief, collect, console, rounds
 from bench.server import database, server
 from bench.usage import Meter
 
@@ -34,9 +34,14 @@ def chosen(names: Sequence[str]) -> list[Peer]:
 
 
 def run(
-    dsn: str | None, peers: Sequence[Peer], count: int, sizes: Sizes, only: str | None
+    dsn: str | None,
+    peers: Sequence[Peer],
+    count: int,
+    sizes: Sizes,
+    only: str | None,
+    save: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
-    """Take all measures of all peers, and return what is written as JSON."""
+    """Take all measures of all peers, and return what is written as JSON; save after each."""
     with server(dsn) as admin, ExitStack() as stack:
         meter = Meter(admin)
         facts = machine.facts(admin)
@@ -46,18 +51,16 @@ def run(
             try:
                 places.append(stack.enter_context(installed(peer, admin, meter)))
             except (NotInstallable, DriverFailed) as error:
-                skipped[peer.name] = str(error)
+                skipped[peer.name] = brief(error)
                 console.print(f"[yellow]{peer.name} is not measured[/]: {error}")
-        results = list(rounds(plan(places, sizes, only), count, meter))
-        facts["commit_ms_after"] = machine.commit_latency(admin)
-    return {
-        "facts": facts,
-        "sizes": dataclasses.asdict(sizes),
-        "rounds": count,
-        "versions": {place.peer.name: place.peer.version for place in places},
-        "skipped": skipped,
-        "results": results,
-    }
+        told = {
+            "facts": facts,
+            "sizes": dataclasses.asdict(sizes),
+            "rounds": count,
+            "versions": {place.peer.name: place.peer.version for place in places},
+            "skipped": skipped,
+        }
+        return collect(told, rounds(plan(places, sizes, only), count, meter), save, admin)
 
 
 @contextmanager

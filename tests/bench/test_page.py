@@ -93,21 +93,21 @@ def test_the_page_tells_who_is_better_than_pgflow(tmp_path: Path) -> None:
         line(1, PICKUP.measure, "pgflow", p50=2.0),
         line(1, PICKUP.measure, "pgqueuer", p50=8.0),
     )
-    write(told, tmp_path / "peers.json")
+    write(tmp_path / "peers.json", told)
 
     assert parts(tmp_path)["losses"] == "- drain, 1 worker: pgqueuer 3.0 times"
 
 
 def test_the_page_tells_what_was_not_measured_and_why(tmp_path: Path) -> None:
-    failed = {"round": 1, "measure": "bulk", "peer": "pgqueuer", "error": "Failed: x\ny"}
+    failed = {"round": 1, "measure": "bulk", "peer": "pgqueuer", "error": "it broke"}
     told = results(
         {**failed, "others": 1.0, "noisy": True}, skipped={"oban": "there is no Python 3.12"}
     )
-    write(told, tmp_path / "peers.json")
+    write(tmp_path / "peers.json", told)
 
     missing = parts(tmp_path)["missing"]
     assert "- oban: there is no Python 3.12\n" in missing
-    assert "- pgqueuer, bulk, round 1: Failed: x\n" in missing
+    assert "- pgqueuer, bulk, round 1: it broke\n" in missing
     assert "in 1 of 1 measures" in missing
 
 
@@ -116,7 +116,7 @@ def test_the_page_tells_what_is_left_beside_many_runs(tmp_path: Path) -> None:
         label = {"round": 1, "measure": "waiting runs", "x": x}
         return {**label, "numbers": {"rate": rate, "p50": 2.0}, "others": 0.0, "noisy": False}
 
-    write(results(point(0, 1000.0), point(100, 900.0)), tmp_path / "growth.json")
+    write(tmp_path / "growth.json", results(point(0, 1000.0), point(100, 900.0)))
 
     told = parts(tmp_path)["beside"].splitlines()
     assert told[2] == "| waiting runs: 0 | 1,000 | 1.00 | - | 2.00 | - | - |"
@@ -134,10 +134,10 @@ def test_charts_are_drawn(tmp_path: Path) -> None:
         line(1, "drain, 2 workers", "pgflow", rate=15),
         line(1, PICKUP.measure, "pgflow", p50=2.0, p99=3.0),
     )
-    write(told, tmp_path / "peers.json")
+    write(tmp_path / "peers.json", told)
 
     point = {"round": 1, "measure": "queues", "x": 1, "numbers": {"rate": 1.0}, "noisy": False}
-    write(results(point), tmp_path / "growth.json")
+    write(tmp_path / "growth.json", results(point))
 
     drawn = draw(tmp_path, tmp_path / "charts")
 
