@@ -9,11 +9,11 @@ import click
 
 from bench import growth
 from bench.charts import draw
-from bench.page import PAGE, RESULTS, ROOT, compared, page
+from bench.page import NOTHING, PAGE, RESULTS, ROOT, compared, costs, page
 from bench.peers.catalogue import PEERS, PGFLOW
 from bench.peers.environments import CACHE
 from bench.peers.plan import FULL, QUICK, chosen, run
-from bench.report import COSTS, LATENCIES, RATES, Report
+from bench.report import LATENCIES, RATES, Report
 from bench.rounds import write
 
 _dsn = click.option(
@@ -71,8 +71,9 @@ def peers_command(
     path = json_file or (CACHE if quick or only or peers else RESULTS) / "peers.json"
     count = rounds or (1 if quick else 3)
     report = Report(run(dsn, chosen(names), count, sizes, only, partial(write, path)))
-    for figures in (RATES, LATENCIES, COSTS):
-        click.echo(f"\n{compared(report, figures)}")
+    for shown in (compared(report, RATES), compared(report, LATENCIES), costs(report)):
+        if shown != NOTHING:
+            click.echo(f"\n{shown}")
 
 
 @main.command("growth")

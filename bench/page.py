@@ -91,6 +91,8 @@ def compared(report: Report, figures: Sequence[Figure]) -> str:
 
 def costs(report: Report) -> str:
     """Return what a no-op run costs, on both sides."""
+    if not any(report.median(figure, peer=name) for name in report.subjects() for figure in COSTS):
+        return NOTHING
     rows = [
         (name, *(cell(report, figure, peer=name) for figure in COSTS)) for name in report.subjects()
     ]

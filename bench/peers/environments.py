@@ -48,7 +48,11 @@ def prepare(peer: Peer) -> Environment:
     if not stamp.exists() or stamp.read_text() != wanted:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        (_virtual_environment if peer.runtime == "python" else _node_modules)(peer, folder)
+        try:
+            (_virtual_environment if peer.runtime == "python" else _node_modules)(peer, folder)
+        except NotInstallable:
+            shutil.rmtree(folder)
+            raise
         stamp.write_text(wanted)
     if peer.runtime == "python":
         return Environment(

@@ -6,6 +6,7 @@ Its worker is the command `pgflow worker` with the handlers of bench/app.py.
 from __future__ import annotations
 
 import asyncio
+from uuid import UUID
 
 import psycopg
 
@@ -39,9 +40,8 @@ class PeerDriver(Driver):
     async def enqueue(self, slot: int, payload: Payload) -> None:
         await self.clients[slot].enqueue("noop", payload, queue=QUEUE)
 
-    async def fill(self, kind: str, payloads: list[Payload]) -> list[str]:
-        runs = await self.clients[0].enqueue_many(kind, payloads, queue=QUEUE)
-        return [str(run) for run in runs]
+    async def fill(self, kind: str, payloads: list[Payload]) -> list[UUID]:
+        return await self.clients[0].enqueue_many(kind, payloads, queue=QUEUE)
 
     async def call(self, slot: int, payload: Payload) -> None:
         await self.client.result(await self.client.enqueue("noop", payload, queue=QUEUE))

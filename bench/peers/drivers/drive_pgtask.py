@@ -30,12 +30,12 @@ class PeerDriver(Driver):
     async def enqueue(self, slot: int, payload: Payload) -> None:
         await self.client.enqueue(_request("noop", payload))
 
-    async def fill(self, kind: str, payloads: list[Payload]) -> list[str]:
+    async def fill(self, kind: str, payloads: list[Payload]) -> list[object]:
         handles = []
         for start in range(0, len(payloads), CHUNK):
             chunk = payloads[start : start + CHUNK]
             handles += await self.client.enqueue_many([_request(kind, each) for each in chunk])
-        return [str(handle.id) for handle in handles]
+        return [handle.id for handle in handles]
 
     async def call(self, slot: int, payload: Payload) -> None:
         handle = await self.client.enqueue(_request("noop", payload))

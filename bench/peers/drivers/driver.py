@@ -14,7 +14,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +55,8 @@ class Driver:
         """Enqueue one no-op run on connection `slot`, in a transaction of its own."""
         raise NotImplementedError
 
-    async def fill(self, kind: str, payloads: list[Payload]) -> list[str]:
-        """Enqueue many runs of a handler, as fast as the peer can; return ids to signal by."""
+    async def fill(self, kind: str, payloads: list[Payload]) -> Sequence[object]:
+        """Enqueue many runs of a handler, as fast as the peer can; return what signals name."""
         raise NotImplementedError
 
     async def call(self, slot: int, payload: Payload) -> None:
@@ -107,14 +107,15 @@ async def enqueue(driver: Driver, order: dict[str, Any]) -> dict[str, Any]:
 async def fill(driver: Driver, order: dict[str, Any]) -> dict[str, Any]:
     """Enqueue a number of runs by the peer's bulk call."""
     await driver.connect(driver.connections)
-    runs: list[str] = []
+    runs: list[object] = []
     began = time.perf_counter()
     for start in range(0, order["count"], BATCH):
         numbers = range(start, min(start + BATCH, order["count"]))
         runs += await driver.fill(order["kind"], [payload(n) for n in numbers])
     elapsed = time.perf_counter() - began
     await driver.disconnect()
-    return {"rate": order["count"] / elapsed, "runs": runs}
+    signalled = order["kind"] in {"wait", "ask"}
+    return {"rate": order["count"] / elapsed, "runs": list(map(str, runs)) if signalled else []}
 
 
 async def pickup(driver: Driver, order: dict[str, Any]) -> dict[str, Any]:
