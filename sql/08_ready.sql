@@ -84,6 +84,31 @@ $$;
 comment on function pgflow._note is
     'Says whether to look for stragglers now, and up to which seq no more can appear.';
 
+create or replace function pgflow._with_work(p_project text, p_queues text[], p_marks jsonb)
+returns text[]
+language plpgsql
+stable
+as $$
+begin
+    return array(
+        select q.queue from pgflow.queue q
+        where q.project_id = p_project and q.queue = any (p_queues) and exists (
+            select from unnest(q.priorities) as p (priority)
+            cross join (values (0), (1)) as l (lane)
+            cross join lateral (
+                select from pgflow.run r
+                where r.project_id = p_project and r.queue = q.queue
+                  and r.priority = p.priority and r.lane = l.lane and r.state = 'pending'
+                  and r.seq > coalesce((p_marks #>> array['groups',
+                      format('%s %s %s', q.queue, p.priority, l.lane), '0'])::bigint, 0)
+                order by r.seq
+                limit 1
+            ) r));
+end
+$$;
+comment on function pgflow._with_work is
+    'Those among many queues that have ready runs beyond the worker''s marks.';
+
 -- Takes from one queue, group after group, as many ready runs as there is room for, and moves the
 -- marks.
 create or replace function pgflow._take(

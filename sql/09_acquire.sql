@@ -116,6 +116,7 @@ declare
     v_marks jsonb;
     v_look boolean;
     v_settled bigint;
+    v_queues text[] := p_queues;
     v_queue pgflow.queue;
     v_room integer;
     v_bytes bigint := bigint '8388608';
@@ -129,10 +130,14 @@ begin
         from pgflow._note(coalesce(p_marks, '{}'), v_clock) as n;
     perform pgflow._keep_beating(p_project, p_worker, v_now);
     v_acquired.reaped := pgflow._tick_if_due(p_project, v_now);
+    -- Taking from a queue is two statements, more with priorities, and most of many have nothing.
+    if cardinality(p_queues) > 10 and not v_look then
+        v_queues := pgflow._with_work(p_project, p_queues, v_marks);
+    end if;
     -- Limited queues are locked in the order of their names, and taken from in the worker's order.
     for v_queue in
         select q.* from pgflow.queue q
-        where q.project_id = p_project and q.queue = any (p_queues) and q.paused_at is null
+        where q.project_id = p_project and q.queue = any (v_queues) and q.paused_at is null
           and q.max_concurrent is not null
         order by q.queue
     loop
@@ -141,7 +146,7 @@ begin
     end loop;
     for v_queue in
         select q.* from pgflow.queue q
-        where q.project_id = p_project and q.queue = any (p_queues) and q.paused_at is null
+        where q.project_id = p_project and q.queue = any (v_queues) and q.paused_at is null
           and (q.max_concurrent is null or v_free ? q.queue)
         order by array_position(p_queues, q.queue)
     loop

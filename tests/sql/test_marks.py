@@ -229,3 +229,18 @@ def test_the_first_run_that_ever_was_is_found_by_a_worker_that_waited_for_it(dsn
             [Jsonb(marks)],
         ).fetchone()
     assert found == (1,)
+
+
+def test_of_many_queues_only_those_with_ready_runs_are_taken_from(engine: Engine) -> None:
+    queues = [f"q{n}" for n in range(40)]
+    engine.worker(queues=queues)
+    marks = aged(engine.acquire(queues=queues).marks, looked_at=-60)  # no look for stragglers yet
+    runs = {engine.enqueue(queue="q7"), engine.enqueue(queue="q33", priority=3)}
+    engine.conn.execute("set track_functions = 'all'")
+    with engine.conn.transaction():
+        taken = engine.acquire(queues=queues, marks=marks)
+        calls = engine.value(
+            "select pg_stat_get_xact_function_calls(oid) from pg_proc where proname = '_take'"
+        )
+    assert {lease.run_id for lease in taken.leases} == runs
+    assert calls == 2
