@@ -234,7 +234,7 @@ def test_the_first_run_that_ever_was_is_found_by_a_worker_that_waited_for_it(dsn
 def test_of_many_queues_only_those_with_ready_runs_are_taken_from(engine: Engine) -> None:
     queues = [f"q{n}" for n in range(40)]
     engine.worker(queues=queues)
-    marks = aged(engine.acquire(queues=queues).marks, looked_at=-60)  # no look for stragglers yet
+    marks = aged(engine.acquire(queues=queues).marks, looked_at=JUST_NOW)
     runs = {engine.enqueue(queue="q7"), engine.enqueue(queue="q33", priority=3)}
     engine.conn.execute("set track_functions = 'all'")
     with engine.conn.transaction():
