@@ -91,7 +91,8 @@ MEMBERS = """
     order by 2
 """
 RELATIONS = """
-    select c.oid, c.relname as name, c.relkind::text as kind,
+    select c.oid, c.relname as name,
+        case c.relkind when 'p' then 'r' else c.relkind::text end as kind,
         coalesce(obj_description(c.oid, 'pg_class'), obj_description(c.reltype, 'pg_type'))
             as comment,
         exists (select from aclexplode(c.relacl) a
@@ -99,7 +100,8 @@ RELATIONS = """
         array(select k.conname::text from pg_constraint k
               where k.conrelid = c.oid and k.contype = 'c' order by k.conname) as checks
     from pg_class c
-    where c.relnamespace = 'pgflow'::regnamespace and c.relkind in ('r', 'v', 'c')
+    where c.relnamespace = 'pgflow'::regnamespace and c.relkind in ('r', 'p', 'v', 'c')
+      and not c.relispartition
     order by c.relname
 """
 COLUMNS = """

@@ -4,12 +4,23 @@ set local role pgflow_owner;
 create table pgflow.installation (
     one boolean not null default true,
     test_clock boolean not null default false,
+    retention interval,
+    partition_width interval not null default '7 days',
     constraint installation_pkey primary key (one),
-    constraint there_is_one_installation check (one)
+    constraint there_is_one_installation check (one),
+    constraint retention_is_at_least_an_hour check (retention >= '1 hour'),
+    constraint partition_width_is_1_hour_to_31_days check (
+        partition_width between '1 hour' and '31 days'),
+    constraint partition_width_is_in_whole_hours check (
+        extract(epoch from partition_width) % 3600 = 0)
 );
 comment on table pgflow.installation is 'Settings of the whole installation; one row.';
 comment on column pgflow.installation.test_clock is
     'True lets a session set pgflow.test_now; for tests only.';
+comment on column pgflow.installation.retention is
+    'How long finished runs are kept, where their queue doesn''t say otherwise. Null: for ever.';
+comment on column pgflow.installation.partition_width is
+    'For how long all new run ids go into the same partitions. set_retention() sets it.';
 insert into pgflow.installation default values;
 
 create table pgflow.project (
@@ -42,6 +53,8 @@ create table pgflow.queue (
     max_attempts integer not null default 3,
     timeout interval,
     lease_ttl interval not null default '60 seconds',
+    retention interval,
+    key_retention interval not null default '0',
     paused_at timestamptz,
     paused_by text,
     priorities smallint[] not null default '{0}',
@@ -54,6 +67,8 @@ create table pgflow.queue (
     constraint timeout_is_at_most_30_days check (timeout > '0' and timeout <= '30 days'),
     constraint lease_ttl_is_1_second_to_1_day
         check (lease_ttl >= '1 second' and lease_ttl <= '1 day'),
+    constraint retention_is_at_least_an_hour check (retention >= '1 hour'),
+    constraint key_retention_is_at_most_10_years check (key_retention between '0' and '10 years'),
     constraint paused_by_iff_paused check ((paused_at is null) = (paused_by is null))
 );
 comment on table pgflow.queue is 'Entry points of runs. A queue is made when it is first used.';
@@ -62,6 +77,10 @@ comment on column pgflow.queue.max_concurrent is
 comment on column pgflow.queue.timeout is 'Default bound of one execution. Null: none.';
 comment on column pgflow.queue.lease_ttl is
     'A lease expires when its worker has not beaten for so long.';
+comment on column pgflow.queue.retention is
+    'How long its finished runs are kept. Null: as long as installation.retention says.';
+comment on column pgflow.queue.key_retention is
+    'How much longer than their runs idempotency keys hold.';
 comment on column pgflow.queue.priorities is
     'Every priority that a run of this queue ever had, highest first: a claim looks nowhere else.';
 

@@ -127,6 +127,7 @@ create index run_has_a_family on pgflow.run (project_id, run_id)
     where parent_run_id is not null or has_children;
 create index run_is_a_child on pgflow.run (project_id, parent_run_id)
     where parent_run_id is not null;
+create index run_undoes on pgflow.run (project_id, undo_of) where undo_of is not null;
 
 create table pgflow.run_finished (
     project_id text collate "C" not null,
@@ -189,8 +190,10 @@ create table pgflow.run_finished (
         (lease_event_no is null) = (worker_id is null)
         and (lease_event_no is null) = (leased_at is null)),
     constraint output_is_at_most_8_mb check (pg_column_size(output) <= 8388608)
-);
-comment on table pgflow.run_finished is 'Finished runs. Rows never change.';
+) partition by range (run_id);
+comment on table pgflow.run_finished is
+    'Finished runs. Rows never change; retention takes them away. Partitioned by run_id, as table '
+    'period says.';
 comment on column pgflow.run_finished.ended_from is 'The last live state.';
 comment on column pgflow.run_finished.worker_id is
     'The worker that held it when it ended, if one did.';
@@ -209,9 +212,15 @@ create table pgflow.run_key (
     handler text collate "C" not null,
     input_sha256 bytea not null,
     created_at timestamptz not null,
+    expires_at timestamptz,
     constraint run_key_pkey primary key (project_id, key),
     constraint key_is_at_most_500_characters check (char_length(key) between 1 and 500)
 );
 comment on table pgflow.run_key is
     'Idempotency keys. They hold after the run is finished. Keys that begin with pgflow: are the '
     'engine''s.';
+comment on column pgflow.run_key.expires_at is
+    'Set when its run is taken away by retention: until then the key holds. Null: its run is kept.';
+create index run_key_of_run on pgflow.run_key (project_id, run_id) where expires_at is null;
+create index run_key_expires on pgflow.run_key (project_id, expires_at)
+    where expires_at is not null;

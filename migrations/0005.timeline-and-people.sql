@@ -25,7 +25,7 @@ create table pgflow.event (
         (lease_event_no is null) = (worker_id is null)
         and (lease_event_no is null) = (leased_at is null)
         and (lease_event_no is null) = (lease_no is null))
-);
+) partition by range (run_id);
 comment on table pgflow.event is
     'What a run''s own row can''t say. View timeline adds the creation, the leases and the end.';
 comment on column pgflow.event.key is 'Idempotency key, unique within the run.';
@@ -59,7 +59,7 @@ create table pgflow.journal (
         and (kind = 'step') = (attempt is not null)
         and (kind = 'step') = (news is null)),
     constraint only_steps_are_undone check (not undo or kind = 'step')
-);
+) partition by range (run_id);
 comment on table pgflow.journal is
     'What a run has learned: one entry per key. A resumed handler reads it instead of working '
     'again.';
@@ -87,7 +87,7 @@ create table pgflow.journal_voided (
     digest bytea,
     value jsonb,
     constraint journal_voided_pkey primary key (project_id, run_id, round, key)
-);
+) partition by range (run_id);
 comment on table pgflow.journal_voided is
     'Entries that count no more: rolled back, or asked again with something else. round is the '
     'run''s round in which they counted.';
@@ -109,7 +109,7 @@ create table pgflow.signal (
     constraint name_is_at_most_200_characters check (char_length(name) between 1 and 200),
     constraint key_is_at_most_500_characters check (char_length(key) between 1 and 500),
     constraint payload_is_at_most_1_mb check (pg_column_size(payload) <= 1048576)
-);
+) partition by range (run_id);
 comment on table pgflow.signal is
     'The mailbox of each run: signals in the order in which they came, each taken once.';
 comment on column pgflow.signal.signal_no is 'The number of its signal.received event.';
@@ -153,7 +153,7 @@ create table pgflow.usage (
     constraint costs_are_from_0_to_2_billion check (
         least(cost_usd_input, cost_usd_output, cost_usd_total) >= 0
         and greatest(cost_usd_input, cost_usd_output, cost_usd_total) <= 2000000000)
-);
+) partition by range (run_id);
 comment on table pgflow.usage is
     'Calls of models: what each took and cost. run.cost_usd has the sum. View model_calls shows '
     'them.';
@@ -269,6 +269,7 @@ comment on column pgflow.task.voided_at is
 
 create unique index a_run_asks_once_per_key on pgflow.task (project_id, run_id, key)
     where voided_at is null;
+create index task_of_run on pgflow.task (project_id, run_id);
 create index task_is_open on pgflow.task (project_id, run_id) where state = 'open';
 create index task_is_due on pgflow.task (project_id, due_at) where state = 'open'
     and due_at is not null;

@@ -161,6 +161,15 @@ class Outcome:
 
 
 @dataclass(slots=True, frozen=True)
+class Maintained:
+    """One step of upkeep: what was done, what a lock stood in the way of, when to call again."""
+
+    did: str | None
+    blocked: str | None
+    again_in: timedelta
+
+
+@dataclass(slots=True, frozen=True)
 class Parked:
     """What became of one run that was to wait."""
 

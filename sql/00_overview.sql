@@ -9,7 +9,7 @@
 -- completed failed cancelled timeout are the ends. Table move has the legal moves; 02_guards
 -- refuses all others to everybody.
 --
--- Who may call what. 28_grants has the list: readers the views and watch, clients what starts and
+-- Who may call what. 30_grants has the list: readers the views and watch, clients what starts and
 -- steers runs, approvers what decides tasks, workers the worker's verbs, admins all of it. Each
 -- public function takes `project` last and begins with _enter_project(), which refuses whoever is
 -- not a member. Private functions begin with _ and take p_project first; nobody is granted them.
@@ -21,7 +21,8 @@
 -- (4) queues and slots, sorted; (5) inserts into journal, event. A worker's beat comes before its
 -- idle flags and its own row; reap has the beat before the runs, and skips those that are locked. A
 -- verb that starts at a task reads it unlocked, locks the run, then the task, and looks again.
--- Claim and reap skip what is locked.
+-- Claim and reap skip what is locked. Upkeep (28_history, 29_retention) is under a lock of its own
+-- and waits for no other longer than 100 ms.
 --
 -- Refusals. Table refusal has the SQLSTATEs; each is raised with message, detail and hint by
 -- _refuse(). A refused argument is named in the error's column field.

@@ -46,14 +46,16 @@ language plpgsql
 as $$
 begin
     perform pgflow._refuse('PF203',
-        format('finished run %s cannot be changed', old.run_id),
+        format('finished run %s cannot be %s', old.run_id,
+            case tg_op when 'DELETE' then 'deleted' else 'changed' end),
         format('%s on %s is refused to everybody', lower(tg_op), tg_table_name),
-        'Use pgflow.retry(run_id) to do its work again.');
+        case tg_op when 'DELETE' then 'Retention takes it away: pgflow.set_retention().'
+            else 'Use pgflow.retry(run_id) to do its work again.' end);
     return null;
 end
 $$;
 comment on function pgflow._refuse_change is
-    'Trigger function: raises PF203 for the change of a finished run.';
+    'Trigger function: raises PF203 for the change or delete of a finished run.';
 
 create or replace function pgflow._refuse_delete()
 returns trigger
@@ -92,6 +94,13 @@ execute function pgflow._refuse_delete();
 create or replace trigger run_finished_never_changes
 before update on pgflow.run_finished
 for each row
+execute function pgflow._refuse_change();
+
+-- pgflow.pruning is set by _delete_runs() alone, for its one statement.
+create or replace trigger run_finished_goes_only_by_retention
+before delete on pgflow.run_finished
+for each row
+when (coalesce(current_setting('pgflow.pruning', true), '') <> 'on')
 execute function pgflow._refuse_change();
 
 create or replace trigger run_is_never_truncated

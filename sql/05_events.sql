@@ -63,11 +63,13 @@ comment on function pgflow._locked is
     'Locks a live run; a row of nulls if there is none. If it is ready, idle workers are hinted at '
     'it once it is free.';
 
+-- One plan for all ids: it looks into one partition alone, and making a plan costs more.
 create or replace function pgflow._emit(
     p_project text, p_run_id uuid, p_type text, p_payload jsonb, p_key text
 )
 returns pgflow.event
 language plpgsql
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_run pgflow.run := pgflow._locked(p_project, p_run_id);
@@ -110,7 +112,7 @@ begin
     where f.project_id = p_project and f.run_id = p_run_id;
     if not found then
         perform pgflow._refuse('PF102', format('unknown run: %s', p_run_id),
-            'There is no run of that id in this project.',
+            'There is no run of that id in this project, or its retention is over.',
             'View pgflow.runs lists the runs that you may see.', 'run_id');
     end if;
     perform pgflow._refuse('PF202', format('run %s is already finished and cannot %s', p_run_id,

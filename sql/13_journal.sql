@@ -4,7 +4,8 @@
 -- whose length it doesn't know the planner likes the index of running runs and nested loops, which
 -- is quadratic (500 steps in 60 ms instead of 8). So the state stands in a `case`, where no index
 -- can use it, and nested loops are off. Merging goes by run_id, the order of locks; hashing
--- and bitmap scans would not.
+-- and bitmap scans would not. The plan is made once, and the least and the greatest id tell it
+-- which partitions of the journal to look into; for a list of ids it would be made each time.
 create or replace function pgflow._record_step(
     p_project text, p_run_ids uuid[], p_lease_nos integer[], p_keys text[], p_digests text[],
     p_values text[], p_undos boolean[]
@@ -15,8 +16,11 @@ set enable_seqscan = off
 set enable_nestloop = off
 set enable_hashjoin = off
 set enable_bitmapscan = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
+    v_first uuid := (select u.id from unnest(p_run_ids) as u (id) order by u.id limit 1);
+    v_last uuid := (select u.id from unnest(p_run_ids) as u (id) order by u.id desc limit 1);
     v_many integer := cardinality(p_run_ids);
     v_half integer := v_many / 2;
     v_now timestamptz := pgflow.now();
@@ -34,7 +38,8 @@ begin
             where g.key is null
                or (g.run_id, g.key) not in (
                    select j.run_id, j.key from pgflow.journal j
-                   where j.project_id = p_project and j.run_id = any (p_run_ids))
+                   where j.project_id = p_project and j.run_id = any (p_run_ids)
+                     and j.run_id between v_first and v_last)
         ),
         held as (
             update pgflow.run r
@@ -73,7 +78,7 @@ begin
             from unnest(p_run_ids, p_lease_nos, p_keys) as g (run_id, lease_no, key)
             left join pgflow.journal j
                    on j.project_id = p_project and j.run_id = any (p_run_ids)
-                  and j.run_id = g.run_id and j.key = g.key
+                  and j.run_id between v_first and v_last and j.run_id = g.run_id and j.key = g.key
             where not exists (select from pgflow.run r
                               where r.project_id = p_project and r.run_id = any (p_run_ids)
                                 and r.run_id = g.run_id

@@ -189,6 +189,10 @@ declare
     v_run_id uuid;
     v_undo_id uuid;
 begin
+    if not exists (select from pgflow.handler h
+                   where h.project_id = p_project and p_state = any (h.undo_on)) then
+        return;
+    end if;
     for v_run_id in
         select f.run_id from pgflow.run_finished f
         join pgflow.handler h on h.project_id = p_project and h.handler = f.handler
@@ -352,7 +356,8 @@ declare
 begin
     if v_run.run_id is null then
         select f.* into v_old from pgflow.run_finished f
-        where f.project_id = v_project and f.run_id = fork.run_id;
+        where f.project_id = v_project and f.run_id = fork.run_id
+        for share;  -- retention must not take its journal before it is copied
         if not found then
             perform pgflow._refuse_gone(v_project, fork.run_id, '');
         end if;

@@ -316,9 +316,17 @@ begin
             'Only finished runs can; cancel it first.', 'run_id');
     end if;
     select f.* into v_old from pgflow.run_finished f
-    where f.project_id = v_project and f.run_id = retry.run_id;
+    where f.project_id = v_project and f.run_id = retry.run_id
+    for share;  -- retention must not take its journal, or that of the run that it undoes
     if not found then
         perform pgflow._refuse_gone(v_project, retry.run_id, '');
+    elsif v_old.undo_of is not null then
+        perform from pgflow.run_finished f
+        where f.project_id = v_project and f.run_id = v_old.undo_of
+        for share;
+        if not found then  -- with nothing to undo it would be completed, which is not true
+            perform pgflow._refuse_gone(v_project, v_old.undo_of, '');
+        end if;
     end if;
     v_run_id := pgflow._enqueue_once(v_project, 'pgflow:retry:' || retry.run_id, v_old.handler,
         v_old.input,
@@ -335,9 +343,12 @@ comment on function pgflow.retry is
     'deadline are not inherited. The same run again returns the same new run. Raises PF102, '
     'PF201, PF502.';
 
+drop function if exists pgflow.define_queue(text, integer, integer, interval, interval, text);
+
 create or replace function pgflow.define_queue(
     queue text, max_concurrent integer default null, max_attempts integer default 3,
     timeout interval default null, lease_ttl interval default '60 seconds',
+    retention interval default null, key_retention interval default '0',
     project text default null
 )
 returns pgflow.queue
@@ -364,6 +375,13 @@ begin
         or define_queue.lease_ttl not between '1 second' and '1 day' then
         perform pgflow._refuse_value('lease_ttl', '1 second to 1 day',
             define_queue.lease_ttl::text);
+    elsif define_queue.retention < '1 hour' then
+        perform pgflow._refuse_value('retention',
+            'at least 1 hour, or null for that of the installation', define_queue.retention::text);
+    elsif define_queue.key_retention is null
+        or define_queue.key_retention not between '0' and '10 years' then
+        perform pgflow._refuse_value('key_retention', '0 to 10 years',
+            define_queue.key_retention::text);
     end if;
     -- Runs before queues, and in order.
     v_running := array(
@@ -374,12 +392,14 @@ begin
         order by r.run_id
         for update);
     insert into pgflow.queue as q (project_id, queue, max_concurrent, max_attempts, timeout,
-        lease_ttl)
+        lease_ttl, retention, key_retention)
     values (v_project, define_queue.queue, define_queue.max_concurrent, define_queue.max_attempts,
-        define_queue.timeout, define_queue.lease_ttl)
+        define_queue.timeout, define_queue.lease_ttl, define_queue.retention,
+        define_queue.key_retention)
     on conflict on constraint queue_pkey do update
     set max_concurrent = excluded.max_concurrent, max_attempts = excluded.max_attempts,
-        timeout = excluded.timeout, lease_ttl = excluded.lease_ttl
+        timeout = excluded.timeout, lease_ttl = excluded.lease_ttl,
+        retention = excluded.retention, key_retention = excluded.key_retention
     returning q.* into v_queue;
     if v_queue.max_concurrent is not null then
         -- What runs already counts as well.
@@ -393,14 +413,16 @@ begin
         from slotted s
         on conflict do nothing;
     end if;
+    perform pgflow._maintain_soon();
     perform pgflow._hint_work(v_project, v_queue.queue);
     return v_queue;
 end
 $$;
 comment on function pgflow.define_queue is
     'Sets all settings of a queue, those not given to their defaults. max_concurrent bounds its '
-    'leased runs over all hosts. Example: select pgflow.define_queue(''mail'', max_concurrent => '
-    '5). Raises PF101, PF502.';
+    'leased runs over all hosts; retention says how long its finished runs are kept, '
+    'key_retention how much longer their idempotency keys hold. Example: select '
+    'pgflow.define_queue(''mail'', max_concurrent => 5). Raises PF101, PF502.';
 
 create or replace function pgflow._known_queue(p_project text, p_queue text)
 returns void

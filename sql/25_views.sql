@@ -277,7 +277,8 @@ select q.project_id, q.queue, q.paused_at, q.max_concurrent, q.lease_ttl, q.max_
     (select count(*) from pgflow.worker_beat b
      join pgflow.worker w using (project_id, worker_id)
      where b.project_id = q.project_id and q.queue = any (w.queues)
-       and b.beat_at > pgflow.now() - q.lease_ttl) as workers
+       and b.beat_at > pgflow.now() - q.lease_ttl) as workers,
+    q.retention, q.key_retention
 from pgflow.queue q
 left join (
     select r.project_id, r.queue,
@@ -305,6 +306,10 @@ comment on column pgflow.queue_stats.available_slots is
 comment on column pgflow.queue_stats.oldest_pending_at is
     'When the oldest of its pending runs was created.';
 comment on column pgflow.queue_stats.workers is 'Live workers that take runs of it.';
+comment on column pgflow.queue_stats.retention is
+    'How long its finished runs are kept. Null: as the installation says.';
+comment on column pgflow.queue_stats.key_retention is
+    'How much longer than their runs idempotency keys hold.';
 
 create or replace view pgflow.worker_status with (security_barrier) as
 select w.project_id, w.worker_id,

@@ -53,6 +53,20 @@ begin
     from pgflow.tick t
     where t.project_id = v_project;
     return query
+    select case when a.ahead < 2 then 'fail' when a.ahead < 3 then 'warn' else 'ok' end,
+        'partitions', format('history has partitions for ids up to %s', a.until),
+        case when a.ahead < 3 then 'Workers make them; if none runs: pgflow maintain' end
+    from (select pgflow._periods_ahead(clock_timestamp()) as ahead, max(p.to_at) as until
+          from pgflow.period p) a;
+    return query
+    select case when h.stuck_since < v_now - interval '1 hour' then 'warn' else 'ok' end,
+        'retention', concat_ws('; ', 'finished runs are kept ' || coalesce('for '
+            || i.retention::text, 'for ever'), 'waiting to be dropped since ' || h.stuck_since),
+        case when h.stuck_since is not null
+             then 'Dropping needs a moment in which nobody reads the history.' end
+    from pgflow.installation i
+    cross join (select min(p.expired_at) as stuck_since from pgflow.period p) h;
+    return query
     select 'warn', 'held snapshot',
         format('pid %s (%s) has held a snapshot since %s', a.pid, coalesce(a.usename, '?'),
             a.xact_start),

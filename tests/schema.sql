@@ -217,7 +217,8 @@ CREATE TABLE pgflow.event (
     CONSTRAINT key_is_at_most_500_characters CHECK (((char_length(key) >= 1) AND (char_length(key) <= 500))),
     CONSTRAINT payload_is_at_most_1_mb CHECK ((pg_column_size(payload) <= 1048576)),
     CONSTRAINT type_is_at_most_100_characters CHECK (((char_length(type) >= 1) AND (char_length(type) <= 100)))
-);
+)
+PARTITION BY RANGE (run_id);
 
 COMMENT ON TABLE pgflow.event IS 'What a run''s own row can''t say. View timeline adds the creation, the leases and the end.';
 
@@ -234,15 +235,19 @@ CREATE TABLE pgflow.queue (
     max_attempts integer DEFAULT 3 NOT NULL,
     timeout interval,
     lease_ttl interval DEFAULT '00:01:00'::interval NOT NULL,
+    retention interval,
+    key_retention interval DEFAULT '00:00:00'::interval NOT NULL,
     paused_at timestamp with time zone,
     paused_by text,
     priorities smallint[] DEFAULT '{0}'::smallint[] NOT NULL,
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT key_retention_is_at_most_10_years CHECK (((key_retention >= '00:00:00'::interval) AND (key_retention <= '10 years'::interval))),
     CONSTRAINT lease_ttl_is_1_second_to_1_day CHECK (((lease_ttl >= '00:00:01'::interval) AND (lease_ttl <= '1 day'::interval))),
     CONSTRAINT max_attempts_is_1_to_1000 CHECK (((max_attempts >= 1) AND (max_attempts <= 1000))),
     CONSTRAINT max_concurrent_is_positive CHECK ((max_concurrent > 0)),
     CONSTRAINT paused_by_iff_paused CHECK (((paused_at IS NULL) = (paused_by IS NULL))),
     CONSTRAINT queue_is_at_most_100_characters CHECK (((char_length(queue) >= 1) AND (char_length(queue) <= 100))),
+    CONSTRAINT retention_is_at_least_an_hour CHECK ((retention >= '01:00:00'::interval)),
     CONSTRAINT timeout_is_at_most_30_days CHECK (((timeout > '00:00:00'::interval) AND (timeout <= '30 days'::interval)))
 );
 
@@ -253,6 +258,10 @@ COMMENT ON COLUMN pgflow.queue.max_concurrent IS 'At most so many of its runs ar
 COMMENT ON COLUMN pgflow.queue.timeout IS 'Default bound of one execution. Null: none.';
 
 COMMENT ON COLUMN pgflow.queue.lease_ttl IS 'A lease expires when its worker has not beaten for so long.';
+
+COMMENT ON COLUMN pgflow.queue.retention IS 'How long its finished runs are kept. Null: as long as installation.retention says.';
+
+COMMENT ON COLUMN pgflow.queue.key_retention IS 'How much longer than their runs idempotency keys hold.';
 
 COMMENT ON COLUMN pgflow.queue.priorities IS 'Every priority that a run of this queue ever had, highest first: a claim looks nowhere else.';
 
@@ -311,9 +320,10 @@ END)),
     CONSTRAINT failed_has_a_code CHECK (((state <> 'failed'::text) OR (error_code IS NOT NULL))),
     CONSTRAINT output_iff_completed CHECK (((state = 'completed'::text) = (output IS NOT NULL))),
     CONSTRAINT output_is_at_most_8_mb CHECK ((pg_column_size(output) <= 8388608))
-);
+)
+PARTITION BY RANGE (run_id);
 
-COMMENT ON TABLE pgflow.run_finished IS 'Finished runs. Rows never change.';
+COMMENT ON TABLE pgflow.run_finished IS 'Finished runs. Rows never change; retention takes them away. Partitioned by run_id, as table period says.';
 
 COMMENT ON COLUMN pgflow.run_finished.ended_from IS 'The last live state.';
 
@@ -322,6 +332,28 @@ COMMENT ON COLUMN pgflow.run_finished.last_event_no IS 'The number of the event 
 COMMENT ON COLUMN pgflow.run_finished.worker_id IS 'The worker that held it when it ended, if one did.';
 
 COMMENT ON COLUMN pgflow.run_finished.ended_by IS 'Who cancelled it, where a person did.';
+
+CREATE TABLE pgflow.period (
+    period text NOT NULL COLLATE pg_catalog."C",
+    from_at timestamp with time zone NOT NULL,
+    to_at timestamp with time zone NOT NULL,
+    from_id uuid NOT NULL,
+    to_id uuid NOT NULL,
+    closed_by xid8,
+    expired_at timestamp with time zone,
+    CONSTRAINT period_goes_on CHECK (((from_at < to_at) AND (from_id < to_id))),
+    CONSTRAINT period_is_named_by_its_hour CHECK ((period ~ '^[0-9]{10}$'::text))
+);
+
+COMMENT ON TABLE pgflow.period IS 'Ranges of run ids, one after the other without a gap. Each has a partition TABLE_PERIOD of every table of the history.';
+
+COMMENT ON COLUMN pgflow.period.period IS 'The hour of its beginning in UTC: YYYYMMDDHH.';
+
+COMMENT ON COLUMN pgflow.period.to_id IS 'The first run id of the next period.';
+
+COMMENT ON COLUMN pgflow.period.closed_by IS 'A transaction that began when enqueue no longer took ids of this period: once all older ones have ended, no run can come any more.';
+
+COMMENT ON COLUMN pgflow.period.expired_at IS 'Since when all its runs have ended and are past their retention: its partitions are dropped.';
 
 CREATE TABLE pgflow.journal (
     project_id text NOT NULL COLLATE pg_catalog."C",
@@ -341,7 +373,8 @@ CREATE TABLE pgflow.journal (
     CONSTRAINT kind_is_known CHECK ((kind = ANY (ARRAY['step'::text, 'approval'::text, 'form'::text, 'input'::text, 'tool'::text, 'event'::text, 'sleep'::text, 'run'::text, 'interrupt'::text, 'breakpoint'::text, 'timeout'::text]))),
     CONSTRAINT only_steps_are_undone CHECK (((NOT undo) OR (kind = 'step'::text))),
     CONSTRAINT value_is_at_most_8_mb CHECK ((pg_column_size(value) <= 8388608))
-);
+)
+PARTITION BY RANGE (run_id);
 
 COMMENT ON TABLE pgflow.journal IS 'What a run has learned: one entry per key. A resumed handler reads it instead of working again.';
 
@@ -352,6 +385,25 @@ COMMENT ON COLUMN pgflow.journal.news IS 'run.news after this entry, where other
 COMMENT ON COLUMN pgflow.journal.event_no IS 'The number of the event that it came with, the order of the entries; view timeline derives step.completed.';
 
 COMMENT ON COLUMN pgflow.journal.digest IS 'SHA-256 of the call''s inputs; a call with others is not the same call.';
+
+CREATE TABLE pgflow.installation (
+    one boolean DEFAULT true NOT NULL,
+    test_clock boolean DEFAULT false NOT NULL,
+    retention interval,
+    partition_width interval DEFAULT '7 days'::interval NOT NULL,
+    CONSTRAINT partition_width_is_1_hour_to_31_days CHECK (((partition_width >= '01:00:00'::interval) AND (partition_width <= '31 days'::interval))),
+    CONSTRAINT partition_width_is_in_whole_hours CHECK (((EXTRACT(epoch FROM partition_width) % (3600)::numeric) = (0)::numeric)),
+    CONSTRAINT retention_is_at_least_an_hour CHECK ((retention >= '01:00:00'::interval)),
+    CONSTRAINT there_is_one_installation CHECK (one)
+);
+
+COMMENT ON TABLE pgflow.installation IS 'Settings of the whole installation; one row.';
+
+COMMENT ON COLUMN pgflow.installation.test_clock IS 'True lets a session set pgflow.test_now; for tests only.';
+
+COMMENT ON COLUMN pgflow.installation.retention IS 'How long finished runs are kept, where their queue doesn''t say otherwise. Null: for ever.';
+
+COMMENT ON COLUMN pgflow.installation.partition_width IS 'For how long all new run ids go into the same partitions. set_retention() sets it.';
 
 CREATE TABLE pgflow.error_code (
     error_code text NOT NULL COLLATE pg_catalog."C",
@@ -485,16 +537,6 @@ COMMENT ON COLUMN pgflow.inbox.replaces IS 'The task that stood here before some
 
 COMMENT ON COLUMN pgflow.inbox.not_requester IS 'Whether who requested it may not decide it.';
 
-CREATE TABLE pgflow.installation (
-    one boolean DEFAULT true NOT NULL,
-    test_clock boolean DEFAULT false NOT NULL,
-    CONSTRAINT there_is_one_installation CHECK (one)
-);
-
-COMMENT ON TABLE pgflow.installation IS 'Settings of the whole installation; one row.';
-
-COMMENT ON COLUMN pgflow.installation.test_clock IS 'True lets a session set pgflow.test_now; for tests only.';
-
 CREATE TABLE pgflow.journal_voided (
     project_id text NOT NULL COLLATE pg_catalog."C",
     run_id uuid NOT NULL,
@@ -509,7 +551,8 @@ CREATE TABLE pgflow.journal_voided (
     at timestamp with time zone NOT NULL,
     digest bytea,
     value jsonb
-);
+)
+PARTITION BY RANGE (run_id);
 
 COMMENT ON TABLE pgflow.journal_voided IS 'Entries that count no more: rolled back, or asked again with something else. round is the run''s round in which they counted.';
 
@@ -608,7 +651,8 @@ CREATE TABLE pgflow.usage (
     CONSTRAINT costs_are_from_0_to_2_billion CHECK (((LEAST(cost_usd_input, cost_usd_output, cost_usd_total) >= (0)::numeric) AND (GREATEST(cost_usd_input, cost_usd_output, cost_usd_total) <= (2000000000)::numeric))),
     CONSTRAINT counts_are_not_negative CHECK ((LEAST((turn_index)::bigint, input_tokens, output_tokens, cached_tokens, reasoning_tokens, latency_ms) >= 0)),
     CONSTRAINT status_is_known CHECK ((status = ANY (ARRAY['ok'::text, 'failed'::text])))
-);
+)
+PARTITION BY RANGE (run_id);
 
 COMMENT ON TABLE pgflow.usage IS 'Calls of models: what each took and cost. run.cost_usd has the sum. View model_calls shows them.';
 
@@ -756,7 +800,9 @@ CREATE VIEW pgflow.queue_stats WITH (security_barrier='true') AS
     ( SELECT count(*) AS count
            FROM (pgflow.worker_beat b
              JOIN pgflow.worker w USING (project_id, worker_id))
-          WHERE ((b.project_id = q.project_id) AND (q.queue = ANY (w.queues)) AND (b.beat_at > (pgflow.now() - q.lease_ttl)))) AS workers
+          WHERE ((b.project_id = q.project_id) AND (q.queue = ANY (w.queues)) AND (b.beat_at > (pgflow.now() - q.lease_ttl)))) AS workers,
+    q.retention,
+    q.key_retention
    FROM (pgflow.queue q
      LEFT JOIN ( SELECT r.project_id,
             r.queue,
@@ -788,6 +834,10 @@ COMMENT ON COLUMN pgflow.queue_stats.oldest_pending_at IS 'When the oldest of it
 
 COMMENT ON COLUMN pgflow.queue_stats.workers IS 'Live workers that take runs of it.';
 
+COMMENT ON COLUMN pgflow.queue_stats.retention IS 'How long its finished runs are kept. Null: as the installation says.';
+
+COMMENT ON COLUMN pgflow.queue_stats.key_retention IS 'How much longer than their runs idempotency keys hold.';
+
 CREATE TABLE pgflow.refusal (
     sqlstate text NOT NULL COLLATE pg_catalog."C",
     name text NOT NULL,
@@ -804,10 +854,13 @@ CREATE TABLE pgflow.run_key (
     handler text NOT NULL COLLATE pg_catalog."C",
     input_sha256 bytea NOT NULL,
     created_at timestamp with time zone NOT NULL,
+    expires_at timestamp with time zone,
     CONSTRAINT key_is_at_most_500_characters CHECK (((char_length(key) >= 1) AND (char_length(key) <= 500)))
 );
 
 COMMENT ON TABLE pgflow.run_key IS 'Idempotency keys. They hold after the run is finished. Keys that begin with pgflow: are the engine''s.';
+
+COMMENT ON COLUMN pgflow.run_key.expires_at IS 'Set when its run is taken away by retention: until then the key holds. Null: its run is kept.';
 
 CREATE SEQUENCE pgflow.run_seq
     START WITH 1
@@ -1027,7 +1080,8 @@ CREATE TABLE pgflow.signal (
     CONSTRAINT key_is_at_most_500_characters CHECK (((char_length(key) >= 1) AND (char_length(key) <= 500))),
     CONSTRAINT name_is_at_most_200_characters CHECK (((char_length(name) >= 1) AND (char_length(name) <= 200))),
     CONSTRAINT payload_is_at_most_1_mb CHECK ((pg_column_size(payload) <= 1048576))
-);
+)
+PARTITION BY RANGE (run_id);
 
 COMMENT ON TABLE pgflow.signal IS 'The mailbox of each run: signals in the order in which they came, each taken once.';
 
@@ -1341,6 +1395,13 @@ COMMENT ON VIEW pgflow.tool_calls IS 'Each request of a tool with what came of i
 
 COMMENT ON COLUMN pgflow.tool_calls.status IS 'open, resolved, failed (it may be requested again), timeout, or dropped: the run did not wait for it any more.';
 
+CREATE TABLE pgflow.upkeep (
+    duty text NOT NULL COLLATE pg_catalog."C",
+    next_at timestamp with time zone NOT NULL
+);
+
+COMMENT ON TABLE pgflow.upkeep IS 'Until when maintain() waits, as a whole and with single duties.';
+
 CREATE VIEW pgflow.worker_status WITH (security_barrier='true') AS
  SELECT w.project_id,
     w.worker_id,
@@ -1409,6 +1470,12 @@ ALTER TABLE ONLY pgflow.lease
 ALTER TABLE ONLY pgflow.move
     ADD CONSTRAINT move_is_known UNIQUE NULLS NOT DISTINCT (kind, from_state, to_state);
 
+ALTER TABLE ONLY pgflow.period
+    ADD CONSTRAINT period_begins_once UNIQUE (from_id);
+
+ALTER TABLE ONLY pgflow.period
+    ADD CONSTRAINT period_pkey PRIMARY KEY (period);
+
 ALTER TABLE ONLY pgflow.project_member
     ADD CONSTRAINT project_member_pkey PRIMARY KEY (project_id, member);
 
@@ -1448,6 +1515,9 @@ ALTER TABLE ONLY pgflow.task_policy
 ALTER TABLE ONLY pgflow.tick
     ADD CONSTRAINT tick_pkey PRIMARY KEY (project_id);
 
+ALTER TABLE ONLY pgflow.upkeep
+    ADD CONSTRAINT upkeep_pkey PRIMARY KEY (duty);
+
 ALTER TABLE ONLY pgflow.usage
     ADD CONSTRAINT usage_pkey PRIMARY KEY (project_id, run_id, call_key);
 
@@ -1462,13 +1532,13 @@ ALTER TABLE ONLY pgflow.worker
 
 CREATE UNIQUE INDEX a_run_asks_once_per_key ON pgflow.task USING btree (project_id, run_id, key) WHERE (voided_at IS NULL);
 
-CREATE INDEX event_by_time ON pgflow.event USING brin (project_id, at, leased_at) WITH (autosummarize='true');
+CREATE INDEX event_by_time ON ONLY pgflow.event USING brin (project_id, at, leased_at) WITH (autosummarize='true');
 
-CREATE UNIQUE INDEX event_key_is_unique_in_its_run ON pgflow.event USING btree (project_id, run_id, key) WHERE (key IS NOT NULL);
+CREATE UNIQUE INDEX event_key_is_unique_in_its_run ON ONLY pgflow.event USING btree (project_id, run_id, key) WHERE (key IS NOT NULL);
 
-CREATE INDEX journal_by_time ON pgflow.journal USING brin (project_id, at) WITH (autosummarize='true');
+CREATE INDEX journal_by_time ON ONLY pgflow.journal USING brin (project_id, at) WITH (autosummarize='true');
 
-CREATE INDEX run_finished_lines_by_time ON pgflow.run_finished USING brin (project_id, created_at, leased_at, finished_at) WITH (autosummarize='true');
+CREATE INDEX run_finished_lines_by_time ON ONLY pgflow.run_finished USING brin (project_id, created_at, leased_at, finished_at) WITH (autosummarize='true');
 
 CREATE INDEX run_has_a_deadline ON pgflow.run USING btree (project_id, deadline) WHERE (deadline IS NOT NULL);
 
@@ -1480,9 +1550,15 @@ CREATE INDEX run_is_ready ON pgflow.run USING btree (project_id, queue, priority
 
 CREATE INDEX run_is_scheduled ON pgflow.run USING btree (project_id, run_at) WHERE ((run_at IS NOT NULL) AND (seq IS NULL) AND (waits_for IS NULL) AND (pause_reason IS NULL));
 
+CREATE INDEX run_key_expires ON pgflow.run_key USING btree (project_id, expires_at) WHERE (expires_at IS NOT NULL);
+
+CREATE INDEX run_key_of_run ON pgflow.run_key USING btree (project_id, run_id) WHERE (expires_at IS NULL);
+
+CREATE INDEX run_undoes ON pgflow.run USING btree (project_id, undo_of) WHERE (undo_of IS NOT NULL);
+
 CREATE INDEX run_wakes ON pgflow.run USING btree (project_id, wake_at) WHERE (wake_at IS NOT NULL);
 
-CREATE UNIQUE INDEX signal_key_is_unique_in_its_run ON pgflow.signal USING btree (project_id, run_id, key) WHERE (key IS NOT NULL);
+CREATE UNIQUE INDEX signal_key_is_unique_in_its_run ON ONLY pgflow.signal USING btree (project_id, run_id, key) WHERE (key IS NOT NULL);
 
 CREATE INDEX slot_is_held_by ON pgflow.slot USING btree (project_id, worker_id);
 
@@ -1490,9 +1566,13 @@ CREATE INDEX task_is_due ON pgflow.task USING btree (project_id, due_at) WHERE (
 
 CREATE INDEX task_is_open ON pgflow.task USING btree (project_id, run_id) WHERE (state = 'open'::text);
 
-CREATE INDEX usage_by_time ON pgflow.usage USING brin (project_id, at) WITH (autosummarize='true');
+CREATE INDEX task_of_run ON pgflow.task USING btree (project_id, run_id);
+
+CREATE INDEX usage_by_time ON ONLY pgflow.usage USING brin (project_id, at) WITH (autosummarize='true');
 
 CREATE TRIGGER run_begins_in_a_first_state BEFORE INSERT ON pgflow.run FOR EACH ROW WHEN ((NOT ((new.kind = 'handler'::text) AND (new.state = ANY (ARRAY['scheduled'::text, 'pending'::text]))))) EXECUTE FUNCTION pgflow._refuse_move();
+
+CREATE TRIGGER run_finished_goes_only_by_retention BEFORE DELETE ON pgflow.run_finished FOR EACH ROW WHEN ((COALESCE(current_setting('pgflow.pruning'::text, true), ''::text) <> 'on'::text)) EXECUTE FUNCTION pgflow._refuse_change();
 
 CREATE TRIGGER run_finished_is_never_truncated BEFORE TRUNCATE ON pgflow.run_finished FOR EACH STATEMENT EXECUTE FUNCTION pgflow._refuse_truncate();
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+# Made as time goes by, and named by it.
+PARTITIONS = "pgflow.*_" + "[0-9]" * 10
 DUMP = Path(__file__).parent.parent / "schema.sql"
 
 
@@ -24,6 +26,7 @@ def test_the_checked_in_schema_is_what_migrate_makes(dsn: str) -> None:
     if os.environ.get("PGFLOW_TEST_DSN"):
         pytest.skip("another version's dump reads differently")
     command = [str(_pg_dump()), "--schema-only", "--no-owner", "--table=pgflow.*", dsn]
+    command.append(f"--exclude-table={PARTITIONS}")
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     # Comments name versions, \restrict a random key, SET the session's settings.
     text = re.sub(

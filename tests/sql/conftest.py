@@ -65,7 +65,8 @@ class Place:
             sql.Identifier(name)
             for (name,) in self.admin.execute(
                 "select relname from pg_class"
-                " where relnamespace = 'pgflow'::regnamespace and relkind = 'r' order by 1"
+                " where relnamespace = 'pgflow'::regnamespace and relkind in ('r', 'p')"
+                " and not relispartition order by 1"
             )
         ]
 

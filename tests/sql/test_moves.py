@@ -41,7 +41,7 @@ AS_FIRST = """
     insert into pgflow.run (project_id, run_id, handler, queue, state, max_attempts, created_at,
         created_by, input, seq, run_at, waits_for, worker_id, leased_at, lease_event_no,
         pause_reason)
-    select 'default', gen_random_uuid(), 'h', 'default', s.state, 3, now(), 'me', '{}',
+    select 'default', pgflow._new_id(), 'h', 'default', s.state, 3, now(), 'me', '{}',
         case when s.state in ('pending', 'running') then 1 end, now(),
         case when s.state <> 'scheduled' then array['ok'] end,
         case when s.state = 'running' then 'w:1' end,
@@ -53,7 +53,7 @@ AS_FINISHED = """
     insert into pgflow.run_finished (project_id, run_id, kind, handler, queue, state, ended_from,
         priority, depth, attempt, max_attempts, lease_no, last_event_no, step_count, created_at,
         finished_at, created_by, input, output, error_code)
-    select 'default', gen_random_uuid(), 'handler', 'h', 'default', s.state, s.ended_from, 0, 0, 0,
+    select 'default', pgflow._new_id(), 'handler', 'h', 'default', s.state, s.ended_from, 0, 0, 0,
         3, 0, 2, 0, now(), now(), 'me', '{}', case when s.state = 'completed' then jsonb '1' end,
         case when s.state = 'failed' then 'E-RUN-001' end
     from (select %(state)s::text as state, %(ended_from)s::text as ended_from) s

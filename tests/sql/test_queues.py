@@ -61,6 +61,10 @@ def test_defining_a_queue_leaves_its_runs_and_its_pause(engine: Engine) -> None:
         ("lease_ttl", None),
         ("lease_ttl", timedelta(milliseconds=999)),
         ("lease_ttl", timedelta(days=1, seconds=1)),
+        ("retention", timedelta(minutes=59)),
+        ("key_retention", None),
+        ("key_retention", timedelta(seconds=-1)),
+        ("key_retention", timedelta(days=3653)),
     ],
     ids=lambda value: str(value)[:20],
 )
@@ -68,6 +72,22 @@ def test_defining_a_queue_leaves_its_runs_and_its_pause(engine: Engine) -> None:
 def test_a_bad_setting_is_refused_by_its_name(engine: Engine, field: str, value: object) -> None:
     with engine.refused("PF101", field):
         engine.call("define_queue", **{"queue": "mail", field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("retention", timedelta(minutes=59)),
+        ("partition_width", None),
+        ("partition_width", timedelta(minutes=59)),
+        ("partition_width", timedelta(days=32)),
+        ("partition_width", timedelta(hours=1, minutes=30)),
+    ],
+)
+@pytest.mark.parametrize("place", ["fresh"], indirect=True)
+def test_a_bad_retention_is_refused_by_its_name(engine: Engine, field: str, value: object) -> None:
+    with engine.refused("PF101", field):
+        engine.call("set_retention", **{field: value})
 
 
 def test_a_paused_queue_goes_on_accepting_and_finishing(engine: Engine) -> None:

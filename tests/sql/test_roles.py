@@ -65,12 +65,14 @@ CALLS = {
     "stop_worker": (WORKERS, "stop_worker('nobody:0')"),
     "tick": (WORKERS, "tick()"),
     "reap": (WORKERS, "reap()"),
+    "maintain": (WORKERS, "maintain()"),
     "create_project": (ADMINS, "create_project('acme')"),
     "add_member": (ADMINS, "add_member('pgflow_reader')"),
     "remove_member": (ADMINS, "remove_member('pgflow_reader')"),
     "define_queue": (ADMINS, "define_queue('mail')"),
     "pause_queue": (ADMINS, "pause_queue('nobody''s')"),
     "resume_queue": (ADMINS, "resume_queue('nobody''s')"),
+    "set_retention": (ADMINS, "set_retention()"),
 }
 VIEWS = [
     "runs",

@@ -29,10 +29,10 @@ to pgflow_approver;
 grant execute on function
     pgflow.register_worker, pgflow.acquire, pgflow.beat, pgflow.complete, pgflow.fail, pgflow.park,
     pgflow.release, pgflow.record_step, pgflow.record_usage, pgflow.stop_worker, pgflow.tick,
-    pgflow.reap
+    pgflow.reap, pgflow.maintain
 to pgflow_worker;
 
 grant execute on function
     pgflow.create_project, pgflow.add_member, pgflow.remove_member, pgflow.define_queue,
-    pgflow.pause_queue, pgflow.resume_queue
+    pgflow.pause_queue, pgflow.resume_queue, pgflow.set_retention
 to pgflow_admin;
