@@ -102,5 +102,6 @@ for command in (
     queues.queues,
     queues.workers,
     server.doctor,
+    server.maintain,
 ):
     main.add_command(command)

@@ -84,6 +84,28 @@ def _stop(server: EmbeddedServer, *, as_json: bool) -> None:
 @json_option
 @global_options
 @pass_session
+def maintain(session: Session, *, as_json: bool) -> None:
+    """Make partitions and take away what is past its retention, now.
+
+    Workers do this all the time.
+    """
+    with session.client() as client:
+        while True:
+            done = client.maintain()
+            if as_json:
+                print_json(done)
+            elif done.did is not None:
+                click.echo(done.did)
+            if done.again_in:
+                break
+    if not as_json:
+        click.echo(f"blocked by {done.blocked}" if done.blocked else "nothing left to do")
+
+
+@click.command()
+@json_option
+@global_options
+@pass_session
 @click.pass_context
 def doctor(ctx: click.Context, session: Session, *, as_json: bool) -> None:
     """Look for what is odd; exit code 4 if something is broken."""

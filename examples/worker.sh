@@ -38,6 +38,7 @@ beat() { # for as long as the worker lives: names the run that it holds, stops w
         lost=$(sql <<< "select outcome from pgflow.beat(:'me', array_remove(array[:'run'], '')::uuid[],
             array_remove(array[:'lease'], '')::integer[]) where outcome = 'lost'")
         [ -z "$lost" ] || kill "$job"
+        sql <<< "select did from pgflow.maintain()"
     done
 }
 goodbye() { # what is still held goes back, once its command has ended

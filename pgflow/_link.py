@@ -40,9 +40,10 @@ class Link:
     A statement whose reply is lost is sent again: every worker verb is safe to call twice.
     """
 
-    def __init__(self, dsn: str, name: str) -> None:
+    def __init__(self, dsn: str, name: str, *, patience: float = _PATIENCE) -> None:
         self._dsn = dsn
         self._name = name
+        self._patience = patience
         self._conn: psycopg.AsyncConnection[Any] | None = None
         self._lock = asyncio.Lock()
         self._prepares = True
@@ -53,10 +54,10 @@ class Link:
             delay = 0.1
             while True:
                 try:
-                    async with asyncio.timeout(_PATIENCE):
+                    async with asyncio.timeout(self._patience):
                         return await aexecute(await self._connection(), statement)
                 except TimeoutError:
-                    _log.warning("server_silent", link=self._name, seconds=_PATIENCE)
+                    _log.warning("server_silent", link=self._name, seconds=self._patience)
                     await self._drop()
                 except _NOT_PREPARED:
                     _log.warning(

@@ -26,6 +26,7 @@ from pgflow._link import Link, connect
 from pgflow._listener import Listener
 from pgflow._reporter import Reporter
 from pgflow._transaction import Transaction
+from pgflow._upkeep import maintain
 from pgflow.context import Context
 from pgflow.errors import UnknownWorker
 from pgflow.models import Event, Lease, Outcome, Parked, Reaped
@@ -118,7 +119,8 @@ class Worker:
     async def _work(self) -> None:
         _log.info("worker_started", queues=self._queues, concurrency=self._concurrency)
         claiming = asyncio.create_task(self._claim_loop())
-        jobs = (self._reporter.run(), self._listener.run(), self._beat_loop())
+        upkeep = maintain(self._dsn)
+        jobs = (self._reporter.run(), self._listener.run(), self._beat_loop(), upkeep)
         tasks: list[asyncio.Task[Any]] = [claiming, *map(asyncio.create_task, jobs)]
         tasks.append(asyncio.create_task(self._stopping.wait()))
         try:

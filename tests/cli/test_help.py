@@ -12,7 +12,7 @@ from tests.cli.conftest import Command, find_main
 COMMANDS = (
     *("migrate", "dev", "worker", "enqueue", "runs", "show", "timeline", "inbox", "approve"),
     *("reject", "cancel", "retry", "pause", "resume", "queues", "workers", "doctor", "task"),
-    *("tool", "signal", "journal", "fork", "breakpoint", "watch", "tail"),
+    *("tool", "signal", "journal", "fork", "breakpoint", "watch", "tail", "maintain"),
 )
 GROUPS = {
     "task": {"show", "answer", "claim", "release", "delegate", "comment"},

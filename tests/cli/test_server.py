@@ -83,6 +83,31 @@ def test_doctor_finds_nothing_wrong_where_nothing_is(pgflow: Command, dsn: str) 
     assert {row["check"] for row in done.objects} >= {"schema", "workers", "tick"}
 
 
+def test_maintain_makes_the_partitions_that_are_missing(pgflow: Command, dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as db:
+        (last,) = db.execute("select max(period) from pgflow.period").fetchone() or ("",)
+        db.execute(f"drop table pgflow.event_{last}")
+        done = pgflow("maintain")
+        assert done.lines == [f"made event_{last}", "nothing left to do"]
+        assert pgflow("maintain").lines == ["nothing left to do"]
+        db.execute(f"drop table pgflow.journal_{last}; delete from pgflow.upkeep")
+        steps = pgflow("maintain", "--json").objects
+        assert steps[0] == {"did": f"made journal_{last}", "blocked": None, "again_in": 0}
+        assert steps[-1]["did"] is None
+
+
+def test_maintain_says_what_is_in_its_way(pgflow: Command, dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as db, psycopg.connect(dsn) as reader:
+        db.execute(
+            "update pgflow.period set expired_at = now() where period ="
+            " (select min(period) from pgflow.period)"
+        )
+        reader.execute("select from pgflow.run_finished")
+        done = pgflow("maintain")
+        assert done.code == 0
+        assert done.lines[-1].startswith("blocked by drop: canceling statement due to lock")
+
+
 @pytest.mark.usefixtures("remains")
 def test_doctor_fails_where_runs_have_no_worker(pgflow: Command) -> None:
     done = pgflow("doctor")
