@@ -1538,6 +1538,8 @@ CREATE UNIQUE INDEX event_key_is_unique_in_its_run ON ONLY pgflow.event USING bt
 
 CREATE INDEX journal_by_time ON ONLY pgflow.journal USING brin (project_id, at) WITH (autosummarize='true');
 
+CREATE INDEX run_finished_by_time ON ONLY pgflow.run_finished USING btree (project_id, queue, finished_at);
+
 CREATE INDEX run_finished_lines_by_time ON ONLY pgflow.run_finished USING brin (project_id, created_at, leased_at, finished_at) WITH (autosummarize='true');
 
 CREATE INDEX run_has_a_deadline ON pgflow.run USING btree (project_id, deadline) WHERE (deadline IS NOT NULL);
