@@ -18,13 +18,9 @@ create table pgflow.event (
     leased_at timestamptz,
     payload jsonb,
     constraint event_pkey primary key (project_id, run_id, event_no),
-    constraint type_is_at_most_100_characters check (char_length(type) between 1 and 100),
-    constraint key_is_at_most_500_characters check (char_length(key) between 1 and 500),
     constraint payload_is_at_most_1_mb check (pg_column_size(payload) <= 1048576),
     constraint an_ended_lease_is_whole check (
-        (lease_event_no is null) = (worker_id is null)
-        and (lease_event_no is null) = (leased_at is null)
-        and (lease_event_no is null) = (lease_no is null))
+        num_nulls(lease_event_no, worker_id, leased_at, lease_no) in (0, 4))
 ) partition by range (run_id);
 comment on table pgflow.event is
     'What a run''s own row can''t say. View timeline adds the creation, the leases and the end.';
@@ -50,13 +46,10 @@ create table pgflow.journal (
     digest bytea,
     value jsonb,
     constraint journal_pkey primary key (project_id, run_id, key),
-    constraint kind_is_known check (kind in ('step', 'approval', 'form', 'input', 'tool', 'event',
-        'sleep', 'run', 'interrupt', 'breakpoint', 'timeout')),
     constraint key_is_at_most_500_characters check (char_length(key) between 1 and 500),
     constraint value_is_at_most_8_mb check (pg_column_size(value) <= 8388608),
     constraint a_step_has_a_lease_and_news_have_none check (
-        (kind = 'step') = (lease_no is not null)
-        and (kind = 'step') = (attempt is not null)
+        num_nonnulls(lease_no, attempt) = case kind when 'step' then 2 else 0 end
         and (kind = 'step') = (news is null)),
     constraint only_steps_are_undone check (not undo or kind = 'step')
 ) partition by range (run_id);

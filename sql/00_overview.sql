@@ -14,6 +14,10 @@
 -- public function takes `project` last and begins with _enter_project(), which refuses whoever is
 -- not a member. Private functions begin with _ and take p_project first; nobody is granted them.
 --
+-- Plans. In public functions, and all that they call, plans are made once in a session, whatever
+-- the arguments: with partitions in it the planner likes to make one for each call, which takes
+-- longer than most calls. _take() is the exception: its plan depends on the limit.
+--
 -- Time is now(), the database's clock, read once per verb. Ownership is lease_no: it grows at every
 -- lease, each write of a worker names it, and a write that names an old one changes nothing.
 --

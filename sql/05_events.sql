@@ -63,13 +63,11 @@ comment on function pgflow._locked is
     'Locks a live run; a row of nulls if there is none. If it is ready, idle workers are hinted at '
     'it once it is free.';
 
--- One plan for all ids: it looks into one partition alone, and making a plan costs more.
 create or replace function pgflow._emit(
     p_project text, p_run_id uuid, p_type text, p_payload jsonb, p_key text
 )
 returns pgflow.event
 language plpgsql
-set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_run pgflow.run := pgflow._locked(p_project, p_run_id);
@@ -132,6 +130,7 @@ returns pgflow.event
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_project text := pgflow._enter_project(emit.project);

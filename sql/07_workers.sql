@@ -49,6 +49,7 @@ returns pgflow.worker_settings_v1
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_project text := pgflow._enter_project(register_worker.project);
@@ -230,6 +231,7 @@ returns setof pgflow.outcome_v1
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $$
 begin
     if cardinality(beat.run_ids) is distinct from cardinality(beat.lease_nos)
@@ -252,6 +254,7 @@ returns integer
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_project text := pgflow._enter_project(stop_worker.project);

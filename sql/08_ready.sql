@@ -116,6 +116,7 @@ create or replace function pgflow._take(
     inout p_marks jsonb, inout p_bytes bigint, out tids tid[]
 )
 language plpgsql
+set plan_cache_mode = auto
 as $$
 declare
     v_priority smallint;

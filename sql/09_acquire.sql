@@ -89,14 +89,17 @@ comment on function pgflow._lease_more is
 
 create or replace function pgflow._journal(p_project text, p_run_id uuid, p_after_news integer)
 returns json
-language sql
+language plpgsql
 stable
 as $$
-    select json_agg(json_build_object('key', j.key, 'kind', j.kind, 'value', j.value,
-        'digest', encode(j.digest, 'hex'), 'lease_no', j.lease_no) order by j.event_no, j.key)
-    from pgflow.journal j
-    where j.project_id = p_project and j.run_id = p_run_id
-      and (p_after_news is null or j.news > p_after_news)
+begin
+    return (
+        select json_agg(json_build_object('key', j.key, 'kind', j.kind, 'value', j.value,
+            'digest', encode(j.digest, 'hex'), 'lease_no', j.lease_no) order by j.event_no, j.key)
+        from pgflow.journal j
+        where j.project_id = p_project and j.run_id = p_run_id
+          and (p_after_news is null or j.news > p_after_news));
+end
 $$;
 comment on function pgflow._journal is
     'A run''s journal as a json array, or only what others wrote after p_after_news.';
@@ -282,6 +285,7 @@ returns pgflow.acquired_v1
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_project text := pgflow._enter_project(acquire.project);

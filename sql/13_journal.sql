@@ -16,7 +16,6 @@ set enable_seqscan = off
 set enable_nestloop = off
 set enable_hashjoin = off
 set enable_bitmapscan = off
-set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_first uuid := (select u.id from unnest(p_run_ids) as u (id) order by u.id limit 1);
@@ -111,6 +110,7 @@ returns setof pgflow.outcome_v1
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_project text := pgflow._enter_project(record_step.project);

@@ -282,6 +282,7 @@ returns pgflow.decision_v1
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_project text := pgflow._enter_project(approve.project);
@@ -308,6 +309,7 @@ returns pgflow.decision_v1
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_project text := pgflow._enter_project(reject.project);
@@ -334,6 +336,7 @@ returns pgflow.decision_v1
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_project text := pgflow._enter_project(answer.project);

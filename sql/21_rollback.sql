@@ -276,6 +276,7 @@ returns text[]
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $$
 begin
     return pgflow._set_breakpoint(pgflow._enter_project(set_breakpoint.project),
@@ -295,6 +296,7 @@ returns text[]
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $$
 begin
     return pgflow._set_breakpoint(pgflow._enter_project(clear_breakpoint.project),
@@ -346,6 +348,7 @@ returns uuid
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_project text := pgflow._enter_project(fork.project);

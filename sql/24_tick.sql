@@ -284,6 +284,7 @@ returns table (promoted integer, requeued integer, failed integer, expired integ
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $$
 begin
     return query
@@ -303,6 +304,7 @@ returns table (requeued integer, failed integer)
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $$
 begin
     return query

@@ -9,6 +9,7 @@ returns pgflow.installation
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_installation pgflow.installation;
@@ -373,6 +374,7 @@ returns pgflow.maintained_v1
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 set lock_timeout = '100ms'
 as $$
 declare
