@@ -13,7 +13,7 @@ import click
 
 from pgflow import __version__
 
-from . import control, decide, journal, queues, runs, server, tasks, tools, watch, worker
+from . import control, decide, flow, journal, queues, runs, server, tasks, tools, watch, worker
 from .errors import INTERRUPTED, READER_GONE, Failed, explain
 from .session import Session, global_options
 
@@ -81,6 +81,8 @@ for command in (
     server.dev,
     worker.worker,
     runs.enqueue,
+    flow.start,
+    flow.flow,
     runs.runs,
     runs.show,
     runs.timeline,

@@ -2,10 +2,10 @@
 
     python docs/generate.py [DSN] [--check]
 
-All of sql-reference.md, the parts of concepts.md between its markers, and cookbook.md, which shows
-cookbook.sql. DSN names a migrated database; without one, a database on the embedded server is made
-for it. With --check nothing is
-written: what differs is shown, and the exit code is 1.
+All of sql-reference.md, the parts of concepts.md and flows.md between their markers, and
+cookbook.md, which shows cookbook.sql. DSN names a migrated database; without one, a database on
+the embedded server is made for it. With --check nothing is written: what differs is shown, and the
+exit code is 1.
 """
 # ruff: noqa: INP001 - a script, not a package
 
@@ -23,7 +23,9 @@ from typing import Any
 
 import psycopg
 from psycopg.rows import dict_row
+from pydantic import BaseModel
 
+from pgflow.definition import Flow, Step
 from pgflow.embedded import EmbeddedServer
 from pgflow.schema import migrate
 
@@ -120,9 +122,10 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="compare and write nothing")
     arguments = parser.parse_args()
     with connected(arguments.dsn) as db:
-        concepts = HERE / "concepts.md"
+        concepts, flows = HERE / "concepts.md", HERE / "flows.md"
         wanted = {
             concepts: between_markers(concepts.read_text(), catalogue(db)),
+            flows: between_markers(flows.read_text(), definition()),
             HERE / "sql-reference.md": reference(db),
             HERE / "cookbook.md": cookbook((HERE / "cookbook.sql").read_text()),
         }
@@ -196,7 +199,7 @@ def catalogue(db: Connection) -> dict[str, str]:
     refusals = db.execute("select * from pgflow.refusal order by sqlstate").fetchall()
     events = db.execute("select * from pgflow.event_type order by type").fetchall()
     policies = db.execute("select * from pgflow.task_policy order by policy").fetchall()
-    edges = [(m["from_state"], m["to_state"]) for m in moves if m["kind"] == "handler"]
+    edges = edges_of("handler", moves)
     live = [s["state"] for s in states if s["is_live"]]
     return {
         "diagram": diagram(live, edges),
@@ -207,16 +210,8 @@ def catalogue(db: Connection) -> dict[str, str]:
                 for s in states
             ],
         ),
-        "moves": table(
-            ("from", "to"),
-            [
-                (
-                    f"`{a}`" if a else "(new)",
-                    ", ".join(f"`{b}`" for start, b in edges if start == a),
-                )
-                for a in dict.fromkeys([None, *(start for start, _ in edges)])
-            ],
-        ),
+        "moves": table_of(edges),
+        "flow_moves": table_of(edges_of("flow", moves)),
         "error_codes": table(
             ("code", "class", "meaning"),
             [(f"`{c['error_code']}`", c["class"], plain(c["description"])) for c in codes],
@@ -232,6 +227,34 @@ def catalogue(db: Connection) -> dict[str, str]:
             ("policy", "meaning"), [(f"`{p['policy']}`", plain(p["description"])) for p in policies]
         ),
     }
+
+
+def edges_of(kind: str, moves: list[dict[str, Any]]) -> list[tuple[str | None, str]]:
+    """Return the moves of a kind of runs."""
+    return [(m["from_state"], m["to_state"]) for m in moves if m["kind"] == kind]
+
+
+def table_of(edges: list[tuple[str | None, str]]) -> str:
+    """Return moves as a table."""
+    rows = [
+        (f"`{a}`" if a else "(new)", ", ".join(f"`{b}`" for start, b in edges if start == a))
+        for a in dict.fromkeys([None, *(start for start, _ in edges)])
+    ]
+    return table(("from", "to"), rows)
+
+
+def definition() -> dict[str, str]:
+    """Return the parts of flows.md: the members of a definition."""
+    return {model.__name__.lower(): members(model) for model in (Flow, Step)}
+
+
+def members(model: type[BaseModel]) -> str:
+    """Return the fields of a model as a table."""
+    rows = [
+        (f"`{name}`", "required" if field.is_required() else "", field.description or "")
+        for name, field in model.model_fields.items()
+    ]
+    return table(("member", "", "meaning"), rows)
 
 
 def diagram(live: list[str], edges: list[tuple[str | None, str]]) -> str:

@@ -29,7 +29,7 @@ create table pgflow.move (
     from_state text collate "C",
     to_state text collate "C" not null,
     constraint move_is_known unique nulls not distinct (kind, from_state, to_state),
-    constraint move_kind_is_known check (kind in ('handler')),
+    constraint move_kind_is_known check (kind in ('handler', 'flow')),
     constraint move_from_state_fkey foreign key (from_state) references pgflow.state (state),
     constraint move_to_state_fkey foreign key (to_state) references pgflow.state (state)
 );
@@ -52,6 +52,23 @@ from (values
                      'cancelled', 'timeout'])
 ) as f (from_state, to_states);
 
+-- A flow is never leased: it waits when all of its steps do.
+insert into pgflow.move (kind, from_state, to_state)
+select 'flow', f.from_state, unnest(f.to_states)
+from (values
+    (null, array['running']),
+    ('running', array['waiting_tool', 'waiting_approval', 'waiting_event', 'paused', 'completed',
+                      'failed', 'cancelled', 'timeout']),
+    ('waiting_tool', array['running', 'waiting_approval', 'waiting_event', 'paused', 'completed',
+                           'failed', 'cancelled', 'timeout']),
+    ('waiting_approval', array['running', 'waiting_tool', 'waiting_event', 'paused', 'completed',
+                               'failed', 'cancelled', 'timeout']),
+    ('waiting_event', array['running', 'waiting_tool', 'waiting_approval', 'paused', 'completed',
+                            'failed', 'cancelled', 'timeout']),
+    ('paused', array['running', 'waiting_tool', 'waiting_approval', 'waiting_event', 'cancelled',
+                     'timeout'])
+) as f (from_state, to_states);
+
 create table pgflow.error_code (
     error_code text collate "C" not null,
     class text not null,
@@ -72,6 +89,7 @@ insert into pgflow.error_code (error_code, class, description) values
     ('E-RUN-005', 'fatal', 'The input does not fit the handler''s model.'),
     ('E-RUN-006', 'human_required', 'An approval was rejected.'),
     ('E-RUN-007', 'human_required', 'An approval expired undecided.'),
+    ('E-RUN-010', 'fatal', 'The flow cannot go on: no step can run and none waits.'),
     ('E-RUN-011', 'human_required', 'Cancelled because its parent ended.'),
     ('E-RUN-012', 'human_required',
         'The handler''s code does not fit the run''s journal; the run is paused.'),
@@ -96,6 +114,7 @@ insert into pgflow.refusal (sqlstate, name, description) values
     ('PF103', 'UnknownTask', 'There is no task of that id in this project.'),
     ('PF104', 'UnknownQueue', 'There is no queue of that name in this project.'),
     ('PF105', 'UnknownEntry', 'There is no entry of that key in the run''s journal.'),
+    ('PF106', 'UnknownFlow', 'There is no flow of that name, or no such version of it.'),
     ('PF201', 'IllegalMove', 'The state machine has no such move.'),
     ('PF202', 'AlreadyFinished', 'The run is finished; finished runs do not change.'),
     ('PF203', 'RowIsProtected',
@@ -132,7 +151,13 @@ insert into pgflow.event_type (type, description) values
     ('run.failed', 'The run ended with an error.'),
     ('run.cancelled', 'The run was cancelled.'),
     ('run.timed_out', 'The run ended by a deadline.'),
-    ('step.completed', 'The result of a step was journalled.'),
+    ('step.started', 'A step of a flow became ready: its run was made.'),
+    ('step.completed', 'The result of a step was journalled; a step of a flow completed.'),
+    ('step.failed', 'A step of a flow failed.'),
+    ('step.skipped', 'A step of a flow was left out: its join rule says so.'),
+    ('step.rejected', 'A person rejected a step of a flow.'),
+    ('step.expired', 'Nobody decided a step of a flow in time.'),
+    ('step.cancelled', 'The run of a step of a flow was cancelled.'),
     ('step.rolled_back', 'Entries of the journal were voided; the handler goes on from there.'),
     ('step.updated', 'A person replaced the value of a journal entry.'),
     ('task.requested', 'A person was asked.'),

@@ -28,7 +28,7 @@ create table pgflow.run (
     seq bigint,
     attempt integer not null default 0,
     max_attempts integer not null,
-    lease_no integer not null default 0,
+    lease_no integer default 0,
     lease_event_no integer,
     last_event_no integer not null default 1,
     news integer not null default 0,
@@ -47,6 +47,9 @@ create table pgflow.run (
     idempotency_key text collate "C",
     pause_reason text,
     parent_key text collate "C",
+    step text collate "C",
+    flow_version integer,
+    super_step integer,
     cost_usd numeric,
     tags text[],
     waits_for text[] collate "C",
@@ -60,12 +63,12 @@ create table pgflow.run (
     -- pg_constraint has. That kind and state are known ones the guards of moves see to; the bounds of
     -- what callers say, the verbs.
     constraint only_what_is_ready_has_a_place check (
-        (seq is not null) = (state in ('pending', 'running'))),
+        (seq is not null) = (state = 'pending' or state = 'running' and lease_no is not null)),
     constraint scheduled_has_a_time check (
         state <> 'scheduled' or run_at is not null and waits_for is null),
     constraint running_has_a_lease check (
         num_nulls(worker_id, leased_at, lease_event_no)
-            = case state when 'running' then 0 else 3 end),
+            = case when state = 'running' and lease_no is not null then 0 else 3 end),
     constraint waiting_waits_for_something check (
         state not like 'waiting%' or waits_for is not null),
     constraint paused_has_a_reason check ((state = 'paused') = (pause_reason is not null)),
@@ -85,7 +88,8 @@ comment on column pgflow.run.seq is
 comment on column pgflow.run.attempt is
     'Executions that failed or were lost, held against max_attempts.';
 comment on column pgflow.run.lease_no is
-    'Grows at every lease. The fencing token: each write of a worker names it.';
+    'Grows at every lease. The fencing token: each write of a worker names it. A flow has none, so '
+    'no worker''s write can be meant for it.';
 comment on column pgflow.run.lease_event_no is
     'The number of the run.started event of the present lease, which view timeline derives.';
 comment on column pgflow.run.last_event_no is
@@ -109,6 +113,10 @@ comment on column pgflow.run.feedback is
     'Why it was rolled back last: comment, by, at, key, task_id, round.';
 comment on column pgflow.run.breakpoints is 'Each "before KEY" or "after KEY" of a step.';
 comment on column pgflow.run.parent_key is 'The key in its parent''s journal that gets its result.';
+comment on column pgflow.run.step is 'The step of its parent, a flow, that it executes.';
+comment on column pgflow.run.flow_version is 'Of a flow, whose name is in handler: its version.';
+comment on column pgflow.run.super_step is
+    'Of a flow: how often ended steps have made others ready.';
 comment on column pgflow.run.undo_of is 'The finished run whose steps it undoes.';
 comment on column pgflow.run.forked_from is 'The run whose journal it began with.';
 comment on column pgflow.run.timeout is 'Bound of one execution.';
@@ -125,7 +133,9 @@ create index run_has_a_deadline on pgflow.run (project_id, deadline) where deadl
 create index run_wakes on pgflow.run (project_id, wake_at) where wake_at is not null;
 create index run_has_a_family on pgflow.run (project_id, run_id)
     where parent_run_id is not null or has_children;
-create index run_is_a_child on pgflow.run (project_id, parent_run_id)
+-- With whether it stands still, so that one child that can run is found among many that wait.
+create index run_is_a_child on pgflow.run
+    (project_id, parent_run_id, num_nonnulls(waits_for, pause_reason))
     where parent_run_id is not null;
 create index run_undoes on pgflow.run (project_id, undo_of) where undo_of is not null;
 
@@ -138,6 +148,9 @@ create table pgflow.run_finished (
     undo_of uuid,
     forked_from uuid,
     parent_key text collate "C",
+    step text collate "C",
+    flow_version integer,
+    super_step integer,
     kind text collate "C" not null,
     handler text collate "C" not null,
     queue text collate "C" not null,
@@ -147,7 +160,7 @@ create table pgflow.run_finished (
     depth smallint not null,
     attempt integer not null,
     max_attempts integer not null,
-    lease_no integer not null,
+    lease_no integer,
     lease_event_no integer,
     last_event_no integer not null,
     round integer not null default 0,
@@ -173,13 +186,15 @@ create table pgflow.run_finished (
     last_error jsonb,
     constraint run_finished_pkey primary key (project_id, run_id),
     constraint ended_by_a_legal_move check (
-        kind = 'handler'
+        kind in ('handler', 'flow')
         and ended_from in ('scheduled', 'pending', 'running', 'waiting_tool', 'waiting_approval',
                            'waiting_event', 'paused')
+        and (kind = 'handler' or ended_from not in ('scheduled', 'pending'))
         and case state
             when 'cancelled' then true
             when 'timeout' then true
             when 'completed' then ended_from = 'running'
+                or kind = 'flow' and ended_from like 'waiting%'
             when 'failed' then ended_from not in ('scheduled', 'paused')
             else false
         end),

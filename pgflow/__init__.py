@@ -7,6 +7,7 @@ from pgflow._version import __version__
 from pgflow.app import App
 from pgflow.client import AsyncClient, Client
 from pgflow.context import Context, First
+from pgflow.definition import Flow, Step
 from pgflow.errors import (
     ChildFailed,
     NonRetryable,
@@ -30,6 +31,7 @@ __all__ = [
     "Context",
     "Event",
     "First",
+    "Flow",
     "NonRetryable",
     "PgflowError",
     "Refusal",
@@ -38,6 +40,7 @@ __all__ = [
     "ResultTimeout",
     "Retry",
     "RunNotCompleted",
+    "Step",
     "ThreadContext",
     "WaitTimeout",
     "Worker",

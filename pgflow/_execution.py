@@ -58,7 +58,7 @@ async def _execute(
     if lease.unreadable is not None:
         raise _UnfitInputError(f"the input cannot be read: {lease.unreadable}")
     try:
-        handler = _find(registry, lease.handler)
+        handler = _find(registry, lease)
         call = _call
         if lease.undo or lease.undo_of:
             call = _undo_and_call
@@ -100,10 +100,14 @@ async def _undo_and_call(
     return await _call(handler, lease, context, threads)
 
 
-def _find(registry: Registry, name: str) -> Handler[..., object]:
-    handler = registry.find(name)
+def _find(registry: Registry, lease: Lease) -> Handler[..., object]:
+    handler = registry.find(lease.handler)
     if handler is None:
-        raise _UnknownHandlerError(f"this worker's app has no handler {name} and no __default__")
+        step = (lease.more.get("flow") or {}).get("step")
+        raise _UnknownHandlerError(
+            f"this worker's app has no handler {lease.handler} and no __default__"
+            + f", wanted by step {step}" * (step is not None)
+        )
     return handler
 
 

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
+from pgflow import flows as _flows
 from pgflow import gateway, people, queues, views
 from pgflow._statement import Statement
 
@@ -57,6 +58,8 @@ class Verbs:
     fork = _sync(gateway.fork)
     set_breakpoint = _sync(gateway.set_breakpoint)
     clear_breakpoint = _sync(gateway.clear_breakpoint)
+    define_flow = _sync(_flows.define_flow)
+    start = _sync(_flows.start)
     approve = _sync(people.approve)
     reject = _sync(people.reject)
     answer = _sync(people.answer)
@@ -79,6 +82,8 @@ class Verbs:
     task_history = _sync(views.task_history)
     queue_stats = _sync(views.queue_stats)
     worker_status = _sync(views.worker_status)
+    flows = _sync(_flows.flows)
+    flow_steps = _sync(_flows.flow_steps)
     doctor = _sync(views.doctor)
 
 
@@ -98,6 +103,8 @@ class AsyncVerbs:
     fork = _async(gateway.fork)
     set_breakpoint = _async(gateway.set_breakpoint)
     clear_breakpoint = _async(gateway.clear_breakpoint)
+    define_flow = _async(_flows.define_flow)
+    start = _async(_flows.start)
     approve = _async(people.approve)
     reject = _async(people.reject)
     answer = _async(people.answer)
@@ -120,4 +127,6 @@ class AsyncVerbs:
     task_history = _async(views.task_history)
     queue_stats = _async(views.queue_stats)
     worker_status = _async(views.worker_status)
+    flows = _async(_flows.flows)
+    flow_steps = _async(_flows.flow_steps)
     doctor = _async(views.doctor)

@@ -18,6 +18,7 @@ from pgflow._json import dumps
 from pgflow._people import People
 from pgflow._steps import Steps
 from pgflow._waits import Waits
+from pgflow.definition import FailedNeed
 from pgflow.errors import MisplacedCall
 from pgflow.models import Event
 from pgflow.reports import Usage, storable
@@ -93,6 +94,53 @@ class Context(Steps, People, Waits, Branches):
         """When the run ends, whatever it does then."""
         deadline = self.lease.deadline
         return None if deadline is None else datetime.fromisoformat(deadline)
+
+    # What a step of a flow has beside
+
+    @property
+    def flow(self) -> str | None:
+        """The name of the flow that this run is a step of; None: it is none."""
+        return self._flow.get("flow")
+
+    @property
+    def flow_version(self) -> int | None:
+        """The version of the flow that its run keeps."""
+        return self._flow.get("flow_version")
+
+    @property
+    def flow_run_id(self) -> str | None:
+        """The run of the flow."""
+        return self._flow.get("run_id")
+
+    @property
+    def step_name(self) -> str | None:
+        """The name of the step."""
+        return self._flow.get("step")
+
+    @property
+    def step_config(self) -> dict[str, Any]:
+        """The step's `config`."""
+        return self._flow.get("config") or {}
+
+    @property
+    def inputs(self) -> Any:
+        """The outputs of the steps that this one needs, by name; the input of any other run."""
+        return self.lease.input
+
+    @property
+    def flow_input(self) -> Any:
+        """The input of the flow."""
+        return self._flow.get("input")
+
+    @property
+    def failures(self) -> dict[str, FailedNeed]:
+        """Which of the steps that this one needs did not complete, by name, and why."""
+        failures = self._flow.get("failures") or {}
+        return {step: FailedNeed(**told) for step, told in failures.items()}
+
+    @property
+    def _flow(self) -> dict[str, Any]:
+        return self.lease.more.get("flow") or {}
 
     async def emit(self, type: str, payload: object = None, *, key: str | None = None) -> Event:  # noqa: A002 - the column's name
         """Append an event to the run's timeline; with a `key` only once."""

@@ -69,6 +69,10 @@ class BadHandler(PgflowError):
     """A handler takes the context, an input, both or nothing."""
 
 
+class BadDefinition(PgflowError):
+    """A file with the definition of a flow cannot be read."""
+
+
 class NotJson(PgflowError):
     """A value that has to be stored is not JSON."""
 
@@ -189,6 +193,12 @@ class UnknownEntry(Refusal):
     """There is no entry of that key in the run's journal."""
 
     sqlstate = "PF105"
+
+
+class UnknownFlow(Refusal):
+    """There is no flow of that name, or no such version of it."""
+
+    sqlstate = "PF106"
 
 
 class MoveRefused(Refusal):

@@ -3,13 +3,14 @@
 -- Nouns. A project is a tenant. A queue is an entry point. A run is one execution of a handler:
 -- while it is live it is a row of table run, at its end it moves to run_finished. A lease is (run,
 -- lease_no, worker). The journal is what a run has learned, the timeline what happened to it, a
--- task what a person is asked.
+-- task what a person is asked. A flow is a definition of steps that need each other; its run is
+-- nobody's lease, and each of its steps is a child run.
 --
 -- States. scheduled pending running waiting_tool waiting_approval waiting_event paused are live,
 -- completed failed cancelled timeout are the ends. Table move has the legal moves; 02_guards
 -- refuses all others to everybody.
 --
--- Who may call what. 30_grants has the list: readers the views and watch, clients what starts and
+-- Who may call what. 34_grants has the list: readers the views and watch, clients what starts and
 -- steers runs, approvers what decides tasks, workers the worker's verbs, admins all of it. Each
 -- public function takes `project` last and begins with _enter_project(), which refuses whoever is
 -- not a member. Private functions begin with _ and take p_project first; nobody is granted them.

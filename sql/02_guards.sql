@@ -2,7 +2,7 @@
 -- included. The WHEN conditions repeat table move as constants, because then a legal move calls
 -- nothing: a look-up per row cost 2.2 to 2.8 µs, this 0.4 to 1.0. They are short, because each
 -- statement parses them anew: all that is not running can become pending or paused. A test compares
--- them with the table.
+-- them with the table. Only a flow has no lease number: so no worker's write can be meant for it.
 
 create or replace function pgflow._refuse_move()
 returns trigger
@@ -26,13 +26,19 @@ comment on function pgflow._refuse_move is
 create or replace trigger run_begins_in_a_first_state
 before insert on pgflow.run
 for each row
-when (not (new.kind = 'handler' and new.state in ('scheduled', 'pending')))
+when (not case new.kind
+    when 'handler' then new.state in ('scheduled', 'pending') and new.lease_no is not null
+    when 'flow' then new.state = 'running' and new.lease_no is null
+        and new.flow_version is not null
+    else false end)
 execute function pgflow._refuse_move();
 
 create or replace trigger run_moves_are_legal
 before update on pgflow.run
 for each row
 when (old.state <> new.state and not (new.kind = old.kind and case
+    when new.kind = 'flow' then new.state in ('running', 'paused', 'waiting_tool',
+        'waiting_approval', 'waiting_event')
     when new.state in ('pending', 'paused') then true
     when new.state = 'running' then old.state = 'pending'
     else old.state in ('running', 'paused')

@@ -81,11 +81,14 @@ begin
     return json_build_object('round', p_run.round, 'feedback', p_run.feedback,
         'breakpoints', p_run.breakpoints, 'parent_run_id', p_run.parent_run_id,
         'root_run_id', p_run.root_run_id, 'undo_of', p_run.undo_of,
-        'undo', pgflow._to_undo(p_run));
+        'undo', case when p_run.round > 0 or p_run.undo_of is not null
+                     then pgflow._to_undo(p_run) end,
+        'flow', case when p_run.step is not null then pgflow._step_context(p_run) end);
 end
 $$;
 comment on function pgflow._lease_more is
-    'What few runs have, for their worker: round, feedback, breakpoints, family, steps to undo.';
+    'What few runs have, for their worker: round, feedback, breakpoints, family, steps to undo, '
+    'their flow.';
 
 create or replace function pgflow._journal(p_project text, p_run_id uuid, p_after_news integer)
 returns json

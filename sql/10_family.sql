@@ -153,9 +153,14 @@ declare
     v_child pgflow.run_finished;
     v_parent pgflow.run;
 begin
+    if exists (select from pgflow.run_finished f
+               where f.project_id = p_project and f.run_id = any (p_child_ids)
+                 and f.step is not null) then
+        perform pgflow._fire(p_project, p_child_ids);
+    end if;
     for v_child in
         select f.* from pgflow.run_finished f
-        where f.project_id = p_project and f.run_id = any (p_child_ids)
+        where f.project_id = p_project and f.run_id = any (p_child_ids) and f.step is null
         order by f.run_id
     loop
         v_parent := pgflow._locked(p_project, v_child.parent_run_id);
@@ -172,8 +177,11 @@ begin
 end
 $$;
 comment on function pgflow._tell_parents is
-    'Writes the results of ended children into their parents'' journals.';
+    'Writes the results of ended children into their parents'' journals; a flow takes note of its '
+    'steps.';
 
+-- The step that ends its flow holds the flow and itself, not its siblings: to lock them now could
+-- be against the order. Those that somebody else holds are left to the tick.
 create or replace function pgflow._end_children(
     p_project text, p_parent_ids uuid[], p_keys text[] default null
 )
@@ -188,13 +196,17 @@ begin
         where r.project_id = p_project and r.parent_run_id = any (p_parent_ids)
           and (p_keys is null or r.parent_key = any (p_keys))
         order by r.run_id
-        for update
+        for update skip locked
     loop
         update pgflow.run r set parent_key = null
         where r.project_id = p_project and r.run_id = v_child.run_id;
         perform pgflow._end_from_outside(v_child, 'cancelled', 'E-RUN-011',
             format('its parent %s no longer needs it', v_child.parent_run_id));
     end loop;
+    if p_keys is null then
+        perform pgflow._close_steps(p_project, p_parent_ids);
+        perform pgflow._leave_behind(p_project, p_parent_ids);
+    end if;
 end
 $$;
 comment on function pgflow._end_children is

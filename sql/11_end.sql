@@ -54,7 +54,8 @@ begin
             max_attempts, lease_no, lease_event_no, last_event_no, round, step_count, worker_id,
             created_at, run_at, deadline, first_started_at, leased_at, finished_at, timeout,
             created_by, ended_by, correlation_id, idempotency_key,
-            error_code, error_detail, cost_usd, tags, input, output, last_error)
+            error_code, error_detail, cost_usd, tags, step, flow_version, super_step, input, output,
+            last_error)
         select g.project_id, g.run_id, g.parent_run_id, g.parent_key, g.root_run_id, g.retry_of,
             g.undo_of, g.forked_from, g.kind, g.handler, g.queue, p_state, g.state, g.priority,
             g.depth, g.attempt + (p_state = 'failed' and g.state = 'running')::integer,
@@ -64,7 +65,7 @@ begin
             g.first_started_at, g.leased_at, v_now, g.timeout, g.created_by, p_by, g.correlation_id,
             g.idempotency_key, p_code, left(p_detail, 8000),
             pgflow._cost(g.cost_usd, w.cost),
-            g.tags, g.input,
+            g.tags, g.step, g.flow_version, g.super_step, g.input,
             case when p_state = 'completed' then coalesce(w.output, 'null')::jsonb end,
             coalesce(p_error, g.last_error)
         from gone g
@@ -128,7 +129,7 @@ begin
     perform pgflow._end(p_run.project_id, array[p_run.run_id], null, p_state, null, null, null,
         p_code,
         p_detail, null, p_by);
-    if p_run.state = 'running' then
+    if p_run.worker_id is not null then
         perform pgflow._hint_worker(p_run.project_id, p_run.worker_id);
     end if;
 end

@@ -129,27 +129,32 @@ comment on function pgflow.release is
     'Gives runs back to their queue without using an attempt. Returns a line for each: done, '
     'already or lost. Raises PF101, PF502.';
 
--- Exponential backoff. The jitter takes off up to a half, so that runs that failed together come
--- apart.
-create or replace function pgflow._backoff(p_project text, p_handler text, p_attempt integer)
+-- Exponential backoff, as the step of a flow says, else the handler. The jitter takes off up to a
+-- half, so that runs that failed together come apart.
+create or replace function pgflow._backoff(p_run pgflow.run)
 returns interval
 language plpgsql
 as $$
 declare
     v_handler pgflow.handler;
+    v_step pgflow.step_definition;
     v_seconds double precision;
 begin
     select h.* into v_handler from pgflow.handler h
-    where h.project_id = p_project and h.handler = p_handler;
+    where h.project_id = p_run.project_id and h.handler = p_run.handler;
+    if p_run.step is not null then
+        v_step := pgflow._step_of(p_run);
+    end if;
     v_seconds := least(
-        extract(epoch from coalesce(v_handler.retry_max, interval '1 hour')),
-        extract(epoch from coalesce(v_handler.retry_base, interval '1 second'))
-            * power(coalesce(v_handler.retry_factor, 2), least(p_attempt, 50)));
+        extract(epoch from coalesce(v_step.retry_max, v_handler.retry_max, interval '1 hour')),
+        extract(epoch from coalesce(v_step.retry_base, v_handler.retry_base, interval '1 second'))
+            * power(coalesce(v_step.retry_factor, v_handler.retry_factor, 2),
+                    least(p_run.attempt, 50)));
     return make_interval(secs => v_seconds * (1 - random() / 2));
 end
 $$;
 comment on function pgflow._backoff is
-    'The delay before the next execution, after p_attempt failed ones before.';
+    'The delay before the next execution of a run that has failed.';
 
 create or replace function pgflow._bounded_error(p_error text)
 returns jsonb
@@ -188,10 +193,12 @@ begin
     -- the code doesn't fit the run: a deploy can mend that, an end can't
     if p_code = 'E-RUN-012' then
         perform pgflow._free_slot(p_run);
-        return pgflow._pause(p_run, p_code || ': ' || p_detail, p_error, p_cost, p_steps);
+        perform pgflow._pause(p_run, p_code || ': ' || p_detail, p_error, p_cost, p_steps);
+        perform pgflow._look_at_flow_of(p_run);
+        return 'paused';
     end if;
     if p_retry and p_run.attempt + 1 < p_run.max_attempts then
-        v_delay := pgflow._backoff(p_run.project_id, p_run.handler, p_run.attempt);
+        v_delay := pgflow._backoff(p_run);
         return pgflow._give_back(p_run, v_now, 'run.retried',
             jsonb_build_object('attempt', p_run.attempt + 1, 'max_attempts', p_run.max_attempts,
                 'error_code', p_code, 'error_detail', left(p_detail, 8000), 'run_at',

@@ -235,11 +235,13 @@ begin
     perform pgflow._event(v_run, v_run.last_event_no, 'run.woken', p_now,
         jsonb_build_object('key', p_key));
     perform pgflow._hint_work(v_run.project_id, v_run.queue);
+    perform pgflow._look_at_flow_of(v_run);
     return v_run;
 end
 $$;
 comment on function pgflow._wake is
-    'Makes a run ready that stood still; returns it. The caller holds it.';
+    'Makes a run ready that stood still; returns it. The caller holds it, and its flow if it is a '
+    'step of one.';
 
 create or replace function pgflow._waits_without(p_waits jsonb, p_keys text[])
 returns jsonb

@@ -325,7 +325,11 @@ begin
         v_line.entries := pgflow._journal(p_project, v_run.run_id, (p_park ->> 'news')::integer);
         return v_line;
     end if;
-    return pgflow._park_held(v_run, pgflow.now(), p_park);
+    v_line := pgflow._park_held(v_run, pgflow.now(), p_park);
+    if v_line.outcome = 'done' then
+        perform pgflow._look_at_flow_of(v_run);
+    end if;
+    return v_line;
 exception
     when sqlstate 'PF101' or data_exception or integrity_constraint_violation
          or program_limit_exceeded then

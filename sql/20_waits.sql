@@ -73,7 +73,7 @@ begin
         perform pgflow._refuse_value('payload', 'at most 1 MB',
             pg_column_size(signal.payload) || ' bytes');
     end if;
-    v_run := pgflow._locked(v_project, signal.run_id);
+    v_run := pgflow._locked_to_end(v_project, signal.run_id);
     select s.* into v_first from pgflow.signal s
     where s.project_id = v_project and s.run_id = signal.run_id
       and s.key = signal.idempotency_key;
@@ -180,7 +180,7 @@ as $$
 declare
     v_project text := pgflow._enter_project(resolve_tool.project);
     v_now timestamptz := pgflow.now();
-    v_run pgflow.run := pgflow._locked(v_project, resolve_tool.run_id);
+    v_run pgflow.run := pgflow._locked_to_end(v_project, resolve_tool.run_id);
     v_entry pgflow.journal;
     v_wait jsonb;
 begin

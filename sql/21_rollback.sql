@@ -112,6 +112,7 @@ begin
         leased_at = null, lease_event_no = null, slotted = false
     where r.project_id = v_run.project_id and r.run_id = v_run.run_id;
     perform pgflow._hint_work(v_run.project_id, v_run.queue);
+    perform pgflow._look_at_flow_of(v_run);
 end
 $$;
 comment on function pgflow._roll_back is
@@ -249,6 +250,8 @@ begin
         perform pgflow._refuse_value('step', '1 to 500 characters', p_step);
     elsif v_run.run_id is null then
         perform pgflow._refuse_gone(p_project, p_run_id, 'be stopped');
+    elsif v_run.kind = 'flow' then
+        perform pgflow._refuse_value('run_id', 'the run of a handler', 'the run of a flow');
     elsif coalesce(v_breakpoint = any (v_run.breakpoints), false) = p_set then
         return coalesce(v_run.breakpoints, '{}');
     end if;

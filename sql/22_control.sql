@@ -78,28 +78,32 @@ set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_project text := pgflow._enter_project(pause.project);
-    v_run pgflow.run := pgflow._locked(v_project, pause.run_id);
+    v_run pgflow.run := pgflow._locked_to_end(v_project, pause.run_id);
 begin
-    if pause.reason in ('interrupt', 'before', 'after') then
+    if pause.reason in ('interrupt', 'before', 'after', 'flow') then
         perform pgflow._refuse_value('reason',
-            'none of the engine''s own: interrupt, before, after', pause.reason);
+            'none of the engine''s own: interrupt, before, after, flow', pause.reason);
     elsif v_run.run_id is null then
         perform pgflow._refuse_gone(v_project, pause.run_id, 'be paused');
     elsif v_run.state = 'paused' then
         return 'paused';
     end if;
     perform pgflow._pause(v_run, pause.reason);
+    if v_run.kind = 'flow' then
+        perform pgflow._pause_steps(v_run);
+    end if;
+    perform pgflow._look_at_flow_of(v_run);
     -- Its slot stays until the worker says that the handler stopped.
-    if v_run.state = 'running' then
+    if v_run.worker_id is not null then
         perform pgflow._hint_worker(v_project, v_run.worker_id);
     end if;
     return 'paused';
 end
 $$;
 comment on function pgflow.pause is
-    'Pauses a live run; a running handler is interrupted without using an attempt. Again is a '
-    'no-op. What arrives meanwhile is kept for resume. Returns the state. Raises PF101, PF102, '
-    'PF202, PF502.';
+    'Pauses a live run; a running handler is interrupted without using an attempt. Of a flow, '
+    'steps that run go on, but none begins. Again is a no-op. What arrives meanwhile is kept for '
+    'resume. Returns the state. Raises PF101, PF102, PF202, PF502.';
 
 create or replace function pgflow._check_command(p_command jsonb)
 returns void
@@ -207,7 +211,7 @@ as $$
 declare
     v_project text := pgflow._enter_project(resume.project);
     v_now timestamptz := pgflow.now();
-    v_run pgflow.run := pgflow._locked(v_project, resume.run_id);
+    v_run pgflow.run := pgflow._locked_to_end(v_project, resume.run_id);
 begin
     perform pgflow._check_command(resume.command);
     if v_run.run_id is null then
@@ -226,11 +230,14 @@ begin
     if resume.command ? 'update' then
         v_run := pgflow._update_entries(v_run, v_now, resume.command -> 'update');
     end if;
-    if pgflow._stands_still(v_run) then
+    if v_run.kind = 'flow' then
+        perform pgflow._resume_flow(v_run, v_now);
+    elsif pgflow._stands_still(v_run) then
         perform pgflow._pass(v_run, v_now, resume.command);
     else
         perform pgflow._go_on(v_run, v_now);
     end if;
+    perform pgflow._look_at_flow_of(v_run);
     return coalesce((select r.state from pgflow.run r
                      where r.project_id = v_project and r.run_id = resume.run_id),
         pgflow._finished_state(v_project, resume.run_id));
@@ -332,6 +339,9 @@ begin
             perform pgflow._refuse_gone(v_project, v_old.undo_of, '');
         end if;
     end if;
+    if v_old.kind = 'flow' then
+        return pgflow._retry_flow(v_old);
+    end if;
     v_run_id := pgflow._enqueue_once(v_project, 'pgflow:retry:' || retry.run_id, v_old.handler,
         v_old.input,
         v_old.queue, v_old.priority, null, v_old.max_attempts, v_old.timeout, null,
@@ -344,8 +354,8 @@ end
 $$;
 comment on function pgflow.retry is
     'Does a finished run''s work again, as a new run with retry_of set; its idempotency key and '
-    'deadline are not inherited. The same run again returns the same new run. Raises PF102, '
-    'PF201, PF502.';
+    'deadline are not inherited. The same run again returns the same new run. Of a flow that did '
+    'not complete, the steps that did are kept. Raises PF102, PF201, PF502.';
 
 drop function if exists pgflow.define_queue(text, integer, integer, interval, interval, text);
 
@@ -393,7 +403,7 @@ begin
         select r.run_id from pgflow.run r
         where define_queue.max_concurrent is not null
           and r.project_id = v_project and r.queue = define_queue.queue and r.state = 'running'
-          and not r.slotted
+          and r.worker_id is not null and not r.slotted
         order by r.run_id
         for update);
     insert into pgflow.queue as q (project_id, queue, max_concurrent, max_attempts, timeout,

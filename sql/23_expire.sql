@@ -29,6 +29,8 @@ begin
         limit 500
         for update skip locked
     loop
+        v_run := pgflow._try_lock_family(v_run);
+        continue when v_run.run_id is null;
         v_expired := v_expired + pgflow._time_out(v_run, p_now);
     end loop;
     for v_task in

@@ -19,7 +19,9 @@ begin
         (select min(r.wake_at) from pgflow.run r
          where r.project_id = p_project and r.wake_at > p_after),
         (select min(t.due_at) from pgflow.task t
-         where t.project_id = p_project and t.state = 'open' and t.due_at > p_after));
+         where t.project_id = p_project and t.state = 'open' and t.due_at > p_after),
+        (select min(l.due_at) from pgflow.left_behind l
+         where l.project_id = p_project and l.due_at > p_after));
 end
 $$;
 comment on function pgflow._next_due is
@@ -213,6 +215,7 @@ begin
     promoted := pgflow._promote(p_project, p_now);
     reaped := pgflow._reap(p_project, p_now);
     expired := pgflow._expire(p_project, p_now);
+    perform pgflow._end_left_behind(p_project, p_now);
     -- Not while something is left that is due: a full batch, a run that was locked. And once a
     -- second at most: a row that is updated all the time grows slow under a held snapshot.
     if cardinality(reaped) < 500 and expired < 500 and not exists (
@@ -227,6 +230,8 @@ begin
         where r.project_id = p_project and r.wake_at <= p_now and r.state <> 'paused'
         union all
         select from pgflow._due_tasks(p_project, p_now)
+        union all
+        select from pgflow.left_behind l where l.project_id = p_project and l.due_at <= p_now
     ) then
         update pgflow.tick t set last_at = p_now
         where t.project_id = p_project and t.last_at < p_now - interval '1 second';

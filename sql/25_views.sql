@@ -18,7 +18,7 @@ from (
         coalesce(r.correlation_id, r.run_id::text) as correlation_id, r.retry_of, r.undo_of,
         r.forked_from, r.parent_run_id, r.parent_key,
         coalesce(r.root_run_id, r.run_id) as root_run_id, r.kind, r.created_by,
-        null::text as ended_by
+        null::text as ended_by, r.step, r.flow_version, r.super_step
     from pgflow.run r
     left join pgflow.queue q on q.project_id = r.project_id and q.queue = r.queue
         and r.state = 'running'
@@ -32,7 +32,7 @@ from (
         f.output, encode(pgflow._sha256(f.output), 'hex'), f.cost_usd, f.step_count, f.tags,
         f.idempotency_key, coalesce(f.correlation_id, f.run_id::text), f.retry_of, f.undo_of,
         f.forked_from, f.parent_run_id, f.parent_key, coalesce(f.root_run_id, f.run_id), f.kind,
-        f.created_by, f.ended_by
+        f.created_by, f.ended_by, f.step, f.flow_version, f.super_step
     from pgflow.run_finished f
 ) u
 where u.project_id = any ((select pgflow._my_projects())::text[]);
@@ -70,6 +70,11 @@ comment on column pgflow.runs.correlation_id is
 comment on column pgflow.runs.retry_of is 'The finished run whose work it does again.';
 comment on column pgflow.runs.root_run_id is 'Itself, for a run without a parent.';
 comment on column pgflow.runs.created_by is 'The actor that enqueued it.';
+comment on column pgflow.runs.kind is 'handler, or flow: then its name is in the column handler.';
+comment on column pgflow.runs.step is 'The step of its parent, a flow, that it executes.';
+comment on column pgflow.runs.flow_version is 'Of a flow: its version.';
+comment on column pgflow.runs.super_step is
+    'Of a flow: how often ended steps have made others ready.';
 comment on column pgflow.runs.ended_by is 'The actor that cancelled it or rejected its task.';
 
 -- A run's creation, its leases and its end are columns of its row, or of the event that ended the
@@ -127,6 +132,17 @@ line as not materialized (
         v.attempt, v.key, jsonb_build_object('voided_round', v.round), null
     from pgflow.journal_voided v
     where v.kind = 'step' and v.event_no > 0 and not v.replaced
+    union all
+    select s.project_id, s.run_id, s.started_event_no, 'step.started', s.ready_at, 'pgflow', null,
+        null, 0, s.step, jsonb_build_object('run_id', s.child_run_id), null
+    from pgflow.flow_step s
+    where s.started_event_no is not null
+    union all
+    select s.project_id, s.run_id, s.ended_event_no, 'step.' || s.state, s.ended_at, 'pgflow', null,
+        null, 0, s.step, jsonb_strip_nulls(jsonb_build_object('run_id', s.child_run_id,
+            'error_code', s.error_code, 'error_detail', s.error_detail)), null
+    from pgflow.flow_step s
+    where s.ended_event_no is not null
 )
 select l.project_id, l.run_id, l.event_no, l.type, l.at, l.by, l.worker_id, l.lease_no, l.attempt,
     l.step, l.payload, l.key, coalesce(a.correlation_id, a.run_id::text) as correlation_id,
@@ -284,7 +300,7 @@ left join (
     select r.project_id, r.queue,
         count(*) filter (where r.state = 'scheduled') as scheduled,
         count(*) filter (where r.state = 'pending') as pending,
-        count(*) filter (where r.state = 'running') as running,
+        count(*) filter (where r.state = 'running' and r.kind = 'handler') as running,
         count(*) filter (where r.state like 'waiting%') as waiting,
         count(*) filter (where r.state = 'paused') as paused,
         min(r.created_at) filter (where r.state = 'pending') as oldest_pending_at

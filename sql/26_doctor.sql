@@ -76,6 +76,17 @@ begin
     where a.backend_xmin is not null and a.xact_start < clock_timestamp() - interval '10 minutes'
       and a.backend_type = 'client backend';
     return query
+    select 'warn', 'handler of a flow unknown',
+        format('step %s of flow %s wants handler %s, which no worker has registered', d.step,
+            d.flow, d.handler),
+        'Start a worker that has it, or one with the handler __default__.'
+    from pgflow.flow f
+    join pgflow.step_definition d on d.project_id = f.project_id and d.flow = f.flow
+        and d.version = f.version
+    where f.project_id = v_project
+      and not exists (select from pgflow.handler h
+                      where h.project_id = v_project and h.handler in (d.handler, '__default__'));
+    return query
     select 'warn', 'handler unknown at run time',
         format('%s runs of handler %s failed in the last day', count(*), f.handler),
         'Deploy a worker that has this handler, then pgflow retry RUN.'

@@ -21,7 +21,7 @@ CREATE TABLE pgflow.run (
     seq bigint,
     attempt integer DEFAULT 0 NOT NULL,
     max_attempts integer NOT NULL,
-    lease_no integer DEFAULT 0 NOT NULL,
+    lease_no integer DEFAULT 0,
     lease_event_no integer,
     last_event_no integer DEFAULT 1 NOT NULL,
     news integer DEFAULT 0 NOT NULL,
@@ -40,6 +40,9 @@ CREATE TABLE pgflow.run (
     idempotency_key text COLLATE pg_catalog."C",
     pause_reason text,
     parent_key text COLLATE pg_catalog."C",
+    step text COLLATE pg_catalog."C",
+    flow_version integer,
+    super_step integer,
     cost_usd numeric,
     tags text[],
     waits_for text[] COLLATE pg_catalog."C",
@@ -51,12 +54,12 @@ CREATE TABLE pgflow.run (
     CONSTRAINT a_child_has_a_root CHECK (((parent_run_id IS NULL) = (root_run_id IS NULL))),
     CONSTRAINT input_is_at_most_8_mb CHECK ((pg_column_size(input) <= 8388608)),
     CONSTRAINT only_a_child_has_a_parent_key CHECK (((parent_key IS NULL) OR (parent_run_id IS NOT NULL))),
-    CONSTRAINT only_what_is_ready_has_a_place CHECK (((seq IS NOT NULL) = (state = ANY (ARRAY['pending'::text, 'running'::text])))),
+    CONSTRAINT only_what_is_ready_has_a_place CHECK (((seq IS NOT NULL) = ((state = 'pending'::text) OR ((state = 'running'::text) AND (lease_no IS NOT NULL))))),
     CONSTRAINT only_who_waits_wakes CHECK (((wake_at IS NULL) OR (waits_for IS NOT NULL))),
     CONSTRAINT paused_has_a_reason CHECK (((state = 'paused'::text) = (pause_reason IS NOT NULL))),
     CONSTRAINT running_has_a_lease CHECK ((num_nulls(worker_id, leased_at, lease_event_no) =
-CASE state
-    WHEN 'running'::text THEN 0
+CASE
+    WHEN ((state = 'running'::text) AND (lease_no IS NOT NULL)) THEN 0
     ELSE 3
 END)),
     CONSTRAINT scheduled_has_a_time CHECK (((state <> 'scheduled'::text) OR ((run_at IS NOT NULL) AND (waits_for IS NULL)))),
@@ -88,7 +91,7 @@ COMMENT ON COLUMN pgflow.run.seq IS 'Its place among the ready runs, drawn each 
 
 COMMENT ON COLUMN pgflow.run.attempt IS 'Executions that failed or were lost, held against max_attempts.';
 
-COMMENT ON COLUMN pgflow.run.lease_no IS 'Grows at every lease. The fencing token: each write of a worker names it.';
+COMMENT ON COLUMN pgflow.run.lease_no IS 'Grows at every lease. The fencing token: each write of a worker names it. A flow has none, so no worker''s write can be meant for it.';
 
 COMMENT ON COLUMN pgflow.run.lease_event_no IS 'The number of the run.started event of the present lease, which view timeline derives.';
 
@@ -105,6 +108,12 @@ COMMENT ON COLUMN pgflow.run.wake_at IS 'The first due_at of its waits.';
 COMMENT ON COLUMN pgflow.run.timeout IS 'Bound of one execution.';
 
 COMMENT ON COLUMN pgflow.run.parent_key IS 'The key in its parent''s journal that gets its result.';
+
+COMMENT ON COLUMN pgflow.run.step IS 'The step of its parent, a flow, that it executes.';
+
+COMMENT ON COLUMN pgflow.run.flow_version IS 'Of a flow, whose name is in handler: its version.';
+
+COMMENT ON COLUMN pgflow.run.super_step IS 'Of a flow: how often ended steps have made others ready.';
 
 COMMENT ON COLUMN pgflow.run.waits_for IS 'Journal keys, all of them or, with wait_any, one of them.';
 
@@ -226,6 +235,20 @@ COMMENT ON COLUMN pgflow.event.by IS 'The actor; a worker''s events name its dat
 
 COMMENT ON COLUMN pgflow.event.lease_event_no IS 'Set where the event ended a lease: the number of that lease''s run.started event.';
 
+CREATE TABLE pgflow.flow_version (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    flow text NOT NULL COLLATE pg_catalog."C",
+    version integer NOT NULL,
+    sha256 bytea NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    created_by text NOT NULL,
+    definition jsonb NOT NULL
+);
+
+COMMENT ON TABLE pgflow.flow_version IS 'The definitions of flows, all versions. Rows never change.';
+
+COMMENT ON COLUMN pgflow.flow_version.sha256 IS 'SHA-256 of the definition without what is said by default.';
+
 CREATE TABLE pgflow.queue (
     project_id text NOT NULL COLLATE pg_catalog."C",
     queue text NOT NULL COLLATE pg_catalog."C",
@@ -272,6 +295,9 @@ CREATE TABLE pgflow.run_finished (
     undo_of uuid,
     forked_from uuid,
     parent_key text COLLATE pg_catalog."C",
+    step text COLLATE pg_catalog."C",
+    flow_version integer,
+    super_step integer,
     kind text NOT NULL COLLATE pg_catalog."C",
     handler text NOT NULL COLLATE pg_catalog."C",
     queue text NOT NULL COLLATE pg_catalog."C",
@@ -281,7 +307,7 @@ CREATE TABLE pgflow.run_finished (
     depth smallint NOT NULL,
     attempt integer NOT NULL,
     max_attempts integer NOT NULL,
-    lease_no integer NOT NULL,
+    lease_no integer,
     lease_event_no integer,
     last_event_no integer NOT NULL,
     round integer DEFAULT 0 NOT NULL,
@@ -307,11 +333,11 @@ CREATE TABLE pgflow.run_finished (
     last_error jsonb,
     CONSTRAINT a_lease_is_whole CHECK ((((lease_event_no IS NULL) = (worker_id IS NULL)) AND ((lease_event_no IS NULL) = (leased_at IS NULL)))),
     CONSTRAINT completed_has_no_error CHECK (((state <> 'completed'::text) OR (error_code IS NULL))),
-    CONSTRAINT ended_by_a_legal_move CHECK (((kind = 'handler'::text) AND (ended_from = ANY (ARRAY['scheduled'::text, 'pending'::text, 'running'::text, 'waiting_tool'::text, 'waiting_approval'::text, 'waiting_event'::text, 'paused'::text])) AND
+    CONSTRAINT ended_by_a_legal_move CHECK (((kind = ANY (ARRAY['handler'::text, 'flow'::text])) AND (ended_from = ANY (ARRAY['scheduled'::text, 'pending'::text, 'running'::text, 'waiting_tool'::text, 'waiting_approval'::text, 'waiting_event'::text, 'paused'::text])) AND ((kind = 'handler'::text) OR (ended_from <> ALL (ARRAY['scheduled'::text, 'pending'::text]))) AND
 CASE state
     WHEN 'cancelled'::text THEN true
     WHEN 'timeout'::text THEN true
-    WHEN 'completed'::text THEN (ended_from = 'running'::text)
+    WHEN 'completed'::text THEN ((ended_from = 'running'::text) OR ((kind = 'flow'::text) AND (ended_from ~~ 'waiting%'::text)))
     WHEN 'failed'::text THEN (ended_from <> ALL (ARRAY['scheduled'::text, 'paused'::text]))
     ELSE false
 END)),
@@ -387,6 +413,37 @@ COMMENT ON COLUMN pgflow.journal.event_no IS 'The number of the event that it ca
 
 COMMENT ON COLUMN pgflow.journal.digest IS 'SHA-256 of the call''s inputs; a call with others is not the same call.';
 
+CREATE TABLE pgflow.step_definition (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    flow text NOT NULL COLLATE pg_catalog."C",
+    version integer NOT NULL,
+    step text NOT NULL COLLATE pg_catalog."C",
+    place integer NOT NULL,
+    layer integer NOT NULL,
+    handler text NOT NULL COLLATE pg_catalog."C",
+    queue text COLLATE pg_catalog."C",
+    join_rule text NOT NULL COLLATE pg_catalog."C",
+    on_failure text NOT NULL COLLATE pg_catalog."C",
+    max_attempts integer,
+    timeout interval,
+    retry_base interval,
+    retry_factor double precision,
+    retry_max interval,
+    needs text[] NOT NULL COLLATE pg_catalog."C",
+    dependants text[] NOT NULL COLLATE pg_catalog."C",
+    config jsonb NOT NULL,
+    CONSTRAINT join_rule_is_known CHECK ((join_rule = ANY (ARRAY['all'::text, 'any'::text, 'none_failed'::text, 'one_failed'::text]))),
+    CONSTRAINT on_failure_is_known CHECK ((on_failure = ANY (ARRAY['fail'::text, 'continue'::text])))
+);
+
+COMMENT ON TABLE pgflow.step_definition IS 'The steps of each version of a flow, as its runs need them. Rows never change.';
+
+COMMENT ON COLUMN pgflow.step_definition.place IS 'Its place in the definition, from 1.';
+
+COMMENT ON COLUMN pgflow.step_definition.layer IS 'The steps of the longest way to it, itself included.';
+
+COMMENT ON COLUMN pgflow.step_definition.dependants IS 'The steps that need it.';
+
 CREATE TABLE pgflow.installation (
     one boolean DEFAULT true NOT NULL,
     test_clock boolean DEFAULT false NOT NULL,
@@ -423,6 +480,173 @@ CREATE TABLE pgflow.event_type (
 );
 
 COMMENT ON TABLE pgflow.event_type IS 'The engine''s own event types. emit() refuses them, so that a timeline cannot be forged.';
+
+CREATE TABLE pgflow.flow (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    flow text NOT NULL COLLATE pg_catalog."C",
+    version integer NOT NULL,
+    CONSTRAINT flow_is_a_plain_name CHECK ((flow ~ '^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$'::text))
+);
+
+COMMENT ON TABLE pgflow.flow IS 'Each flow with the version that new runs of it get: the one that was defined last.';
+
+CREATE TABLE pgflow.flow_step (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    run_id uuid NOT NULL,
+    step text NOT NULL COLLATE pg_catalog."C",
+    element integer DEFAULT 0 NOT NULL,
+    version integer DEFAULT 0 NOT NULL,
+    state text NOT NULL COLLATE pg_catalog."C",
+    needs_settled integer DEFAULT 0 NOT NULL,
+    needs_completed integer DEFAULT 0 NOT NULL,
+    needs_failed integer DEFAULT 0 NOT NULL,
+    super_step integer,
+    started_event_no integer,
+    ended_event_no integer,
+    attempts integer DEFAULT 0 NOT NULL,
+    child_run_id uuid,
+    ready_at timestamp with time zone,
+    ended_at timestamp with time zone,
+    voided_at timestamp with time zone,
+    error_code text COLLATE pg_catalog."C",
+    error_detail text,
+    output jsonb,
+    CONSTRAINT output_iff_completed CHECK (((state = 'completed'::text) = (output IS NOT NULL))),
+    CONSTRAINT running_has_a_run CHECK (((state <> 'running'::text) OR (child_run_id IS NOT NULL))),
+    CONSTRAINT state_is_known CHECK ((state = ANY (ARRAY['pending'::text, 'running'::text, 'completed'::text, 'failed'::text, 'skipped'::text, 'rejected'::text, 'expired'::text, 'cancelled'::text])))
+)
+WITH (fillfactor='80');
+
+COMMENT ON TABLE pgflow.flow_step IS 'What became of each step of a flow''s run, once the first of those that it needs has ended. View flow_steps has the others too.';
+
+COMMENT ON COLUMN pgflow.flow_step.version IS 'run.round of the flow when it was made ready.';
+
+COMMENT ON COLUMN pgflow.flow_step.needs_settled IS 'How many of the steps that it needs have ended, completed and failed ones among them.';
+
+COMMENT ON COLUMN pgflow.flow_step.super_step IS 'The super-step that took note of its end; null: none has, because the flow was paused.';
+
+COMMENT ON COLUMN pgflow.flow_step.child_run_id IS 'The run that executes it.';
+
+COMMENT ON COLUMN pgflow.flow_step.ready_at IS 'When that run was made.';
+
+CREATE VIEW pgflow.flow_steps WITH (security_barrier='true') AS
+ SELECT project_id,
+    flow_run_id,
+    flow,
+    flow_version,
+    step,
+    element,
+    version,
+    seq,
+    handler,
+    state,
+    attempts,
+    ready_at,
+    started_at,
+    ended_at,
+    error_code,
+    error_detail,
+    output,
+    run_id,
+    needs,
+    "join",
+    super_step,
+    voided_at
+   FROM ( SELECT f.project_id,
+            f.run_id AS flow_run_id,
+            f.handler AS flow,
+            f.flow_version,
+            d.step,
+            COALESCE(s.element, 0) AS element,
+            COALESCE(s.version, 0) AS version,
+            d.place AS seq,
+            d.handler,
+                CASE
+                    WHEN (s.state = 'running'::text) THEN
+                    CASE
+                        WHEN (c.state = ANY (ARRAY['waiting_tool'::text, 'waiting_approval'::text, 'waiting_event'::text, 'paused'::text])) THEN 'waiting'::text
+                        WHEN (c.state = 'running'::text) THEN 'running'::text
+                        ELSE 'pending'::text
+                    END
+                    WHEN ((s.state IS NULL) AND (f.finished_at IS NOT NULL)) THEN 'cancelled'::text
+                    ELSE COALESCE(s.state, 'pending'::text)
+                END AS state,
+            COALESCE(NULLIF(s.attempts, 0), (c.attempt + ((c.state = 'running'::text))::integer), 0) AS attempts,
+            COALESCE(s.ready_at, s.ended_at) AS ready_at,
+            COALESCE(c.first_started_at, e.first_started_at) AS started_at,
+            s.ended_at,
+            s.error_code,
+            s.error_detail,
+            s.output,
+            s.child_run_id AS run_id,
+            d.needs,
+            d.join_rule AS "join",
+            s.super_step,
+            s.voided_at
+           FROM ((((( SELECT r.project_id,
+                    r.run_id,
+                    r.handler,
+                    r.flow_version,
+                    NULL::timestamp with time zone AS finished_at
+                   FROM pgflow.run r
+                  WHERE (r.kind = 'flow'::text)
+                UNION ALL
+                 SELECT r.project_id,
+                    r.run_id,
+                    r.handler,
+                    r.flow_version,
+                    r.finished_at
+                   FROM pgflow.run_finished r
+                  WHERE (r.kind = 'flow'::text)) f
+             JOIN pgflow.step_definition d ON (((d.project_id = f.project_id) AND (d.flow = f.handler) AND (d.version = f.flow_version))))
+             LEFT JOIN pgflow.flow_step s ON (((s.project_id = f.project_id) AND (s.run_id = f.run_id) AND (s.step = d.step))))
+             LEFT JOIN pgflow.run c ON (((c.project_id = f.project_id) AND (c.run_id = s.child_run_id))))
+             LEFT JOIN pgflow.run_finished e ON (((e.project_id = f.project_id) AND (e.run_id = s.child_run_id))))) u
+  WHERE (project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[]));
+
+COMMENT ON VIEW pgflow.flow_steps IS 'The steps of each run of a flow. Select by flow_run_id, order by seq.';
+
+COMMENT ON COLUMN pgflow.flow_steps.flow_run_id IS 'The run of the flow.';
+
+COMMENT ON COLUMN pgflow.flow_steps.version IS 'The round of the flow in which it was made ready.';
+
+COMMENT ON COLUMN pgflow.flow_steps.seq IS 'Its place in the definition.';
+
+COMMENT ON COLUMN pgflow.flow_steps.state IS 'pending, running, waiting, completed, failed, skipped, rejected, expired or cancelled; waiting: its run waits or is paused.';
+
+COMMENT ON COLUMN pgflow.flow_steps.attempts IS 'How often it was executed.';
+
+COMMENT ON COLUMN pgflow.flow_steps.ready_at IS 'When its run was made.';
+
+COMMENT ON COLUMN pgflow.flow_steps.started_at IS 'When its run was leased for the first time.';
+
+COMMENT ON COLUMN pgflow.flow_steps.run_id IS 'The run that executes it: its input, timeline, journal and tasks are those of that run.';
+
+COMMENT ON COLUMN pgflow.flow_steps.super_step IS 'Which firing of the flow took note of its end.';
+
+CREATE VIEW pgflow.flows WITH (security_barrier='true') AS
+ SELECT v.project_id,
+    v.flow,
+    v.version,
+    (v.version = f.version) AS is_current,
+    encode(v.sha256, 'hex'::text) AS sha256,
+    v.created_at,
+    v.created_by,
+    jsonb_array_length((v.definition -> 'steps'::text)) AS steps,
+    v.definition
+   FROM (pgflow.flow_version v
+     JOIN pgflow.flow f USING (project_id, flow))
+  WHERE (v.project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[]));
+
+COMMENT ON VIEW pgflow.flows IS 'Flows, all versions. pgflow.start(flow) runs the current one.';
+
+COMMENT ON COLUMN pgflow.flows.is_current IS 'Whether new runs get this version.';
+
+COMMENT ON COLUMN pgflow.flows.sha256 IS 'Hex SHA-256 of the definition, by which the same content is the same version.';
+
+COMMENT ON COLUMN pgflow.flows.steps IS 'How many steps it has.';
+
+COMMENT ON COLUMN pgflow.flows.definition IS 'What define_flow was given, without what is said by default.';
 
 CREATE TABLE pgflow.handler (
     project_id text NOT NULL COLLATE pg_catalog."C",
@@ -624,6 +848,14 @@ CREATE SEQUENCE pgflow.lease_batch
 
 COMMENT ON SEQUENCE pgflow.lease_batch IS 'Numbers the rows of table lease.';
 
+CREATE TABLE pgflow.left_behind (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    run_id uuid NOT NULL,
+    due_at timestamp with time zone NOT NULL
+);
+
+COMMENT ON TABLE pgflow.left_behind IS 'Runs that ended while others held some of their children. The tick ends those.';
+
 CREATE TABLE pgflow.usage (
     project_id text NOT NULL COLLATE pg_catalog."C",
     run_id uuid NOT NULL,
@@ -718,7 +950,7 @@ CREATE TABLE pgflow.move (
     kind text NOT NULL COLLATE pg_catalog."C",
     from_state text COLLATE pg_catalog."C",
     to_state text NOT NULL COLLATE pg_catalog."C",
-    CONSTRAINT move_kind_is_known CHECK ((kind = 'handler'::text))
+    CONSTRAINT move_kind_is_known CHECK ((kind = ANY (ARRAY['handler'::text, 'flow'::text])))
 );
 
 COMMENT ON TABLE pgflow.move IS 'The legal moves of the state machine. Nothing else is possible, whoever tries it.';
@@ -809,7 +1041,7 @@ CREATE VIEW pgflow.queue_stats WITH (security_barrier='true') AS
             r.queue,
             count(*) FILTER (WHERE (r.state = 'scheduled'::text)) AS scheduled,
             count(*) FILTER (WHERE (r.state = 'pending'::text)) AS pending,
-            count(*) FILTER (WHERE (r.state = 'running'::text)) AS running,
+            count(*) FILTER (WHERE ((r.state = 'running'::text) AND (r.kind = 'handler'::text))) AS running,
             count(*) FILTER (WHERE (r.state ~~ 'waiting%'::text)) AS waiting,
             count(*) FILTER (WHERE (r.state = 'paused'::text)) AS paused,
             min(r.created_at) FILTER (WHERE (r.state = 'pending'::text)) AS oldest_pending_at
@@ -918,7 +1150,10 @@ CREATE VIEW pgflow.runs WITH (security_barrier='true') AS
     root_run_id,
     kind,
     created_by,
-    ended_by
+    ended_by,
+    step,
+    flow_version,
+    super_step
    FROM ( SELECT r.project_id,
             r.run_id,
             r.handler,
@@ -964,7 +1199,10 @@ CREATE VIEW pgflow.runs WITH (security_barrier='true') AS
             COALESCE(r.root_run_id, r.run_id) AS root_run_id,
             r.kind,
             r.created_by,
-            NULL::text AS ended_by
+            NULL::text AS ended_by,
+            r.step,
+            r.flow_version,
+            r.super_step
            FROM ((pgflow.run r
              LEFT JOIN pgflow.queue q ON (((q.project_id = r.project_id) AND (q.queue = r.queue) AND (r.state = 'running'::text))))
              LEFT JOIN pgflow.worker_beat b ON (((b.project_id = r.project_id) AND (b.worker_id = r.worker_id))))
@@ -1014,7 +1252,10 @@ CREATE VIEW pgflow.runs WITH (security_barrier='true') AS
             COALESCE(f.root_run_id, f.run_id) AS "coalesce",
             f.kind,
             f.created_by,
-            f.ended_by
+            f.ended_by,
+            f.step,
+            f.flow_version,
+            f.super_step
            FROM pgflow.run_finished f) u
   WHERE (project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[]));
 
@@ -1064,9 +1305,17 @@ COMMENT ON COLUMN pgflow.runs.retry_of IS 'The finished run whose work it does a
 
 COMMENT ON COLUMN pgflow.runs.root_run_id IS 'Itself, for a run without a parent.';
 
+COMMENT ON COLUMN pgflow.runs.kind IS 'handler, or flow: then its name is in the column handler.';
+
 COMMENT ON COLUMN pgflow.runs.created_by IS 'The actor that enqueued it.';
 
 COMMENT ON COLUMN pgflow.runs.ended_by IS 'The actor that cancelled it or rejected its task.';
+
+COMMENT ON COLUMN pgflow.runs.step IS 'The step of its parent, a flow, that it executes.';
+
+COMMENT ON COLUMN pgflow.runs.flow_version IS 'Of a flow: its version.';
+
+COMMENT ON COLUMN pgflow.runs.super_step IS 'Of a flow: how often ended steps have made others ready.';
 
 CREATE TABLE pgflow.signal (
     project_id text NOT NULL COLLATE pg_catalog."C",
@@ -1316,6 +1565,36 @@ CREATE VIEW pgflow.timeline WITH (security_barrier='true') AS
             NULL::text
            FROM pgflow.journal_voided v
           WHERE ((v.kind = 'step'::text) AND (v.event_no > 0) AND (NOT v.replaced))
+        UNION ALL
+         SELECT s.project_id,
+            s.run_id,
+            s.started_event_no,
+            'step.started'::text,
+            s.ready_at,
+            'pgflow'::text,
+            NULL::text,
+            NULL::integer,
+            0,
+            s.step,
+            jsonb_build_object('run_id', s.child_run_id) AS jsonb_build_object,
+            NULL::text
+           FROM pgflow.flow_step s
+          WHERE (s.started_event_no IS NOT NULL)
+        UNION ALL
+         SELECT s.project_id,
+            s.run_id,
+            s.ended_event_no,
+            ('step.'::text || s.state),
+            s.ended_at,
+            'pgflow'::text,
+            NULL::text,
+            NULL::integer,
+            0,
+            s.step,
+            jsonb_strip_nulls(jsonb_build_object('run_id', s.child_run_id, 'error_code', s.error_code, 'error_detail', s.error_detail)) AS jsonb_strip_nulls,
+            NULL::text
+           FROM pgflow.flow_step s
+          WHERE (s.ended_event_no IS NOT NULL)
         )
  SELECT l.project_id,
     l.run_id,
@@ -1450,6 +1729,15 @@ ALTER TABLE ONLY pgflow.event
 ALTER TABLE ONLY pgflow.event_type
     ADD CONSTRAINT event_type_pkey PRIMARY KEY (type);
 
+ALTER TABLE ONLY pgflow.flow
+    ADD CONSTRAINT flow_pkey PRIMARY KEY (project_id, flow);
+
+ALTER TABLE ONLY pgflow.flow_step
+    ADD CONSTRAINT flow_step_pkey PRIMARY KEY (project_id, run_id, step, element, version);
+
+ALTER TABLE ONLY pgflow.flow_version
+    ADD CONSTRAINT flow_version_pkey PRIMARY KEY (project_id, flow, version);
+
 ALTER TABLE ONLY pgflow.handler
     ADD CONSTRAINT handler_pkey PRIMARY KEY (project_id, handler);
 
@@ -1467,6 +1755,9 @@ ALTER TABLE ONLY pgflow.journal_voided
 
 ALTER TABLE ONLY pgflow.lease
     ADD CONSTRAINT lease_pkey PRIMARY KEY (project_id, worker_id, batch);
+
+ALTER TABLE ONLY pgflow.left_behind
+    ADD CONSTRAINT left_behind_pkey PRIMARY KEY (project_id, run_id);
 
 ALTER TABLE ONLY pgflow.move
     ADD CONSTRAINT move_is_known UNIQUE NULLS NOT DISTINCT (kind, from_state, to_state);
@@ -1507,11 +1798,17 @@ ALTER TABLE ONLY pgflow.slot
 ALTER TABLE ONLY pgflow.state
     ADD CONSTRAINT state_pkey PRIMARY KEY (state);
 
+ALTER TABLE ONLY pgflow.step_definition
+    ADD CONSTRAINT step_definition_pkey PRIMARY KEY (project_id, flow, version, step);
+
 ALTER TABLE ONLY pgflow.task
     ADD CONSTRAINT task_pkey PRIMARY KEY (project_id, task_id);
 
 ALTER TABLE ONLY pgflow.task_policy
     ADD CONSTRAINT task_policy_pkey PRIMARY KEY (policy);
+
+ALTER TABLE ONLY pgflow.flow_version
+    ADD CONSTRAINT the_same_content_is_the_same_version UNIQUE (project_id, flow, sha256);
 
 ALTER TABLE ONLY pgflow.tick
     ADD CONSTRAINT tick_pkey PRIMARY KEY (project_id);
@@ -1533,9 +1830,13 @@ ALTER TABLE ONLY pgflow.worker
 
 CREATE UNIQUE INDEX a_run_asks_once_per_key ON pgflow.task USING btree (project_id, run_id, key) WHERE (voided_at IS NULL);
 
+CREATE UNIQUE INDEX a_step_counts_once ON pgflow.flow_step USING btree (project_id, run_id, step, element) WHERE (voided_at IS NULL);
+
 CREATE INDEX event_by_time ON ONLY pgflow.event USING brin (project_id, at, leased_at) WITH (autosummarize='true');
 
 CREATE UNIQUE INDEX event_key_is_unique_in_its_run ON ONLY pgflow.event USING btree (project_id, run_id, key) WHERE (key IS NOT NULL);
+
+CREATE INDEX flow_step_by_time ON pgflow.flow_step USING brin (project_id, ready_at, ended_at) WITH (autosummarize='true');
 
 CREATE INDEX journal_by_time ON ONLY pgflow.journal USING brin (project_id, at) WITH (autosummarize='true');
 
@@ -1547,7 +1848,7 @@ CREATE INDEX run_has_a_deadline ON pgflow.run USING btree (project_id, deadline)
 
 CREATE INDEX run_has_a_family ON pgflow.run USING btree (project_id, run_id) WHERE ((parent_run_id IS NOT NULL) OR has_children);
 
-CREATE INDEX run_is_a_child ON pgflow.run USING btree (project_id, parent_run_id) WHERE (parent_run_id IS NOT NULL);
+CREATE INDEX run_is_a_child ON pgflow.run USING btree (project_id, parent_run_id, num_nonnulls(waits_for, pause_reason)) WHERE (parent_run_id IS NOT NULL);
 
 CREATE INDEX run_is_ready ON pgflow.run USING btree (project_id, queue, priority, lane, seq) WHERE (seq IS NOT NULL);
 
@@ -1565,6 +1866,8 @@ CREATE UNIQUE INDEX signal_key_is_unique_in_its_run ON ONLY pgflow.signal USING 
 
 CREATE INDEX slot_is_held_by ON pgflow.slot USING btree (project_id, worker_id);
 
+CREATE INDEX step_is_unsettled ON pgflow.flow_step USING btree (project_id, run_id) WHERE ((state = ANY (ARRAY['pending'::text, 'running'::text])) AND (voided_at IS NULL));
+
 CREATE INDEX task_is_due ON pgflow.task USING btree (project_id, due_at) WHERE ((state = 'open'::text) AND (due_at IS NOT NULL));
 
 CREATE INDEX task_is_open ON pgflow.task USING btree (project_id, run_id) WHERE (state = 'open'::text);
@@ -1573,7 +1876,14 @@ CREATE INDEX task_of_run ON pgflow.task USING btree (project_id, run_id);
 
 CREATE INDEX usage_by_time ON ONLY pgflow.usage USING brin (project_id, at) WITH (autosummarize='true');
 
-CREATE TRIGGER run_begins_in_a_first_state BEFORE INSERT ON pgflow.run FOR EACH ROW WHEN ((NOT ((new.kind = 'handler'::text) AND (new.state = ANY (ARRAY['scheduled'::text, 'pending'::text]))))) EXECUTE FUNCTION pgflow._refuse_move();
+CREATE TRIGGER flow_version_never_changes BEFORE DELETE OR UPDATE ON pgflow.flow_version FOR EACH ROW EXECUTE FUNCTION pgflow._refuse_redefinition();
+
+CREATE TRIGGER run_begins_in_a_first_state BEFORE INSERT ON pgflow.run FOR EACH ROW WHEN ((NOT
+        CASE new.kind
+            WHEN 'handler'::text THEN ((new.state = ANY (ARRAY['scheduled'::text, 'pending'::text])) AND (new.lease_no IS NOT NULL))
+            WHEN 'flow'::text THEN ((new.state = 'running'::text) AND (new.lease_no IS NULL) AND (new.flow_version IS NOT NULL))
+            ELSE false
+        END)) EXECUTE FUNCTION pgflow._refuse_move();
 
 CREATE TRIGGER run_finished_goes_only_by_retention BEFORE DELETE ON pgflow.run_finished FOR EACH ROW WHEN ((COALESCE(current_setting('pgflow.pruning'::text, true), ''::text) <> 'on'::text)) EXECUTE FUNCTION pgflow._refuse_change();
 
@@ -1587,10 +1897,16 @@ CREATE TRIGGER run_leaves_only_by_ending BEFORE DELETE ON pgflow.run FOR EACH ST
 
 CREATE TRIGGER run_moves_are_legal BEFORE UPDATE ON pgflow.run FOR EACH ROW WHEN (((old.state <> new.state) AND (NOT ((new.kind = old.kind) AND
         CASE
+            WHEN (new.kind = 'flow'::text) THEN (new.state = ANY (ARRAY['running'::text, 'paused'::text, 'waiting_tool'::text, 'waiting_approval'::text, 'waiting_event'::text]))
             WHEN (new.state = ANY (ARRAY['pending'::text, 'paused'::text])) THEN true
             WHEN (new.state = 'running'::text) THEN (old.state = 'pending'::text)
             ELSE ((old.state = ANY (ARRAY['running'::text, 'paused'::text])) AND (new.state = ANY (ARRAY['waiting_tool'::text, 'waiting_approval'::text, 'waiting_event'::text, 'scheduled'::text])))
         END)))) EXECUTE FUNCTION pgflow._refuse_move();
+
+CREATE TRIGGER step_definition_never_changes BEFORE DELETE OR UPDATE ON pgflow.step_definition FOR EACH ROW EXECUTE FUNCTION pgflow._refuse_redefinition();
+
+ALTER TABLE ONLY pgflow.flow
+    ADD CONSTRAINT flow_project_fkey FOREIGN KEY (project_id) REFERENCES pgflow.project(project_id);
 
 ALTER TABLE ONLY pgflow.handler
     ADD CONSTRAINT handler_project_fkey FOREIGN KEY (project_id) REFERENCES pgflow.project(project_id);
@@ -1610,6 +1926,9 @@ ALTER TABLE ONLY pgflow.project_member
 ALTER TABLE ONLY pgflow.queue
     ADD CONSTRAINT queue_project_fkey FOREIGN KEY (project_id) REFERENCES pgflow.project(project_id);
 
+ALTER TABLE ONLY pgflow.step_definition
+    ADD CONSTRAINT step_definition_version_fkey FOREIGN KEY (project_id, flow, version) REFERENCES pgflow.flow_version(project_id, flow, version);
+
 ALTER TABLE ONLY pgflow.tick
     ADD CONSTRAINT tick_project_fkey FOREIGN KEY (project_id) REFERENCES pgflow.project(project_id);
 
@@ -1622,6 +1941,10 @@ ALTER TABLE ONLY pgflow.worker
 GRANT SELECT ON TABLE pgflow.error_code TO pgflow_reader;
 
 GRANT SELECT ON TABLE pgflow.event_type TO pgflow_reader;
+
+GRANT SELECT ON TABLE pgflow.flow_steps TO pgflow_reader;
+
+GRANT SELECT ON TABLE pgflow.flows TO pgflow_reader;
 
 GRANT SELECT ON TABLE pgflow.inbox TO pgflow_reader;
 

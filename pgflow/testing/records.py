@@ -20,7 +20,7 @@ _BUSY = b"""
     from pgflow.run r
     join pgflow.queue q using (project_id, queue)
     where r.project_id = pgflow.this_project(%(project)s)
-      and (r.state = 'running'
+      and (r.state = 'running' and r.kind = 'handler'
            or (r.state = 'pending' and r.queue = any (%(queues)s) and q.paused_at is null))
     order by r.state desc, r.seq
     limit 20

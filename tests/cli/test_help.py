@@ -12,12 +12,14 @@ from tests.cli.conftest import Command, find_main
 COMMANDS = (
     *("migrate", "dev", "worker", "enqueue", "runs", "show", "timeline", "inbox", "approve"),
     *("reject", "cancel", "retry", "pause", "resume", "queues", "workers", "doctor", "task"),
-    *("tool", "signal", "journal", "fork", "breakpoint", "watch", "tail", "maintain"),
+    *("tool", "signal", "journal", "fork", "breakpoint", "watch", "tail", "maintain", "flow"),
+    "start",
 )
 GROUPS = {
     "task": {"show", "answer", "claim", "release", "delegate", "comment"},
     "tool": {"list", "resolve", "fail"},
     "breakpoint": {"set", "clear"},
+    "flow": {"apply", "list", "show", "graph", "diff", "steps"},
 }
 BELOW = sorted((group, name) for group, names in GROUPS.items() for name in names)
 

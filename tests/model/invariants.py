@@ -21,7 +21,7 @@ VIOLATIONS = {
             + (state = 'failed' and ended_from = 'running')::integer <> runs.attempt""",
     "a running run is among the leases of its worker": """
         select r.run_id from pgflow.run r
-        where r.state = 'running' and not exists (
+        where r.worker_id is not null and not exists (
             select from pgflow.lease l
             where l.project_id = r.project_id and l.worker_id = r.worker_id
               and r.run_id = any (l.run_ids))""",
@@ -37,7 +37,7 @@ VIOLATIONS = {
         where (t.state in ('approved', 'rejected')) <> (j.kind is not distinct from 'approval')""",
     "a waiting run waits for somebody": """
         select r.run_id from pgflow.run r
-        where r.state = 'waiting_approval' and not exists (
+        where r.state = 'waiting_approval' and r.kind = 'handler' and not exists (
             select from pgflow.task t
             where t.run_id = r.run_id and t.key = any (r.waits_for) and t.state = 'open')""",
     "a waiting run is woken by what it waits for": """
@@ -52,16 +52,16 @@ VIOLATIONS = {
                          where j.run_id = r.run_id and j.news is not null)""",
     "steps are counted": """
         select r.run_id from runs r
-        where r.step_count <> (select count(*) from pgflow.journal j
+        where r.kind = 'handler' and r.step_count <> (select count(*) from pgflow.journal j
                                where j.run_id = r.run_id and j.kind = 'step')""",
     "a limit holds": """
         select max(r.run_id::text)::uuid as run_id from pgflow.run r
         join pgflow.queue q using (project_id, queue)
-        where r.state = 'running' group by q.project_id, q.queue, q.max_concurrent
+        where r.worker_id is not null group by q.project_id, q.queue, q.max_concurrent
         having count(*) > q.max_concurrent""",
     "a running run of a limited queue has a slot": """
         select r.run_id from pgflow.run r join pgflow.queue q using (project_id, queue)
-        where r.state = 'running' and q.max_concurrent is not null and (not r.slotted
+        where r.worker_id is not null and q.max_concurrent is not null and (not r.slotted
             or not exists (select from pgflow.slot s
                            where s.run_id = r.run_id and s.lease_no = r.lease_no))""",
     "a slot belongs to a worker that can free it": """
@@ -71,7 +71,7 @@ VIOLATIONS = {
     "a running run belongs to a worker that beats": """
         select r.run_id from pgflow.run r
         left join pgflow.worker_beat b using (project_id, worker_id)
-        where r.state = 'running' and b.beat_at is null""",
+        where r.state = 'running' and r.kind = 'handler' and b.beat_at is null""",
     "a ready run has a priority that claims look at": """
         select r.run_id from pgflow.run r join pgflow.queue q using (project_id, queue)
         where r.state = 'pending' and not r.priority = any (q.priorities)""",
@@ -90,10 +90,10 @@ def query_of(violations: Mapping[str, str]) -> str:
 
 _RUNS = """
     with runs as materialized (
-        select project_id, run_id, state, null as ended_from, attempt, lease_no, step_count
+        select project_id, run_id, kind, state, null as ended_from, attempt, lease_no, step_count
         from pgflow.run
         union all
-        select project_id, run_id, state, ended_from, attempt, lease_no, step_count
+        select project_id, run_id, kind, state, ended_from, attempt, lease_no, step_count
         from pgflow.run_finished
     ),
     lines as materialized (select run_id, event_no, type from pgflow.timeline)

@@ -20,7 +20,8 @@ OF_WAITS = {
             where j.run_id = r.run_id and j.key = any (r.waits_for) and j.kind <> 'step')""",
     "what a run lacks is asked for": """
         select r.run_id from pgflow.run r cross join unnest(r.waits_for) as u (key)
-        where u.key not in (select j.key from pgflow.journal j where j.run_id = r.run_id)
+        where r.kind = 'handler'
+          and u.key not in (select j.key from pgflow.journal j where j.run_id = r.run_id)
           and u.key not in (select t.key from pgflow.task t
                             where t.run_id = r.run_id and t.state = 'open')
           and not jsonb_path_exists(coalesce(r.waits, '[]'), '$[*] ? (@.key == $key)',
@@ -70,13 +71,13 @@ OF_WAITS = {
     "a live child has a live parent that asks for it": """
         select c.run_id from pgflow.run c
         left join pgflow.run p on p.project_id = c.project_id and p.run_id = c.parent_run_id
-        where c.parent_run_id is not null and not coalesce(
+        where c.parent_run_id is not null and c.step is null and not coalesce(
             p.waits @> jsonb_build_array(jsonb_build_object('key', c.parent_key,
                 'run_id', c.run_id)), false)""",
     "the end of a child that was wanted is known to its parent, another is not": """
         select c.run_id from pgflow.run_finished c
         join pgflow.run p on p.project_id = c.project_id and p.run_id = c.parent_run_id
-        where (c.parent_key is not null) <> exists (
+        where c.step is null and (c.parent_key is not null) <> exists (
             select from (
                 select j.run_id, j.kind, j.value from pgflow.journal j
                 union all select v.run_id, v.kind, v.value from pgflow.journal_voided v) as k

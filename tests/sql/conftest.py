@@ -464,6 +464,7 @@ def _live(engine: Engine) -> None:
     engine.call("stop_worker", worker_id="w:1")
     engine.worker("old:1", ["old"])
     engine.acquire(10, worker_id="old:1", queues=["old"])
+    _flow(engine)
     # Another tenant, with the same keys.
     engine.conn.execute("set pgflow.project = 'elsewhere'")
     engine.worker("w:1", ["default"], [{"handler": "h", "max_attempts": 9, "timeout": 9}])
@@ -473,6 +474,25 @@ def _live(engine: Engine) -> None:
     engine.conn.execute("reset pgflow.project")
     (counts,) = engine.rows("select count(*) as live from pgflow.run")
     assert counts["live"] > 60
+
+
+def _flow(engine: Engine) -> None:
+    """Leave runs of flow f, as far as they come with one of three steps."""
+    steps = [{"name": "a"}, {"name": "b"}, {"name": "c", "needs": ["a", "b"]}]
+    engine.call("define_flow", definition={"name": "f", "queue": "flows", "steps": steps})
+    engine.call("define_queue", queue="flows", lease_ttl=timedelta(days=1))
+    engine.worker("old:2", ["flows"])
+    for how in ("complete", "fail", "cancel", "pause", "wait"):
+        run_id = engine.tell("start", flow="f", idempotency_key=f"flow-{how}")
+        first, _ = engine.acquire(worker_id="old:2", queues=["flows"]).leases
+        if how in {"cancel", "pause"}:
+            engine.call(how, run_id=run_id)
+        elif how == "fail":
+            engine.fail(first, retries=[False])
+        elif how == "wait":
+            engine.park(first)
+        else:
+            engine.complete(first)
 
 
 @pytest.fixture(params=(os.environ.get("PGFLOW_TEST_PLACES") or "fresh used").split())

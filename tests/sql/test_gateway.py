@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from pgflow import gateway, people, protocol, queues, views
+from pgflow import flows, gateway, people, protocol, queues, views
 from pgflow._statement import Statement
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ MAKERS: dict[str, Maker] = {
     **dict(makers(gateway)),
     **dict(makers(people)),
     **dict(makers(queues)),
+    **dict(makers(flows)),
     **dict(makers(views)),
     **dict(makers(protocol)),
 }

@@ -26,37 +26,43 @@ LIVE = (
     "paused",
 )
 ENDS = ("completed", "failed", "cancelled", "timeout")
+KINDS = ("handler", "flow")
 
 # What each state needs besides its name, so that only the move can be what is refused.
 NEEDS = """
-    state = {0}, seq = case when {0} in ('pending', 'running') then 1 end, run_at = now(),
-    waits_for = case when {0} <> 'scheduled' then array['ok'] end,
-    worker_id = case when {0} = 'running' then 'w:1' end,
-    leased_at = case when {0} = 'running' then now() end,
-    lease_event_no = case when {0} = 'running' then 2 end,
+    state = {0},
+    seq = case when {0} = 'pending' or {0} = 'running' and kind = 'handler' then 1 end,
+    run_at = now(), waits_for = case when {0} <> 'scheduled' then array['ok'] end,
+    worker_id = case when {0} = 'running' and kind = 'handler' then 'w:1' end,
+    leased_at = case when {0} = 'running' and kind = 'handler' then now() end,
+    lease_event_no = case when {0} = 'running' and kind = 'handler' then 2 end,
     pause_reason = case when {0} = 'paused' then 'operator' end
 """
 AS_LIVE = f"update pgflow.run set {NEEDS.format('%(state)s')} where run_id = %(run_id)s"
 AS_FIRST = """
-    insert into pgflow.run (project_id, run_id, handler, queue, state, max_attempts, created_at,
-        created_by, input, seq, run_at, waits_for, worker_id, leased_at, lease_event_no,
-        pause_reason)
-    select 'default', pgflow._new_id(), 'h', 'default', s.state, 3, now(), 'me', '{}',
-        case when s.state in ('pending', 'running') then 1 end, now(),
-        case when s.state <> 'scheduled' then array['ok'] end,
-        case when s.state = 'running' then 'w:1' end,
-        case when s.state = 'running' then now() end, case when s.state = 'running' then 2 end,
+    insert into pgflow.run (project_id, run_id, kind, handler, queue, state, max_attempts,
+        created_at, created_by, input, seq, run_at, waits_for, lease_no, flow_version, worker_id,
+        leased_at, lease_event_no, pause_reason)
+    select 'default', pgflow._new_id(), s.kind, 'h', 'default', s.state, 3, now(), 'me', '{}',
+        case when s.state = 'pending' or s.state = 'running' and s.kind = 'handler' then 1 end,
+        now(), case when s.state <> 'scheduled' then array['ok'] end,
+        case s.kind when 'handler' then 0 end, case s.kind when 'flow' then 1 end,
+        case when s.state = 'running' and s.kind = 'handler' then 'w:1' end,
+        case when s.state = 'running' and s.kind = 'handler' then now() end,
+        case when s.state = 'running' and s.kind = 'handler' then 2 end,
         case when s.state = 'paused' then 'operator' end
-    from (select %(state)s::text as state) s
+    from (select %(kind)s::text as kind, %(state)s::text as state) s
 """
 AS_FINISHED = """
     insert into pgflow.run_finished (project_id, run_id, kind, handler, queue, state, ended_from,
-        priority, depth, attempt, max_attempts, lease_no, last_event_no, step_count, created_at,
-        finished_at, created_by, input, output, error_code)
-    select 'default', pgflow._new_id(), 'handler', 'h', 'default', s.state, s.ended_from, 0, 0, 0,
-        3, 0, 2, 0, now(), now(), 'me', '{}', case when s.state = 'completed' then jsonb '1' end,
+        priority, depth, attempt, max_attempts, lease_no, flow_version, last_event_no, step_count,
+        created_at, finished_at, created_by, input, output, error_code)
+    select 'default', pgflow._new_id(), s.kind, 'h', 'default', s.state, s.ended_from, 0, 0, 0,
+        3, case s.kind when 'handler' then 0 end, case s.kind when 'flow' then 1 end, 2, 0, now(),
+        now(), 'me', '{}', case when s.state = 'completed' then jsonb '1' end,
         case when s.state = 'failed' then 'E-RUN-001' end
-    from (select %(state)s::text as state, %(ended_from)s::text as ended_from) s
+    from (select %(kind)s::text as kind, %(state)s::text as state,
+              %(ended_from)s::text as ended_from) s
 """
 
 
@@ -81,54 +87,90 @@ def is_allowed(conn: psycopg.Connection, statement: str, **values: object) -> bo
     return True
 
 
-def put(engine: Engine, state: str) -> UUID:
+def put(engine: Engine, kind: str, state: str) -> UUID:
     """Bring a run into a live state; from running all others can be reached."""
-    run_id = engine.leased().run_id
+    run_id = engine.leased().run_id if kind == "handler" else started(engine)
     engine.conn.execute(AS_LIVE, {"state": state, "run_id": run_id})
     return run_id
 
 
+def started(engine: Engine) -> UUID:
+    """Return the run of a flow."""
+    engine.call("define_flow", definition={"name": "f", "steps": [{"name": "a"}]})
+    run_id: UUID = engine.tell("start", flow="f")
+    return run_id
+
+
 @pytest.mark.parametrize("state", LIVE)
-def test_table_move_tells_what_each_live_state_can_become(engine: Engine, state: str) -> None:
-    run_id = put(engine, state)
+@pytest.mark.parametrize("kind", KINDS)
+def test_table_move_tells_what_each_live_state_can_become(
+    engine: Engine, kind: str, state: str
+) -> None:
+    if (kind, state) in {("flow", "scheduled"), ("flow", "pending")}:
+        assert moves(engine, kind, state) == []
+        return
+    run_id = put(engine, kind, state)
     with engine.acting_as("pgflow_owner"):
         allowed = {
             to
             for to in LIVE
             if to != state and is_allowed(engine.conn, AS_LIVE, state=to, run_id=run_id)
         }
-    assert allowed == set(moves(engine, state)) & set(LIVE)
+    assert allowed == set(moves(engine, kind, state)) & set(LIVE)
 
 
 @pytest.mark.parametrize("state", LIVE)
-def test_table_move_tells_how_each_live_state_can_end(engine: Engine, state: str) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_table_move_tells_how_each_live_state_can_end(
+    engine: Engine, kind: str, state: str
+) -> None:
     with engine.acting_as("pgflow_owner"):
         allowed = {
-            end for end in ENDS if is_allowed(engine.conn, AS_FINISHED, state=end, ended_from=state)
+            end
+            for end in ENDS
+            if is_allowed(engine.conn, AS_FINISHED, kind=kind, state=end, ended_from=state)
         }
-    assert allowed == set(moves(engine, state)) & set(ENDS)
+    assert allowed == set(moves(engine, kind, state)) & set(ENDS)
 
 
-def test_table_move_tells_in_which_states_a_run_begins(engine: Engine) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_table_move_tells_in_which_states_a_run_begins(engine: Engine, kind: str) -> None:
     with engine.acting_as("pgflow_owner"):
-        allowed = {state for state in LIVE if is_allowed(engine.conn, AS_FIRST, state=state)}
-    assert allowed == set(moves(engine, None))
+        allowed = {
+            state for state in LIVE if is_allowed(engine.conn, AS_FIRST, kind=kind, state=state)
+        }
+    assert allowed == set(moves(engine, kind, None))
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_an_end_leads_nowhere(owner: psycopg.Connection, engine: Engine, end: str) -> None:
-    assert moves(engine, end) == []
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_end_leads_nowhere(
+    owner: psycopg.Connection, engine: Engine, kind: str, end: str
+) -> None:
+    assert moves(engine, kind, end) == []
     for state in ENDS:
-        assert not is_allowed(owner, AS_FINISHED, state=state, ended_from=end)
+        assert not is_allowed(owner, AS_FINISHED, kind=kind, state=state, ended_from=end)
 
 
-def moves(engine: Engine, state: str | None) -> list[str]:
+def moves(engine: Engine, kind: str, state: str | None) -> list[str]:
     rows = engine.rows(
-        "select to_state from pgflow.move"
-        " where kind = 'handler' and from_state is not distinct from %s",
+        "select to_state from pgflow.move where kind = %s and from_state is not distinct from %s",
+        kind,
         state,
     )
     return [row["to_state"] for row in rows]
+
+
+def test_no_run_becomes_one_of_another_kind(engine: Engine) -> None:
+    run_id = engine.leased().run_id
+    change = "update pgflow.run set kind = 'flow', state = 'waiting_event' where run_id = %s"
+    with engine.acting_as("pgflow_owner"), engine.refused("PF201", "state"):
+        engine.rows(change, run_id)
+
+
+def test_table_move_knows_the_kinds_of_runs(engine: Engine) -> None:
+    rows = engine.rows("select distinct kind from pgflow.move")
+    assert {row["kind"] for row in rows} == set(KINDS)
 
 
 def test_table_state_has_all_states_and_says_which_are_live(engine: Engine) -> None:
@@ -175,7 +217,9 @@ def test_a_bare_insert_of_an_illegal_end_is_refused_by_the_rules_name(
 ) -> None:
     before = engine.place.rows()
     with pytest.raises(psycopg.errors.CheckViolation) as refused:
-        owner.execute(AS_FINISHED, {"ended_from": "pending", "state": "completed"})
+        owner.execute(
+            AS_FINISHED, {"kind": "handler", "ended_from": "pending", "state": "completed"}
+        )
     assert refused.value.diag.constraint_name == "ended_by_a_legal_move"
     assert engine.place.rows() == before
 
@@ -189,7 +233,7 @@ def test_a_run_cannot_end_inside_the_table_of_live_runs(engine: Engine, state: s
 
 def test_a_bare_insert_begins_in_a_first_state(engine: Engine) -> None:
     with engine.acting_as("pgflow_owner"), engine.refused("PF201", "state") as refused:
-        engine.conn.execute(AS_FIRST, {"state": "running"})
+        engine.conn.execute(AS_FIRST, {"kind": "handler", "state": "running"})
     assert "from nothing to running" in str(refused.value)
 
 

@@ -74,6 +74,8 @@ def test_a_member_works_in_its_project(tenants: Tenants) -> None:
         ("task_history", "project"),
         ("journal_entries", "project_id"),
         ("tool_calls", "project_id"),
+        ("flows", "project_id"),
+        ("flow_steps", "project_id"),
         ("queue_stats", "project_id"),
         ("worker_status", "project_id"),
     ],
@@ -113,6 +115,8 @@ def test_a_function_in_the_query_sees_no_row_of_another_project(tenants: Tenants
 PROJECT_CALLS: dict[str, dict[str, Any]] = {
     "enqueue": {"handler": "h"},
     "enqueue_many": {"handler": "h", "inputs": []},
+    "define_flow": {"definition": {"name": "f", "steps": [{"name": "a"}]}},
+    "start": {"flow": "f"},
     "cancel": {"run_id": None},
     "pause": {"run_id": None},
     "resume": {"run_id": None},

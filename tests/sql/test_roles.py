@@ -45,6 +45,8 @@ CALLS = {
     "fork": (CLIENTS, f"fork({ID}, 'draft')"),
     "set_breakpoint": (CLIENTS, f"set_breakpoint({ID}, 'draft')"),
     "clear_breakpoint": (CLIENTS, f"clear_breakpoint({ID}, 'draft')"),
+    "define_flow": (CLIENTS, "define_flow('{}')"),
+    "start": (CLIENTS, "start('nobody''s')"),
     "approve": (APPROVERS, f"approve({ID})"),
     "reject": (APPROVERS, f"reject({ID})"),
     "answer": (APPROVERS, f"answer({ID}, '1')"),
@@ -82,6 +84,8 @@ VIEWS = [
     "journal_entries",
     "tool_calls",
     "model_calls",
+    "flows",
+    "flow_steps",
     "queue_stats",
     "worker_status",
 ]

@@ -7,8 +7,8 @@ grant usage on schema pgflow to pgflow_reader;
 grant select on
     pgflow.runs, pgflow.timeline, pgflow.inbox, pgflow.task_history, pgflow.journal_entries,
     pgflow.tool_calls, pgflow.model_calls, pgflow.queue_stats,
-    pgflow.worker_status, pgflow.state, pgflow.move, pgflow.error_code, pgflow.refusal,
-    pgflow.event_type, pgflow.task_policy
+    pgflow.worker_status, pgflow.flows, pgflow.flow_steps, pgflow.state, pgflow.move,
+    pgflow.error_code, pgflow.refusal, pgflow.event_type, pgflow.task_policy
 to pgflow_reader;
 grant execute on function
     pgflow._my_projects, pgflow._sha256, pgflow.now, pgflow._test_now, pgflow.this_project,
@@ -18,7 +18,7 @@ to pgflow_reader;
 grant execute on function
     pgflow.enqueue, pgflow.enqueue_many, pgflow.cancel, pgflow.pause, pgflow.resume, pgflow.retry,
     pgflow.emit, pgflow.signal, pgflow.resolve_tool, pgflow.fail_tool, pgflow.fork,
-    pgflow.set_breakpoint, pgflow.clear_breakpoint
+    pgflow.set_breakpoint, pgflow.clear_breakpoint, pgflow.define_flow, pgflow.start
 to pgflow_client;
 
 grant execute on function

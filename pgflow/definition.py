@@ -1,0 +1,135 @@
+"""The definition of a flow: steps that need each other, as data.
+
+These models say what a definition is made of. Whether its steps fit together the database says,
+which tells all faults at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, field_serializer
+
+from pgflow.errors import BadDefinition
+from pgflow.models import Retry
+
+Join = Literal["all", "any", "none_failed", "one_failed"]
+OnFailure = Literal["fail", "continue"] | dict[Literal["run"], str]
+
+
+class Step(BaseModel):
+    """A step of a flow: a handler, executed as a run of its own once the steps that it needs ended.
+
+    Its input has their outputs by name; a step that needs none gets the flow's input.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description="Unique in the flow: letters, digits, `_`, `.` and `-`.")
+    handler: str | None = Field(
+        default=None, description="The handler that executes it; without one, the step's name."
+    )
+    needs: list[str] = Field(default=[], description="The steps whose end it waits for.")
+    config: dict[str, Any] = Field(
+        default={}, description="Anything for the handler, which finds it in `ctx.step_config`."
+    )
+    retry: Retry | None = Field(
+        default=None,
+        description="`max_attempts`, and in seconds `base` and `longest`, and `factor`; what is"
+        " not given, or as it is by default, the handler's registration says.",
+    )
+    timeout: timedelta | None = Field(
+        default=None,
+        description="Seconds: the bound of one execution; else the handler's, the queue's, 300.",
+    )
+    queue: str | None = Field(
+        default=None, description="Its queue; else the flow's, the handler's."
+    )
+    join: Join | None = Field(
+        default=None,
+        description="When it runs: once `all` that it needs completed (the default), or `any` of"
+        " them, or all have ended and `none_failed`, or as soon as `one_failed`. Else it is"
+        " skipped.",
+    )
+    on_failure: OnFailure = Field(
+        default="fail",
+        description="If it does not complete: `fail` ends the flow, `continue` leaves it to the"
+        " join rules of the steps that need it, and `{run: STEP}` runs another step as well.",
+    )
+    description: str | None = Field(default=None, description="For people.")
+
+    @field_serializer("retry")
+    def _seconds_of(self, retry: Retry | None) -> dict[str, float] | None:
+        """Leave out what is so by default: it is left to the handler, as where it isn't given."""
+        if retry is None:
+            return None
+        default = Retry()
+        told: dict[str, float | None] = {
+            "max_attempts": retry.max_attempts,
+            "base": retry.base.total_seconds() if retry.base != default.base else None,
+            "factor": retry.factor if retry.factor != default.factor else None,
+            "longest": retry.longest.total_seconds() if retry.longest != default.longest else None,
+        }
+        return {name: value for name, value in told.items() if value is not None}
+
+    @field_serializer("timeout")
+    def _seconds(self, timeout: timedelta | None) -> float | None:
+        return None if timeout is None else timeout.total_seconds()
+
+
+class Flow(BaseModel):
+    """A flow: a name, and steps that need each other.
+
+    >>> Flow(name="review", steps=[Step(name="draft"), Step(name="publish", needs=["draft"])]).name
+    'review'
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description="By which it is started: as a step's.")
+    steps: list[Step] = Field(description="In any order; theirs is what they need.")
+    queue: str | None = Field(default=None, description="The queue of steps that name none.")
+    output: dict[str, str] = Field(
+        default={},
+        description="What its run returns: a name for each, and the step whose output it is;"
+        " without it, the outputs of the steps that no other needs, by name.",
+    )
+    description: str | None = Field(default=None, description="For people.")
+
+    def definition(self) -> dict[str, Any]:
+        """Return what `define_flow` is given, as JSON has it."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+
+def read_definition(path: Path) -> Any:  # noqa: ANN401 - any JSON, which the database checks
+    """Read the definition of a flow from a YAML or JSON file. Raises BadDefinition."""
+    try:
+        return yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadDefinition(f"{path} cannot be read: {error}") from error
+
+
+@dataclass(slots=True, frozen=True)
+class FlowVersion:
+    """A version of a flow, as `define_flow` returns it; `sha256` of its content is in hex."""
+
+    flow: str
+    version: int
+    sha256: str
+    created_at: datetime
+    created_by: str
+    definition: dict[str, Any]
+
+
+@dataclass(slots=True, frozen=True)
+class FailedNeed:
+    """What became of a step that did not complete: its state, and why."""
+
+    state: str
+    run_id: str
+    error_code: str | None = None
+    error_detail: str | None = None

@@ -1,0 +1,90 @@
+"""Flows, as statements: the part of the gateway for steps that need each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from pgflow._json import dumps
+from pgflow._statement import Row, RunId, Statement, _int4, _rows, _value
+from pgflow.definition import Flow, FlowVersion
+
+
+def define_flow(
+    definition: Flow | Mapping[str, object], *, project: str | None = None
+) -> Statement[FlowVersion]:
+    """Store a flow: new content is a new version, and new runs get it.
+
+    Raises BadRequest, whose `detail` is a JSON object with all `faults`.
+    """
+    given = definition.definition() if isinstance(definition, Flow) else definition
+    return Statement(
+        b"select f.flow, f.version, encode(f.sha256, 'hex') as sha256, f.created_at, f.created_by,"
+        b" f.definition from pgflow.define_flow(%(definition)s::jsonb, %(project)s) as f",
+        {"definition": dumps(given, "the definition"), "project": project},
+        lambda rows: FlowVersion(**rows[0]),
+    )
+
+
+def start(
+    flow: str | Flow,
+    input: object = None,  # noqa: A002 - the name of the SQL argument
+    *,
+    version: int | None = None,
+    priority: int = 0,
+    deadline: datetime | None = None,
+    idempotency_key: str | None = None,
+    correlation_id: str | None = None,
+    run_id: RunId | None = None,
+    tags: Sequence[str] | None = None,
+    project: str | None = None,
+) -> Statement[UUID]:
+    """Start a flow, without a `version` the one that was defined last, and return its run's id.
+
+    Raises BadRequest, UnknownFlow, IdempotencyConflict, NotJson.
+    """
+    return Statement(
+        b"select pgflow.start(%(flow)s, %(input)s::jsonb, version => %(version)s::integer,"
+        b" priority => %(priority)s::integer, deadline => %(deadline)s,"
+        b" idempotency_key => %(idempotency_key)s, correlation_id => %(correlation_id)s,"
+        b" run_id => %(run_id)s::uuid, tags => %(tags)s::text[], project => %(project)s)",
+        {
+            "flow": flow.name if isinstance(flow, Flow) else flow,
+            "input": "{}" if input is None else dumps(input, "the input"),
+            "version": _int4(version),
+            "priority": _int4(priority),
+            "deadline": deadline,
+            "idempotency_key": idempotency_key,
+            "correlation_id": correlation_id,
+            "run_id": run_id,
+            "tags": None if tags is None else list(tags),
+            "project": project,
+        },
+        _value,
+    )
+
+
+def flows(
+    *, flow: str | None = None, version: int | None = None, project: str | None = None
+) -> Statement[list[Row]]:
+    """Return rows of view flows: of one flow all its versions, else the current ones."""
+    return Statement(
+        b"select * from pgflow.flows where project_id = (select pgflow.this_project(%(project)s))"
+        b" and case when %(flow)s::text is null then is_current else flow = %(flow)s end"
+        b" and (%(version)s::integer is null or version = %(version)s::integer)"
+        b" order by flow, version",
+        {"flow": flow, "version": _int4(version), "project": project},
+        _rows,
+    )
+
+
+def flow_steps(flow_run_id: RunId, *, project: str | None = None) -> Statement[list[Row]]:
+    """Return rows of view flow_steps: the steps of a flow's run, in the order of its definition."""
+    return Statement(
+        b"select * from pgflow.flow_steps"
+        b" where project_id = (select pgflow.this_project(%(project)s))"
+        b" and flow_run_id = %(flow_run_id)s::uuid order by seq, version, element",
+        {"flow_run_id": flow_run_id, "project": project},
+        _rows,
+    )

@@ -1,0 +1,182 @@
+-- Flows: definitions of steps that need each other. A definition is stored once per content, and
+-- never changes.
+
+create or replace function pgflow._refuse_redefinition()
+returns trigger
+language plpgsql
+as $$
+begin
+    perform pgflow._refuse('PF203',
+        format('version %s of flow %s cannot be changed', old.version, old.flow),
+        format('%s on %s is refused to everybody', lower(tg_op), tg_table_name),
+        'Define the flow anew: that makes another version.');
+    return null;
+end
+$$;
+comment on function pgflow._refuse_redefinition is
+    'Trigger function: raises PF203 for the change of a flow''s version.';
+
+create or replace trigger flow_version_never_changes
+before update or delete on pgflow.flow_version
+for each row
+execute function pgflow._refuse_redefinition();
+
+create or replace trigger step_definition_never_changes
+before update or delete on pgflow.step_definition
+for each row
+execute function pgflow._refuse_redefinition();
+
+create or replace function pgflow._plain_number(p_value jsonb)
+returns jsonb
+language sql
+immutable
+as $$
+    select case jsonb_typeof(p_value) when 'number' then to_jsonb(trim_scale(p_value::numeric)) end
+$$;
+comment on function pgflow._plain_number is 'A number as it is written shortest: 60, not 60.0.';
+
+create or replace function pgflow._canonical_step(p_step jsonb)
+returns jsonb
+language sql
+immutable
+as $$
+    with step as (
+        select pgflow._members(p_step) || jsonb_strip_nulls(jsonb_build_object(
+            'timeout', pgflow._plain_number(p_step -> 'timeout'),
+            'retry', (select coalesce(jsonb_object_agg(r.key, pgflow._plain_number(r.value)), '{}')
+                      from jsonb_each(pgflow._members(p_step -> 'retry')) as r))) as step
+    )
+    select jsonb_object_agg(m.key, m.value)
+    from step s
+    cross join jsonb_each(s.step) as m
+    where (m.key, m.value) not in (('needs', '[]'), ('config', '{}'), ('retry', '{}'),
+        ('join', '"all"'), ('on_failure', '"fail"'), ('handler', p_step -> 'name'))
+$$;
+comment on function pgflow._canonical_step is
+    'A step without what is said by default: two that mean the same are the same.';
+
+create or replace function pgflow._canonical_flow(p_flow jsonb)
+returns jsonb
+language sql
+immutable
+as $$
+    select (case when p_flow -> 'output' = '{}' then pgflow._members(p_flow) - 'output'
+                 else pgflow._members(p_flow) end)
+        || jsonb_build_object('steps', (
+            select jsonb_agg(pgflow._canonical_step(s.step) order by s.place)
+            from jsonb_array_elements(p_flow -> 'steps') with ordinality as s (step, place)))
+$$;
+comment on function pgflow._canonical_flow is 'A definition without what is said by default.';
+
+create or replace function pgflow._store_steps(p_version pgflow.flow_version)
+returns void
+language plpgsql
+as $$
+declare
+    v_flow jsonb := p_version.definition;
+    v_layers integer[] := pgflow._flow_layers(v_flow -> 'steps');
+begin
+    insert into pgflow.step_definition (project_id, flow, version, step, place, layer, handler,
+        queue, join_rule, on_failure, max_attempts, timeout, retry_base, retry_factor, retry_max,
+        needs, dependants, config)
+    with edge as materialized (
+        select distinct e.from_place, e.to_place, e.is_on_failure
+        from pgflow._flow_edges(v_flow -> 'steps') as e
+    ),
+    step as (
+        select s.step, s.place::integer, s.step -> 'retry' as retry,
+            s.step ->> 'name' as name
+        from jsonb_array_elements(v_flow -> 'steps') with ordinality as s (step, place)
+    ),
+    needed as (
+        select e.to_place as place, array_agg(distinct s.name) as names,
+            bool_or(e.is_on_failure) as is_on_failure
+        from edge e join step s on s.place = e.from_place group by e.to_place
+    ),
+    dependant as (
+        select e.from_place as place, array_agg(distinct s.name) as names
+        from edge e join step s on s.place = e.to_place group by e.from_place
+    )
+    select p_version.project_id, p_version.flow, p_version.version, s.name, s.place,
+        v_layers[s.place], coalesce(s.step ->> 'handler', s.name),
+        coalesce(s.step ->> 'queue', v_flow ->> 'queue'),
+        coalesce(s.step ->> 'join', case when n.is_on_failure then 'one_failed' else 'all' end),
+        case when jsonb_typeof(s.step -> 'on_failure') = 'object' then 'continue'
+             else coalesce(s.step ->> 'on_failure', 'fail') end,
+        (s.retry ->> 'max_attempts')::integer,
+        make_interval(secs => (s.step ->> 'timeout')::float8),
+        make_interval(secs => (s.retry ->> 'base')::float8), (s.retry ->> 'factor')::float8,
+        make_interval(secs => (s.retry ->> 'longest')::float8), coalesce(n.names, '{}'),
+        coalesce(d.names, '{}'), coalesce(s.step -> 'config', '{}')
+    from step s
+    left join needed n using (place)
+    left join dependant d using (place);
+end
+$$;
+comment on function pgflow._store_steps is 'Writes the steps of a new version of a flow.';
+
+create or replace function pgflow.define_flow(definition jsonb, project text default null)
+returns pgflow.flow_version
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_project text := pgflow._enter_project(define_flow.project);
+    v_now timestamptz := pgflow.now();
+    v_flow jsonb;
+    v_sha256 bytea;
+    v_current integer;
+    v_version pgflow.flow_version;
+begin
+    perform pgflow._check_flow(define_flow.definition);
+    v_flow := pgflow._canonical_flow(define_flow.definition);
+    v_sha256 := pgflow._sha256(v_flow);
+    insert into pgflow.flow (project_id, flow, version) values (v_project, v_flow ->> 'name', 0)
+    on conflict do nothing;
+    -- The lock is one statement and the look the next: two that define the same make one version.
+    select f.version into v_current from pgflow.flow f
+    where f.project_id = v_project and f.flow = v_flow ->> 'name'
+    for update;
+    select v.* into v_version from pgflow.flow_version v
+    where v.project_id = v_project and v.flow = v_flow ->> 'name' and v.sha256 = v_sha256;
+    if not found then
+        insert into pgflow.flow_version (project_id, flow, version, sha256, created_at, created_by,
+            definition)
+        select v_project, v_flow ->> 'name', coalesce(max(v.version), 0) + 1, v_sha256, v_now,
+            pgflow._actor(), v_flow
+        from pgflow.flow_version v
+        where v.project_id = v_project and v.flow = v_flow ->> 'name'
+        returning * into v_version;
+        perform pgflow._store_steps(v_version);
+    end if;
+    if v_current <> v_version.version then
+        update pgflow.flow f set version = v_version.version
+        where f.project_id = v_project and f.flow = v_version.flow;
+    end if;
+    return v_version;
+end
+$$;
+comment on function pgflow.define_flow is
+    'Stores a flow: a name and steps, each with name, handler, needs, config, retry, timeout, '
+    'queue, join, on_failure; docs/flows.md tells what they mean. New content is a new version; '
+    'content that was defined before is the version that it was. New runs get the version that was '
+    'defined last, others keep theirs. Example: select pgflow.define_flow(''{"name": "review", '
+    '"steps": [{"name": "draft"}, {"name": "publish", "needs": ["draft"]}]}''). Raises PF101, '
+    'PF502.';
+
+create or replace view pgflow.flows with (security_barrier) as
+select v.project_id, v.flow, v.version, v.version = f.version as is_current,
+    encode(v.sha256, 'hex') as sha256, v.created_at, v.created_by,
+    jsonb_array_length(v.definition -> 'steps') as steps, v.definition
+from pgflow.flow_version v
+join pgflow.flow f using (project_id, flow)
+where v.project_id = any ((select pgflow._my_projects())::text[]);
+comment on view pgflow.flows is 'Flows, all versions. pgflow.start(flow) runs the current one.';
+comment on column pgflow.flows.is_current is 'Whether new runs get this version.';
+comment on column pgflow.flows.sha256 is
+    'Hex SHA-256 of the definition, by which the same content is the same version.';
+comment on column pgflow.flows.steps is 'How many steps it has.';
+comment on column pgflow.flows.definition is
+    'What define_flow was given, without what is said by default.';

@@ -1,0 +1,374 @@
+-- Runs of flows: how they begin, stop for a while, begin again, and what becomes of their steps
+-- when they end.
+
+create or replace function pgflow._found_flow(p_project text, p_flow text, p_version integer)
+returns pgflow.flow_version
+language plpgsql
+as $$
+declare
+    v_version pgflow.flow_version;
+begin
+    select v.* into v_version
+    from pgflow.flow f
+    join pgflow.flow_version v on v.project_id = f.project_id and v.flow = f.flow
+        and v.version = coalesce(p_version, f.version)
+    where f.project_id = p_project and f.flow = p_flow;
+    if not found then
+        perform pgflow._refuse('PF106', format('unknown flow: %s', concat_ws(', version ',
+                left(p_flow, 100), p_version)),
+            format('versions of that name in this project: %s', coalesce((
+                select string_agg(v.version::text, ', ' order by v.version)
+                from pgflow.flow_version v
+                where v.project_id = p_project and v.flow = p_flow), 'none')),
+            'View pgflow.flows lists them; pgflow.define_flow(definition) makes one.',
+            case when exists (select from pgflow.flow f
+                              where f.project_id = p_project and f.flow = p_flow)
+                 then 'version' else 'flow' end);
+    end if;
+    return v_version;
+end
+$$;
+comment on function pgflow._found_flow is
+    'A version of a flow, without one the current. Raises PF106.';
+
+create or replace function pgflow._start_flow(
+    p_version pgflow.flow_version, p_input jsonb, p_priority integer, p_deadline timestamptz,
+    p_idempotency_key text, p_correlation_id text, p_run_id uuid, p_tags text[],
+    p_retry_of uuid default null
+)
+returns uuid
+language plpgsql
+as $$
+declare
+    v_now timestamptz := pgflow.now();
+    v_steps text[] := '{}';
+begin
+    insert into pgflow.run (project_id, run_id, kind, handler, flow_version, queue, state,
+        priority, max_attempts, lease_no, super_step, deadline, created_at, first_started_at,
+        created_by, correlation_id, idempotency_key, tags, retry_of, input)
+    values (p_version.project_id, p_run_id, 'flow', p_version.flow, p_version.version,
+        coalesce(p_version.definition ->> 'queue', 'default'), 'running', p_priority, 1, null, 0,
+        p_deadline, v_now, v_now, pgflow._actor(), p_correlation_id, p_idempotency_key, p_tags,
+        p_retry_of, coalesce(p_input, '{}'));
+    if p_retry_of is not null then
+        v_steps := pgflow._keep_steps(p_version.project_id, p_retry_of, p_run_id);
+    end if;
+    v_steps := null::text || v_steps;
+    perform pgflow._advance(p_version.project_id,
+        array_fill(p_run_id, array[cardinality(v_steps)]), v_steps);
+    perform pgflow._look_at_flows(p_version.project_id, array[p_run_id]);
+    return p_run_id;
+end
+$$;
+comment on function pgflow._start_flow is
+    'Makes the run of a flow and the runs of the steps that are ready. The arguments are checked.';
+
+create or replace function pgflow._keep_steps(p_project text, p_from uuid, p_to uuid)
+returns text[]
+language plpgsql
+as $$
+declare
+    v_steps text[];
+begin
+    with kept as (
+        insert into pgflow.flow_step (project_id, run_id, step, element, state, super_step,
+            attempts, child_run_id, ended_at, output)
+        select s.project_id, p_to, s.step, s.element, s.state, 0, s.attempts, s.child_run_id,
+            s.ended_at, s.output
+        from pgflow.flow_step s
+        join pgflow.run_finished f on f.project_id = s.project_id and f.run_id = s.run_id
+            and f.state <> 'completed'
+        where s.project_id = p_project and s.run_id = p_from and s.state = 'completed'
+          and s.voided_at is null
+        returning step
+    )
+    select coalesce(array_agg(k.step), '{}') into v_steps from kept k;
+    return v_steps;
+end
+$$;
+comment on function pgflow._keep_steps is
+    'Gives a new run the steps that another, which did not complete, has completed; returns them.';
+
+create or replace function pgflow._start_once(
+    p_version pgflow.flow_version, p_input jsonb, p_priority integer, p_deadline timestamptz,
+    p_key text, p_correlation_id text, p_run_id uuid, p_tags text[]
+)
+returns uuid
+language plpgsql
+as $$
+declare
+    v_project text := p_version.project_id;
+    v_what text := 'flow ' || p_version.flow;
+    v_run_id uuid := coalesce(p_run_id, pgflow._new_id());
+    v_first uuid;
+begin
+    if p_key is not null then
+        v_first := pgflow._claim_key(v_project, p_key, v_run_id, v_what, p_input);
+        if v_first <> p_run_id then
+            perform pgflow._refuse_used(p_key, v_first, 'with another run id');
+        elsif v_first is not null then
+            return v_first;
+        end if;
+    end if;
+    if p_run_id is not null then
+        v_first := coalesce(
+            pgflow._claim_key(v_project, 'pgflow:id:' || p_run_id, p_run_id, v_what, p_input),
+            pgflow._same_run(v_project, p_run_id, p_version.flow, p_input));
+        if v_first is not null and p_key is not null then
+            perform pgflow._refuse_used('pgflow:id:' || p_run_id, v_first,
+                'without this idempotency key');
+        elsif v_first is not null then
+            return v_first;
+        end if;
+    end if;
+    return pgflow._start_flow(p_version, p_input, p_priority, p_deadline, p_key, p_correlation_id,
+        v_run_id, p_tags);
+end
+$$;
+comment on function pgflow._start_once is
+    'Starts a flow under an idempotency key, a run id or both: the first call''s run is returned '
+    'ever after. Raises PF401.';
+
+create or replace function pgflow.start(
+    flow text, input jsonb default '{}', version integer default null, priority integer default 0,
+    deadline timestamptz default null, idempotency_key text default null,
+    correlation_id text default null, run_id uuid default null, tags text[] default null,
+    project text default null
+)
+returns uuid
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_project text := pgflow._enter_project(start.project);
+    v_version pgflow.flow_version;
+begin
+    v_version := pgflow._found_flow(v_project, start.flow, start.version);
+    perform pgflow._check_run(start.flow, null, start.priority, null, null, null, start.deadline,
+        start.idempotency_key, start.correlation_id, start.run_id, start.tags);
+    if pg_column_size(start.input) > 8388608 then
+        perform pgflow._refuse_value('input', 'at most 8 MB',
+            pg_column_size(start.input) || ' bytes');
+    end if;
+    return pgflow._start_once(v_version, start.input, start.priority, start.deadline,
+        start.idempotency_key, start.correlation_id, start.run_id, start.tags);
+end
+$$;
+comment on function pgflow.start is
+    'Starts a flow in the caller''s transaction and returns the id of its run; without a version, '
+    'the one that was defined last. Its steps are runs too, of the same priority, deadline, tags '
+    'and correlation id. The same idempotency_key returns the same run, live or finished. Example: '
+    'select pgflow.start(''review'', ''{"article": 7}''). Raises PF101, PF106, PF401, PF502.';
+
+create or replace function pgflow._retry_flow(p_old pgflow.run_finished)
+returns uuid
+language plpgsql
+as $$
+declare
+    v_run_id uuid := pgflow._new_id();
+    v_first uuid := pgflow._claim_key(p_old.project_id, 'pgflow:retry:' || p_old.run_id, v_run_id,
+        'flow ' || p_old.handler, p_old.input);
+begin
+    return coalesce(v_first, pgflow._start_flow(
+        pgflow._found_flow(p_old.project_id, p_old.handler, p_old.flow_version), p_old.input,
+        p_old.priority, null, null, coalesce(p_old.correlation_id, p_old.run_id::text), v_run_id,
+        p_old.tags, p_old.run_id));
+end
+$$;
+comment on function pgflow._retry_flow is
+    'Starts a finished flow anew, with the version that it had and the steps that it completed '
+    'unless it completed as a whole; again is a no-op.';
+
+-- ---- while it is paused
+
+create or replace function pgflow._pause_steps(p_flow pgflow.run)
+returns void
+language plpgsql
+as $$
+declare
+    v_child pgflow.run;
+begin
+    for v_child in
+        select r.* from pgflow.run r
+        where r.project_id = p_flow.project_id and r.parent_run_id = p_flow.run_id
+          and r.state in ('pending', 'scheduled')
+        order by r.run_id
+    loop
+        perform pgflow._pause(v_child, 'flow');
+    end loop;
+end
+$$;
+comment on function pgflow._pause_steps is
+    'Pauses the steps of a flow that do not run yet. The caller holds them.';
+
+-- paused -> running, waiting_* or an end.
+create or replace function pgflow._resume_flow(p_flow pgflow.run, p_now timestamptz)
+returns void
+language plpgsql
+as $$
+declare
+    v_child pgflow.run;
+    v_steps text[];
+    v_all_completed boolean;
+begin
+    update pgflow.run r
+    set state = 'running', pause_reason = null, waits_for = null,
+        last_event_no = r.last_event_no + 1
+    where r.project_id = p_flow.project_id and r.run_id = p_flow.run_id;
+    perform pgflow._event(p_flow, p_flow.last_event_no + 1, 'run.resumed', p_now,
+        '{"to": "running"}');
+    for v_child in
+        select r.* from pgflow.run r
+        where r.project_id = p_flow.project_id and r.parent_run_id = p_flow.run_id
+          and r.state = 'paused' and r.pause_reason = 'flow'
+        order by r.run_id
+    loop
+        perform pgflow._go_on(v_child, p_now);
+    end loop;
+    with settled as (
+        update pgflow.flow_step s set super_step = p_flow.super_step + 1
+        where s.project_id = p_flow.project_id and s.run_id = p_flow.run_id
+          and s.super_step is null and s.voided_at is null
+          and s.state not in ('pending', 'running')
+        returning s.step, s.state
+    )
+    select array_agg(s.step), bool_and(s.state = 'completed') into v_steps, v_all_completed
+    from settled s;
+    if v_steps is null then
+        perform pgflow._look_at_flows(p_flow.project_id, array[p_flow.run_id]);
+        return;
+    end if;
+    update pgflow.run r set super_step = r.super_step + 1
+    where r.project_id = p_flow.project_id and r.run_id = p_flow.run_id;
+    perform pgflow._go_on_after(p_flow.project_id, array[p_flow.run_id],
+        array_fill(p_flow.run_id, array[cardinality(v_steps)]), v_steps, v_all_completed);
+end
+$$;
+comment on function pgflow._resume_flow is
+    'Has a paused flow go on after all that ended meanwhile. The caller holds its family.';
+
+-- ---- when it ends
+
+create or replace function pgflow._close_steps(p_project text, p_flow_ids uuid[])
+returns void
+language plpgsql
+as $$
+begin
+    update pgflow.flow_step s set state = 'cancelled'
+    where s.project_id = p_project and s.run_id = any (p_flow_ids)
+      and s.state in ('pending', 'running') and s.voided_at is null;
+end
+$$;
+comment on function pgflow._close_steps is
+    'Has the open steps of flows that ended be cancelled, as their runs are.';
+
+create or replace function pgflow._leave_behind(p_project text, p_parent_ids uuid[])
+returns void
+language plpgsql
+as $$
+declare
+    v_now timestamptz := pgflow.now();
+begin
+    insert into pgflow.left_behind (project_id, run_id, due_at)
+    select p_project, u.run_id, v_now + interval '1 second'
+    from unnest(p_parent_ids) as u (run_id)
+    where exists (select from pgflow.run c
+                  where c.project_id = p_project and c.parent_run_id = u.run_id)
+    on conflict do nothing;
+end
+$$;
+comment on function pgflow._leave_behind is
+    'Notes runs that ended while others held some of their children.';
+
+create or replace function pgflow._end_left_behind(p_project text, p_now timestamptz)
+returns void
+language plpgsql
+as $$
+declare
+    v_left pgflow.left_behind;
+    v_child pgflow.run;
+begin
+    for v_left in
+        select l.* from pgflow.left_behind l
+        where l.project_id = p_project and l.due_at <= p_now
+        order by l.run_id
+        limit 100
+        for update skip locked
+    loop
+        for v_child in
+            select r.* from pgflow.run r
+            where r.project_id = p_project and r.parent_run_id = v_left.run_id
+            order by r.run_id
+            limit 500
+            for update skip locked
+        loop
+            v_child := pgflow._try_lock_family(v_child);
+            continue when v_child.run_id is null;
+            update pgflow.run r set parent_key = null
+            where r.project_id = p_project and r.run_id = v_child.run_id;
+            perform pgflow._end_from_outside(v_child, 'cancelled', 'E-RUN-011',
+                format('its parent %s no longer needs it', v_left.run_id));
+        end loop;
+        delete from pgflow.left_behind l
+        where l.project_id = p_project and l.run_id = v_left.run_id
+          and not exists (select from pgflow.run r
+                          where r.project_id = p_project and r.parent_run_id = v_left.run_id);
+    end loop;
+end
+$$;
+comment on function pgflow._end_left_behind is
+    'Ends the children of runs that ended while others held them.';
+
+-- ---- what became of its steps
+
+create or replace view pgflow.flow_steps with (security_barrier) as
+select u.*
+from (
+    select f.project_id, f.run_id as flow_run_id, f.handler as flow, f.flow_version, d.step,
+        coalesce(s.element, 0) as element, coalesce(s.version, 0) as version, d.place as seq,
+        d.handler,
+        case when s.state = 'running' then
+                 case when c.state in ('waiting_tool', 'waiting_approval', 'waiting_event',
+                                       'paused') then 'waiting'
+                      when c.state = 'running' then 'running' else 'pending' end
+             when s.state is null and f.finished_at is not null then 'cancelled'
+             else coalesce(s.state, 'pending') end as state,
+        coalesce(nullif(s.attempts, 0), c.attempt + (c.state = 'running')::integer, 0) as attempts,
+        coalesce(s.ready_at, s.ended_at) as ready_at,
+        coalesce(c.first_started_at, e.first_started_at) as started_at, s.ended_at, s.error_code,
+        s.error_detail, s.output, s.child_run_id as run_id, d.needs, d.join_rule as "join",
+        s.super_step, s.voided_at
+    from (
+        select r.project_id, r.run_id, r.handler, r.flow_version, null::timestamptz as finished_at
+        from pgflow.run r
+        where r.kind = 'flow'
+        union all
+        select r.project_id, r.run_id, r.handler, r.flow_version, r.finished_at
+        from pgflow.run_finished r
+        where r.kind = 'flow'
+    ) f
+    join pgflow.step_definition d on d.project_id = f.project_id and d.flow = f.handler
+        and d.version = f.flow_version
+    left join pgflow.flow_step s on s.project_id = f.project_id and s.run_id = f.run_id
+        and s.step = d.step
+    left join pgflow.run c on c.project_id = f.project_id and c.run_id = s.child_run_id
+    left join pgflow.run_finished e on e.project_id = f.project_id and e.run_id = s.child_run_id
+) u
+where u.project_id = any ((select pgflow._my_projects())::text[]);
+comment on view pgflow.flow_steps is
+    'The steps of each run of a flow. Select by flow_run_id, order by seq.';
+comment on column pgflow.flow_steps.flow_run_id is 'The run of the flow.';
+comment on column pgflow.flow_steps.version is 'The round of the flow in which it was made ready.';
+comment on column pgflow.flow_steps.seq is 'Its place in the definition.';
+comment on column pgflow.flow_steps.state is
+    'pending, running, waiting, completed, failed, skipped, rejected, expired or cancelled; '
+    'waiting: its run waits or is paused.';
+comment on column pgflow.flow_steps.attempts is 'How often it was executed.';
+comment on column pgflow.flow_steps.ready_at is 'When its run was made.';
+comment on column pgflow.flow_steps.started_at is 'When its run was leased for the first time.';
+comment on column pgflow.flow_steps.run_id is
+    'The run that executes it: its input, timeline, journal and tasks are those of that run.';
+comment on column pgflow.flow_steps.super_step is
+    'Which firing of the flow took note of its end.';

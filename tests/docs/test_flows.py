@@ -1,0 +1,99 @@
+"""What docs/flows.md shows works, in the order of the page."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from pgflow import App
+from pgflow.errors import BadRequest
+from pgflow.testing import Scene
+
+(SCRIPT,) = entry_points(group="console_scripts", name="pgflow")
+PAGE = (Path(__file__).parents[2] / "docs" / "flows.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
+
+
+def shown(command: str) -> list[str]:
+    """Return what the page shows below a command."""
+    text = "".join(blocks("console"))
+    return text.partition(f"$ {command}\n")[2].partition("$ ")[0].splitlines()
+
+
+DEFINITION: dict[str, Any] = yaml.safe_load(blocks("yaml")[0])
+INPUT = {"title": "Enough", "text": "Postgres is enough. It is."}
+
+
+@pytest.fixture
+def app(pgflow_scene: Scene) -> App:
+    """Return the app of the page, on the test's own database."""
+    names: dict[str, Any] = {}
+    exec(blocks("python")[0], names)
+    app: App = names["app"]
+    pgflow_scene.use(app)
+    return app
+
+
+def test_the_flow_runs_to_its_end(app: App, pgflow_scene: Scene) -> None:
+    app.sync.define_flow(DEFINITION)
+    run_id = app.sync.start("review", INPUT)
+    pgflow_scene.run_until_idle()
+    (row, *_) = app.sync.runs(run_id=run_id)
+    assert row["state"] == "waiting_approval"
+    assert {s["step"]: s["state"] for s in app.sync.flow_steps(run_id)} == {
+        "collect": "completed",
+        "facts": "completed",
+        "style": "completed",
+        "publish": "waiting",
+    }
+    pgflow_scene.approve("editor")
+    pgflow_scene.run_until_idle()
+    assert app.sync.result(run_id).value == {"publish": "Enough: approved"}
+
+
+def test_the_commands_print_what_is_shown(tmp_path: Path, dsn: str) -> None:
+    (tmp_path / "review.yaml").write_text(blocks("yaml")[0])
+
+    def told(*words: str) -> list[str]:
+        return CliRunner().invoke(SCRIPT.load(), ["--dsn", dsn, *words]).output.splitlines()
+
+    applied = told("flow", "apply", str(tmp_path / "review.yaml"))
+    assert applied == shown("pgflow flow apply review.yaml")
+    assert told("flow", "graph", "review") == shown("pgflow flow graph review")
+    steps = json.loads(json.dumps(DEFINITION).replace('["collect"]', '["colect"]', 1))
+    (tmp_path / "broken.yaml").write_text(json.dumps(steps))
+    refused = told("flow", "apply", str(tmp_path / "broken.yaml"))
+    assert refused[:1] == shown("pgflow flow apply broken.yaml")
+    run_id = told("start", "review", json.dumps(INPUT))[0]
+    columns = re.search(r"\$ pgflow flow steps \S+\n(.*)", PAGE)
+    assert columns is not None
+    assert told("flow", "steps", run_id)[0].split() == columns[1].split()
+
+
+def test_the_sql_and_the_python_make_the_same_version(app: App) -> None:
+    define, start = re.findall(r"^select .*?;$", blocks("sql")[0], re.MULTILINE | re.DOTALL)
+    with psycopg.connect(app.dsn, autocommit=True) as conn:
+        row = conn.execute(define.encode()).fetchone()
+        assert row == (1,)
+        assert conn.execute(start.encode()).fetchone()
+    names: dict[str, Any] = {"app": app}
+    exec(blocks("python")[1], names)
+    (run,) = app.sync.runs(run_id=names["run_id"])
+    assert (run["handler"], run["flow_version"]) == ("review", 2)
+
+
+def test_all_faults_are_in_the_detail(app: App) -> None:
+    with pytest.raises(BadRequest) as refused:
+        app.sync.define_flow({"name": "f", "steps": [{"name": "a"}, {"name": "a", "x": 1}]})
+    assert len(json.loads(refused.value.detail)["faults"]) == 2

@@ -1,0 +1,76 @@
+"""Flows as tests define them, and a worker that does their steps."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from uuid import UUID
+
+from tests.sql.conftest import Engine, Lease, Row
+
+
+def step(name: str, *needs: str, **more: Any) -> Row:
+    """Return a step that needs others."""
+    return {"name": name, **({"needs": list(needs)} if needs else {}), **more}
+
+
+def define(engine: Engine, *steps: Row, name: str = "f", **more: Any) -> Row:
+    """Define a flow and return its version."""
+    definition = {"name": name, "steps": list(steps), **more}
+    (version,) = engine.call("define_flow", definition=definition)
+    return version
+
+
+def started(engine: Engine, *steps: Row, output: Row | None = None, **how: Any) -> UUID:
+    """Define a flow of these steps and start it."""
+    more: Row = {} if output is None else {"output": output}
+    define(engine, *steps, **more)
+    run_id: UUID = engine.tell("start", flow="f", **how)
+    return run_id
+
+
+def ready(engine: Engine) -> dict[str, Lease]:
+    """Lease the steps that are ready, by name."""
+    if not engine.value(
+        "select exists (select from pgflow.worker_beat"
+        " where project_id = 'default' and worker_id = 'w:1')"
+    ):
+        engine.worker()
+    return {lease.body["more"]["flow"]["step"]: lease for lease in engine.acquire().leases}
+
+
+def work(engine: Engine, *, fail: tuple[str, ...] = (), **outputs: object) -> list[str]:
+    """Do all steps that are ready and return their names, sorted; those not named return theirs."""
+    leases = ready(engine)
+    done = {name: lease for name, lease in leases.items() if name not in fail}
+    if done:
+        texts = [json.dumps(outputs.get(name, name)) for name in done]
+        assert engine.complete(*done.values(), outputs=texts) == []
+    broken = [lease for name, lease in leases.items() if name in fail]
+    if broken:
+        engine.fail(*broken, retries=[False] * len(broken))
+    return sorted(leases)
+
+
+def finish(engine: Engine, **how: Any) -> list[list[str]]:
+    """Do steps until none is ready; return their names, round by round."""
+    rounds = []
+    while names := work(engine, **how):
+        rounds.append(names)
+    return rounds
+
+
+def states(engine: Engine, run_id: UUID) -> dict[str, str]:
+    """Return the states of a flow's steps by name, in the order of the definition."""
+    rows = engine.rows(
+        "select step, state from pgflow.flow_steps where flow_run_id = %s order by seq", run_id
+    )
+    return {row["step"]: row["state"] for row in rows}
+
+
+def step_run(engine: Engine, run_id: UUID, name: str) -> UUID:
+    """Return the run that executes a step."""
+    child_id: UUID = engine.value(
+        "select run_id from pgflow.flow_steps where flow_run_id = %s and step = %s", run_id, name
+    )
+    return child_id
