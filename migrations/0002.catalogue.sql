@@ -29,7 +29,7 @@ create table pgflow.move (
     from_state text collate "C",
     to_state text collate "C" not null,
     constraint move_is_known unique nulls not distinct (kind, from_state, to_state),
-    constraint move_kind_is_known check (kind in ('handler', 'flow')),
+    constraint move_kind_is_known check (kind in ('handler', 'flow', 'step_wait')),
     constraint move_from_state_fkey foreign key (from_state) references pgflow.state (state),
     constraint move_to_state_fkey foreign key (to_state) references pgflow.state (state)
 );
@@ -67,6 +67,16 @@ from (values
                             'failed', 'cancelled', 'timeout']),
     ('paused', array['running', 'waiting_tool', 'waiting_approval', 'waiting_event', 'cancelled',
                      'timeout'])
+) as f (from_state, to_states);
+
+-- A step that waits for a person, an event or a time is no worker's either.
+insert into pgflow.move (kind, from_state, to_state)
+select 'step_wait', f.from_state, unnest(f.to_states)
+from (values
+    (null, array['waiting_approval', 'waiting_event']),
+    ('waiting_approval', array['paused', 'completed', 'failed', 'cancelled', 'timeout']),
+    ('waiting_event', array['paused', 'completed', 'failed', 'cancelled', 'timeout']),
+    ('paused', array['waiting_approval', 'waiting_event', 'cancelled', 'timeout'])
 ) as f (from_state, to_states);
 
 create table pgflow.error_code (

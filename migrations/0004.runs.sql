@@ -186,15 +186,17 @@ create table pgflow.run_finished (
     last_error jsonb,
     constraint run_finished_pkey primary key (project_id, run_id),
     constraint ended_by_a_legal_move check (
-        kind in ('handler', 'flow')
+        kind in ('handler', 'flow', 'step_wait')
         and ended_from in ('scheduled', 'pending', 'running', 'waiting_tool', 'waiting_approval',
                            'waiting_event', 'paused')
         and (kind = 'handler' or ended_from not in ('scheduled', 'pending'))
+        and (kind <> 'step_wait'
+            or ended_from in ('waiting_approval', 'waiting_event', 'paused'))
         and case state
             when 'cancelled' then true
             when 'timeout' then true
             when 'completed' then ended_from = 'running'
-                or kind = 'flow' and ended_from like 'waiting%'
+                or kind <> 'handler' and ended_from like 'waiting%'
             when 'failed' then ended_from not in ('scheduled', 'paused')
             else false
         end),

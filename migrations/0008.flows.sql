@@ -36,6 +36,7 @@ create table pgflow.step_definition (
     step text collate "C" not null,
     place integer not null,
     layer integer not null,
+    type text collate "C" not null,
     handler text collate "C" not null,
     queue text collate "C",
     join_rule text collate "C" not null,
@@ -51,6 +52,8 @@ create table pgflow.step_definition (
     constraint step_definition_pkey primary key (project_id, flow, version, step),
     constraint step_definition_version_fkey foreign key (project_id, flow, version)
         references pgflow.flow_version (project_id, flow, version),
+    constraint type_is_known check (type in ('handler', 'approval_gate', 'human_task', 'wait_event',
+        'timer')),
     constraint join_rule_is_known check (join_rule in ('all', 'any', 'none_failed', 'one_failed')),
     constraint on_failure_is_known check (on_failure in ('fail', 'continue'))
 );
@@ -59,6 +62,9 @@ comment on table pgflow.step_definition is
 comment on column pgflow.step_definition.place is 'Its place in the definition, from 1.';
 comment on column pgflow.step_definition.layer is
     'The steps of the longest way to it, itself included.';
+comment on column pgflow.step_definition.type is
+    'handler: a worker executes it; else what it waits for, of which config has the particulars.';
+comment on column pgflow.step_definition.handler is 'Of what no worker executes: its type.';
 comment on column pgflow.step_definition.dependants is 'The steps that need it.';
 
 create table pgflow.flow_step (

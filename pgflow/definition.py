@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_serializer
 from pgflow.errors import BadDefinition
 from pgflow.models import Retry
 
+StepType = Literal["approval_gate", "human_task", "wait_event", "timer"]
 Join = Literal["all", "any", "none_failed", "one_failed"]
 OnFailure = Literal["fail", "continue"] | dict[Literal["run"], str]
 
@@ -33,9 +34,16 @@ class Step(BaseModel):
     handler: str | None = Field(
         default=None, description="The handler that executes it; without one, the step's name."
     )
+    type: StepType | None = Field(
+        default=None,
+        description="What it is if no worker executes it: `approval_gate`, `human_task`,"
+        " `wait_event` or `timer`.",
+    )
     needs: list[str] = Field(default=[], description="The steps whose end it waits for.")
     config: dict[str, Any] = Field(
-        default={}, description="Anything for the handler, which finds it in `ctx.step_config`."
+        default={},
+        description="Anything for the handler, which finds it in `ctx.step_config`; with a `type`,"
+        " what is asked or waited for.",
     )
     retry: Retry | None = Field(
         default=None,

@@ -30,6 +30,8 @@ when (not case new.kind
     when 'handler' then new.state in ('scheduled', 'pending') and new.lease_no is not null
     when 'flow' then new.state = 'running' and new.lease_no is null
         and new.flow_version is not null
+    when 'step_wait' then new.state in ('waiting_approval', 'waiting_event')
+        and new.lease_no is null
     else false end)
 execute function pgflow._refuse_move();
 
@@ -39,6 +41,8 @@ for each row
 when (old.state <> new.state and not (new.kind = old.kind and case
     when new.kind = 'flow' then new.state in ('running', 'paused', 'waiting_tool',
         'waiting_approval', 'waiting_event')
+    when new.kind = 'step_wait' then new.state = 'paused'
+        or old.state = 'paused' and new.state in ('waiting_approval', 'waiting_event')
     when new.state in ('pending', 'paused') then true
     when new.state = 'running' then old.state = 'pending'
     else old.state in ('running', 'paused')

@@ -218,15 +218,20 @@ comment on function pgflow._wake_if_satisfied is
     'Wakes a run if it stands still and what it waits for has come; returns it. The caller holds '
     'it.';
 
--- waiting_* or paused -> pending. What else it waited for stays asked: its handler may want it yet.
+-- waiting_* or paused -> pending; a step that only waits has come to its end. What else it waited
+-- for stays asked: its handler may want it yet.
 create or replace function pgflow._wake(p_run pgflow.run, p_now timestamptz, p_key text)
 returns pgflow.run
 language plpgsql
 as $$
 declare
     v_run pgflow.run;
-    v_seq bigint := nextval('pgflow.run_seq');
+    v_seq bigint;
 begin
+    if p_run.kind = 'step_wait' then
+        return pgflow._end_wait(p_run, p_key);
+    end if;
+    v_seq := nextval('pgflow.run_seq');
     update pgflow.run r
     set state = 'pending', lane = 0, seq = v_seq, last_event_no = p_run.last_event_no + 1,
         waits_for = null, wait_any = false, wake_at = null, pause_reason = null

@@ -117,7 +117,9 @@ begin
     update pgflow.run r
     set last_event_no = v_run.last_event_no, news = v_run.news, waits = v_run.waits
     where r.project_id = v_run.project_id and r.run_id = v_run.run_id;
-    if v_run.news > p_run.news then
+    if v_run.kind = 'flow' then
+        perform pgflow._pass_signals(v_run, p_now);
+    elsif v_run.news > p_run.news then
         perform pgflow._wake_if_satisfied(v_run, p_now, p_name);
     end if;
     return p_run.last_event_no + 1;
@@ -313,7 +315,7 @@ begin
                 jsonb_build_object('key', v_wait -> 'key', 'kind', v_wait -> 'kind'));
         end if;
         v_timed_out := v_timed_out + 1;
-        exit when v_run.state = 'pending';
+        exit when v_run.state in ('pending', 'completed', 'failed');
     end loop;
     if v_run.waits_for is not null then
         update pgflow.run r set wake_at = pgflow._first_due(v_run.waits, v_run.waits_for)

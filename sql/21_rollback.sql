@@ -250,8 +250,8 @@ begin
         perform pgflow._refuse_value('step', '1 to 500 characters', p_step);
     elsif v_run.run_id is null then
         perform pgflow._refuse_gone(p_project, p_run_id, 'be stopped');
-    elsif v_run.kind = 'flow' then
-        perform pgflow._refuse_value('run_id', 'the run of a handler', 'the run of a flow');
+    elsif v_run.kind <> 'handler' then
+        perform pgflow._refuse_value('run_id', 'the run of a handler', 'a ' || v_run.kind);
     elsif coalesce(v_breakpoint = any (v_run.breakpoints), false) = p_set then
         return coalesce(v_run.breakpoints, '{}');
     end if;
@@ -373,6 +373,9 @@ begin
             fork.run_id),
             json_build_object('run_id', fork.run_id, 'from_state', 'running', 'to_state',
                 null)::text, 'Pause it first, or wait until it waits.', 'run_id');
+    end if;
+    if v_run.kind <> 'handler' then
+        perform pgflow._refuse_value('run_id', 'the run of a handler', 'a ' || v_run.kind);
     end if;
     v_entry := pgflow._known_entry(v_run, fork.step, 'step');
     if jsonb_typeof(fork.updates) <> 'object' then

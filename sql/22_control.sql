@@ -260,10 +260,10 @@ declare
     v_state text := 'pending';
     v_seq bigint;
     v_task pgflow.task;
+    v_came boolean := v_run.waits_for is not null
+        and pgflow._is_satisfied(v_run.project_id, v_run.run_id, v_run.waits_for, v_run.wait_any);
 begin
-    if v_run.waits_for is not null
-       and not pgflow._is_satisfied(v_run.project_id, v_run.run_id, v_run.waits_for, v_run.wait_any)
-    then
+    if v_run.waits_for is not null and (not v_came or v_run.kind = 'step_wait') then
         v_state := pgflow._state_waited_in(v_run);
     elsif v_run.waits_for is null and v_run.run_at > p_now then
         v_state := 'scheduled';
@@ -283,6 +283,9 @@ begin
         jsonb_build_object('to', v_state));
     if v_state = 'pending' then
         perform pgflow._hint_work(v_run.project_id, v_run.queue);
+        return;
+    elsif v_came then
+        perform pgflow._end_wait(v_run, v_run.waits_for[1]);
         return;
     elsif v_run.wake_at <= p_now then
         perform pgflow._time_out(v_run, p_now);
@@ -341,6 +344,9 @@ begin
     end if;
     if v_old.kind = 'flow' then
         return pgflow._retry_flow(v_old);
+    elsif v_old.kind = 'step_wait' then
+        perform pgflow._refuse_value('run_id', 'a run that a worker executes, or a flow''s',
+            'a step that only waits: retry its flow');
     end if;
     v_run_id := pgflow._enqueue_once(v_project, 'pgflow:retry:' || retry.run_id, v_old.handler,
         v_old.input,
@@ -355,7 +361,7 @@ $$;
 comment on function pgflow.retry is
     'Does a finished run''s work again, as a new run with retry_of set; its idempotency key and '
     'deadline are not inherited. The same run again returns the same new run. Of a flow that did '
-    'not complete, the steps that did are kept. Raises PF102, PF201, PF502.';
+    'not complete, the steps that did are kept. Raises PF101, PF102, PF201, PF502.';
 
 drop function if exists pgflow.define_queue(text, integer, integer, interval, interval, text);
 

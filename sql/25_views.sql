@@ -70,7 +70,8 @@ comment on column pgflow.runs.correlation_id is
 comment on column pgflow.runs.retry_of is 'The finished run whose work it does again.';
 comment on column pgflow.runs.root_run_id is 'Itself, for a run without a parent.';
 comment on column pgflow.runs.created_by is 'The actor that enqueued it.';
-comment on column pgflow.runs.kind is 'handler, or flow: then its name is in the column handler.';
+comment on column pgflow.runs.kind is
+    'handler; flow: its name is in the column handler; step_wait: a step that no worker executes.';
 comment on column pgflow.runs.step is 'The step of its parent, a flow, that it executes.';
 comment on column pgflow.runs.flow_version is 'Of a flow: its version.';
 comment on column pgflow.runs.super_step is
@@ -173,9 +174,12 @@ select t.task_id, t.project_id as project, t.run_id, r.handler, t.key as step, t
     t.quorum_of,
     (select count(*) from pgflow.vote v
      where v.project_id = t.project_id and v.task_id = t.task_id) as votes,
-    t.replaces, t.state, t.not_requester
+    t.replaces, t.state, t.not_requester, f.run_id as flow_run_id, f.handler as flow,
+    f.flow_version
 from pgflow.task t
 join pgflow.run r using (project_id, run_id)
+left join pgflow.run f on f.project_id = r.project_id and f.run_id = r.parent_run_id
+    and r.step is not null
 where t.state = 'open' and t.project_id = any ((select pgflow._my_projects())::text[]);
 comment on view pgflow.inbox is
     'The open tasks. Decide with pgflow.approve(task_id, comment), pgflow.reject or, for what is '
@@ -199,6 +203,7 @@ comment on column pgflow.inbox.quorum_of is 'So many are asked; null: one reject
 comment on column pgflow.inbox.votes is 'How many have voted.';
 comment on column pgflow.inbox.replaces is
     'The task that stood here before something else was asked.';
+comment on column pgflow.inbox.flow_run_id is 'The run of the flow, if it was a step that asked.';
 comment on column pgflow.inbox.not_requester is 'Whether who requested it may not decide it.';
 
 create or replace view pgflow.task_history with (security_barrier) as

@@ -83,7 +83,7 @@ begin
     from pgflow.flow f
     join pgflow.step_definition d on d.project_id = f.project_id and d.flow = f.flow
         and d.version = f.version
-    where f.project_id = v_project
+    where f.project_id = v_project and d.type = 'handler'
       and not exists (select from pgflow.handler h
                       where h.project_id = v_project and h.handler in (d.handler, '__default__'));
     return query

@@ -50,6 +50,66 @@ $$;
 comment on function pgflow._retry_faults is
     'The members of a step''s retry that are wrong; without what they must be if there is no such.';
 
+create or replace function pgflow._wait_of(p_step jsonb)
+returns jsonb
+language sql
+immutable
+as $$
+    select coalesce(p_step -> 'config', '{}')
+        || jsonb_build_object('key', p_step -> 'name')
+        || case p_step ->> 'type'
+            when 'wait_event' then jsonb_build_object('kind', 'event', 'name',
+                coalesce(p_step #> '{config,name}', p_step -> 'name'))
+            when 'timer' then jsonb_build_object('kind', 'sleep')
+            else jsonb_build_object(
+                'kind', case p_step ->> 'type' when 'approval_gate' then 'approval'
+                                               else 'form' end,
+                'title', coalesce(p_step #> '{config,title}', p_step -> 'description',
+                    p_step -> 'name'))
+                || case p_step ->> 'type' when 'human_task' then jsonb_build_object('form',
+                    coalesce(p_step #> '{config,form}', '{}')) else '{}' end
+            end
+$$;
+comment on function pgflow._wait_of is
+    'What a step that no worker executes waits for, as park is told it.';
+
+create or replace function pgflow._wait_fault(p_step jsonb)
+returns text
+language plpgsql
+stable
+as $$
+declare
+    v_type text := p_step ->> 'type';
+    v_known text[] := case v_type
+        when 'wait_event' then '{name,timeout}'
+        when 'timer' then '{seconds}'
+        else '{title,assignee,assignee_role,requested_by,not_requester,quorum,quorum_of,form,'
+            || 'due_in,policy,escalate_to,escalate_in,on_reject}' end::text[];
+    v_odd text := (
+        select string_agg(k, ', ' order by k)
+        from jsonb_object_keys(case jsonb_typeof(p_step -> 'config') when 'object'
+            then p_step -> 'config' end) as k
+        where k <> all (v_known));
+begin
+    if v_type is null or v_type not in ('approval_gate', 'human_task', 'wait_event', 'timer')
+        or jsonb_typeof(p_step -> 'config') <> 'object'
+        or jsonb_typeof(p_step -> 'name') <> 'string'
+    then
+        return null;  -- which is told by itself
+    elsif v_odd is not null then
+        return format('an object of %s for a %s, without %s', array_to_string(v_known, ', '),
+            v_type, v_odd);
+    end if;
+    perform pgflow._check_wait(pgflow._wait_of(p_step));
+    return null;
+exception
+    when sqlstate 'PF101' or data_exception then
+        return 'right for its type, ' || v_type || ': ' || replace(sqlerrm, 'waits.', 'config.');
+end
+$$;
+comment on function pgflow._wait_fault is
+    'What is wrong with the config of a step that no worker executes; null if it is right.';
+
 create or replace function pgflow._step_faults(p_step jsonb, out field text, out expected text)
 returns setof record
 language sql
@@ -63,6 +123,8 @@ as $$
         ('name', 'a name of 1 to 100 letters, digits, _, . or -, which begins with none of . and -',
             pgflow._is_text(p_step -> 'name', '^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$')),
         ('description', 'a text', jsonb_typeof(p_step -> 'description') = 'string'),
+        ('type', 'approval_gate, human_task, wait_event or timer, or left out: a handler''s',
+            pgflow._is_text(p_step -> 'type', '^(approval_gate|human_task|wait_event|timer)$')),
         ('handler', 'a text of 1 to 200 characters',
             pgflow._is_text(p_step -> 'handler', '^.{1,200}$')),
         ('queue', 'a text of 1 to 100 characters',
@@ -85,6 +147,13 @@ as $$
     where not coalesce(k.is_right, false)
     union all
     select r.field, r.expected from pgflow._retry_faults(p_step -> 'retry') as r
+    union all
+    select u, 'left out: no worker executes a ' || (p_step ->> 'type')
+    from unnest('{handler,queue,retry,timeout}'::text[]) as u
+    where pgflow._members(p_step) ? 'type' and pgflow._members(p_step) ? u
+    union all
+    select 'config', pgflow._wait_fault(p_step)
+    where pgflow._wait_fault(p_step) is not null
 $$;
 comment on function pgflow._step_faults is
     'The members of a step that are wrong by themselves, and what each must be; null: left out.';

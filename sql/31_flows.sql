@@ -76,9 +76,9 @@ declare
     v_flow jsonb := p_version.definition;
     v_layers integer[] := pgflow._flow_layers(v_flow -> 'steps');
 begin
-    insert into pgflow.step_definition (project_id, flow, version, step, place, layer, handler,
-        queue, join_rule, on_failure, max_attempts, timeout, retry_base, retry_factor, retry_max,
-        needs, dependants, config)
+    insert into pgflow.step_definition (project_id, flow, version, step, place, layer, type,
+        handler, queue, join_rule, on_failure, max_attempts, timeout, retry_base, retry_factor,
+        retry_max, needs, dependants, config)
     with edge as materialized (
         select distinct e.from_place, e.to_place, e.is_on_failure
         from pgflow._flow_edges(v_flow -> 'steps') as e
@@ -98,7 +98,8 @@ begin
         from edge e join step s on s.place = e.to_place group by e.from_place
     )
     select p_version.project_id, p_version.flow, p_version.version, s.name, s.place,
-        v_layers[s.place], coalesce(s.step ->> 'handler', s.name),
+        v_layers[s.place], coalesce(s.step ->> 'type', 'handler'),
+        coalesce(s.step ->> 'handler', s.step ->> 'type', s.name),
         coalesce(s.step ->> 'queue', v_flow ->> 'queue'),
         coalesce(s.step ->> 'join', case when n.is_on_failure then 'one_failed' else 'all' end),
         case when jsonb_typeof(s.step -> 'on_failure') = 'object' then 'continue'
@@ -107,7 +108,8 @@ begin
         make_interval(secs => (s.step ->> 'timeout')::float8),
         make_interval(secs => (s.retry ->> 'base')::float8), (s.retry ->> 'factor')::float8,
         make_interval(secs => (s.retry ->> 'longest')::float8), coalesce(n.names, '{}'),
-        coalesce(d.names, '{}'), coalesce(s.step -> 'config', '{}')
+        coalesce(d.names, '{}'), case when s.step ? 'type' then pgflow._wait_of(s.step)
+            else coalesce(s.step -> 'config', '{}') end
     from step s
     left join needed n using (place)
     left join dependant d using (place);

@@ -67,6 +67,7 @@ declare
     v_skipped_ids uuid[];
     v_skipped text[];
     v_started uuid[];
+    v_have_waits boolean;
     v_watched uuid[];
 begin
     -- Before seq is drawn; see _enqueue.
@@ -114,7 +115,7 @@ begin
             ) d
         ),
         decided as materialized (
-            select t.*, d.place, c.settled as all_settled, c.completed as all_completed,
+            select t.*, d.place, d.type, c.settled as all_settled, c.completed as all_completed,
                 c.failed as all_failed, j.state,
                 (count(*) filter (where j.state <> 'pending')
                     over (partition by t.run_id order by d.place))::integer as nth,
@@ -122,7 +123,7 @@ begin
                     then greatest(pgflow._new_id(), pgflow._id_after(t.run_id)) end as child_run_id
             from touched t
             cross join lateral (
-                select d.place, d.join_rule, cardinality(d.needs) as needs
+                select d.place, d.type, d.join_rule, cardinality(d.needs) as needs
                 from pgflow.step_definition d
                 where d.project_id = p_project and d.flow = t.flow
                   and d.version = t.flow_version and d.step = t.step
@@ -176,16 +177,20 @@ begin
         select array_agg(d.child_run_id) filter (where d.state = 'running'),
             array_agg(d.run_id) filter (where d.state = 'running'),
             array_agg(d.step) filter (where d.state = 'running'),
+            bool_or(d.state = 'running' and d.type <> 'handler'),
             array_agg(d.run_id) filter (where d.state = 'skipped'),
             array_agg(d.step) filter (where d.state = 'skipped'),
             (select array_agg(f.run_id) from flows f where f.watched)
-        into v_started, v_run_ids, v_steps, v_skipped_ids, v_skipped, v_watched
+        into v_started, v_run_ids, v_steps, v_have_waits, v_skipped_ids, v_skipped, v_watched
         from decided d;
         if v_watched is not null then
             perform pgflow._hint_watchers(p_project, v_watched);
         end if;
         if v_started is not null then
             perform pgflow._make_runs(p_project, v_started, v_run_ids, v_steps, v_now);
+        end if;
+        if v_have_waits then
+            perform pgflow._make_waits(p_project, v_started, v_run_ids, v_steps, v_now);
         end if;
         v_run_ids := v_skipped_ids;
         v_steps := v_skipped;
@@ -228,7 +233,7 @@ begin
         cross join lateral (
             select d.* from pgflow.step_definition d
             where d.project_id = p_project and d.flow = f.handler
-              and d.version = f.flow_version and d.step = m.step
+              and d.version = f.flow_version and d.step = m.step and d.type = 'handler'
             limit 1
         ) d
         left join lateral (
@@ -259,7 +264,7 @@ begin
 end
 $$;
 comment on function pgflow._make_runs is
-    'Makes the runs of steps that are ready, under ids that their rows have already.';
+    'Makes the runs of steps that are ready and have a handler, under ids that their rows have.';
 
 -- The caller holds the flows. What ended while its flow was paused is stored, and counted when the
 -- flow is resumed.

@@ -328,7 +328,7 @@ select u.*
 from (
     select f.project_id, f.run_id as flow_run_id, f.handler as flow, f.flow_version, d.step,
         coalesce(s.element, 0) as element, coalesce(s.version, 0) as version, d.place as seq,
-        d.handler,
+        d.type, d.handler,
         case when s.state = 'running' then
                  case when c.state in ('waiting_tool', 'waiting_approval', 'waiting_event',
                                        'paused') then 'waiting'
@@ -339,7 +339,10 @@ from (
         coalesce(s.ready_at, s.ended_at) as ready_at,
         coalesce(c.first_started_at, e.first_started_at) as started_at, s.ended_at, s.error_code,
         s.error_detail, s.output, s.child_run_id as run_id, d.needs, d.join_rule as "join",
-        s.super_step, s.voided_at
+        s.super_step, s.voided_at, (
+            select t.task_id from pgflow.task t
+            where t.project_id = f.project_id and t.run_id = s.child_run_id
+            order by t.voided_at is not null, t.created_at desc limit 1) as task_id
     from (
         select r.project_id, r.run_id, r.handler, r.flow_version, null::timestamptz as finished_at
         from pgflow.run r
@@ -362,6 +365,9 @@ comment on view pgflow.flow_steps is
 comment on column pgflow.flow_steps.flow_run_id is 'The run of the flow.';
 comment on column pgflow.flow_steps.version is 'The round of the flow in which it was made ready.';
 comment on column pgflow.flow_steps.seq is 'Its place in the definition.';
+comment on column pgflow.flow_steps.type is
+    'handler, or what it waits for: approval_gate, human_task, wait_event, timer.';
+comment on column pgflow.flow_steps.task_id is 'The task that it opened last.';
 comment on column pgflow.flow_steps.state is
     'pending, running, waiting, completed, failed, skipped, rejected, expired or cancelled; '
     'waiting: its run waits or is paused.';

@@ -333,11 +333,11 @@ CREATE TABLE pgflow.run_finished (
     last_error jsonb,
     CONSTRAINT a_lease_is_whole CHECK ((((lease_event_no IS NULL) = (worker_id IS NULL)) AND ((lease_event_no IS NULL) = (leased_at IS NULL)))),
     CONSTRAINT completed_has_no_error CHECK (((state <> 'completed'::text) OR (error_code IS NULL))),
-    CONSTRAINT ended_by_a_legal_move CHECK (((kind = ANY (ARRAY['handler'::text, 'flow'::text])) AND (ended_from = ANY (ARRAY['scheduled'::text, 'pending'::text, 'running'::text, 'waiting_tool'::text, 'waiting_approval'::text, 'waiting_event'::text, 'paused'::text])) AND ((kind = 'handler'::text) OR (ended_from <> ALL (ARRAY['scheduled'::text, 'pending'::text]))) AND
+    CONSTRAINT ended_by_a_legal_move CHECK (((kind = ANY (ARRAY['handler'::text, 'flow'::text, 'step_wait'::text])) AND (ended_from = ANY (ARRAY['scheduled'::text, 'pending'::text, 'running'::text, 'waiting_tool'::text, 'waiting_approval'::text, 'waiting_event'::text, 'paused'::text])) AND ((kind = 'handler'::text) OR (ended_from <> ALL (ARRAY['scheduled'::text, 'pending'::text]))) AND ((kind <> 'step_wait'::text) OR (ended_from = ANY (ARRAY['waiting_approval'::text, 'waiting_event'::text, 'paused'::text]))) AND
 CASE state
     WHEN 'cancelled'::text THEN true
     WHEN 'timeout'::text THEN true
-    WHEN 'completed'::text THEN ((ended_from = 'running'::text) OR ((kind = 'flow'::text) AND (ended_from ~~ 'waiting%'::text)))
+    WHEN 'completed'::text THEN ((ended_from = 'running'::text) OR ((kind <> 'handler'::text) AND (ended_from ~~ 'waiting%'::text)))
     WHEN 'failed'::text THEN (ended_from <> ALL (ARRAY['scheduled'::text, 'paused'::text]))
     ELSE false
 END)),
@@ -420,6 +420,7 @@ CREATE TABLE pgflow.step_definition (
     step text NOT NULL COLLATE pg_catalog."C",
     place integer NOT NULL,
     layer integer NOT NULL,
+    type text NOT NULL COLLATE pg_catalog."C",
     handler text NOT NULL COLLATE pg_catalog."C",
     queue text COLLATE pg_catalog."C",
     join_rule text NOT NULL COLLATE pg_catalog."C",
@@ -433,7 +434,8 @@ CREATE TABLE pgflow.step_definition (
     dependants text[] NOT NULL COLLATE pg_catalog."C",
     config jsonb NOT NULL,
     CONSTRAINT join_rule_is_known CHECK ((join_rule = ANY (ARRAY['all'::text, 'any'::text, 'none_failed'::text, 'one_failed'::text]))),
-    CONSTRAINT on_failure_is_known CHECK ((on_failure = ANY (ARRAY['fail'::text, 'continue'::text])))
+    CONSTRAINT on_failure_is_known CHECK ((on_failure = ANY (ARRAY['fail'::text, 'continue'::text]))),
+    CONSTRAINT type_is_known CHECK ((type = ANY (ARRAY['handler'::text, 'approval_gate'::text, 'human_task'::text, 'wait_event'::text, 'timer'::text])))
 );
 
 COMMENT ON TABLE pgflow.step_definition IS 'The steps of each version of a flow, as its runs need them. Rows never change.';
@@ -441,6 +443,10 @@ COMMENT ON TABLE pgflow.step_definition IS 'The steps of each version of a flow,
 COMMENT ON COLUMN pgflow.step_definition.place IS 'Its place in the definition, from 1.';
 
 COMMENT ON COLUMN pgflow.step_definition.layer IS 'The steps of the longest way to it, itself included.';
+
+COMMENT ON COLUMN pgflow.step_definition.type IS 'handler: a worker executes it; else what it waits for, of which config has the particulars.';
+
+COMMENT ON COLUMN pgflow.step_definition.handler IS 'Of what no worker executes: its type.';
 
 COMMENT ON COLUMN pgflow.step_definition.dependants IS 'The steps that need it.';
 
@@ -538,6 +544,7 @@ CREATE VIEW pgflow.flow_steps WITH (security_barrier='true') AS
     element,
     version,
     seq,
+    type,
     handler,
     state,
     attempts,
@@ -551,7 +558,8 @@ CREATE VIEW pgflow.flow_steps WITH (security_barrier='true') AS
     needs,
     "join",
     super_step,
-    voided_at
+    voided_at,
+    task_id
    FROM ( SELECT f.project_id,
             f.run_id AS flow_run_id,
             f.handler AS flow,
@@ -560,6 +568,7 @@ CREATE VIEW pgflow.flow_steps WITH (security_barrier='true') AS
             COALESCE(s.element, 0) AS element,
             COALESCE(s.version, 0) AS version,
             d.place AS seq,
+            d.type,
             d.handler,
                 CASE
                     WHEN (s.state = 'running'::text) THEN
@@ -582,7 +591,12 @@ CREATE VIEW pgflow.flow_steps WITH (security_barrier='true') AS
             d.needs,
             d.join_rule AS "join",
             s.super_step,
-            s.voided_at
+            s.voided_at,
+            ( SELECT t.task_id
+                   FROM pgflow.task t
+                  WHERE ((t.project_id = f.project_id) AND (t.run_id = s.child_run_id))
+                  ORDER BY (t.voided_at IS NOT NULL), t.created_at DESC
+                 LIMIT 1) AS task_id
            FROM ((((( SELECT r.project_id,
                     r.run_id,
                     r.handler,
@@ -612,6 +626,8 @@ COMMENT ON COLUMN pgflow.flow_steps.version IS 'The round of the flow in which i
 
 COMMENT ON COLUMN pgflow.flow_steps.seq IS 'Its place in the definition.';
 
+COMMENT ON COLUMN pgflow.flow_steps.type IS 'handler, or what it waits for: approval_gate, human_task, wait_event, timer.';
+
 COMMENT ON COLUMN pgflow.flow_steps.state IS 'pending, running, waiting, completed, failed, skipped, rejected, expired or cancelled; waiting: its run waits or is paused.';
 
 COMMENT ON COLUMN pgflow.flow_steps.attempts IS 'How often it was executed.';
@@ -623,6 +639,8 @@ COMMENT ON COLUMN pgflow.flow_steps.started_at IS 'When its run was leased for t
 COMMENT ON COLUMN pgflow.flow_steps.run_id IS 'The run that executes it: its input, timeline, journal and tasks are those of that run.';
 
 COMMENT ON COLUMN pgflow.flow_steps.super_step IS 'Which firing of the flow took note of its end.';
+
+COMMENT ON COLUMN pgflow.flow_steps.task_id IS 'The task that it opened last.';
 
 CREATE VIEW pgflow.flows WITH (security_barrier='true') AS
  SELECT v.project_id,
@@ -723,9 +741,13 @@ CREATE VIEW pgflow.inbox WITH (security_barrier='true') AS
           WHERE ((v.project_id = t.project_id) AND (v.task_id = t.task_id))) AS votes,
     t.replaces,
     t.state,
-    t.not_requester
-   FROM (pgflow.task t
+    t.not_requester,
+    f.run_id AS flow_run_id,
+    f.handler AS flow,
+    f.flow_version
+   FROM ((pgflow.task t
      JOIN pgflow.run r USING (project_id, run_id))
+     LEFT JOIN pgflow.run f ON (((f.project_id = r.project_id) AND (f.run_id = r.parent_run_id) AND (r.step IS NOT NULL))))
   WHERE ((t.state = 'open'::text) AND (t.project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[])));
 
 COMMENT ON VIEW pgflow.inbox IS 'The open tasks. Decide with pgflow.approve(task_id, comment), pgflow.reject or, for what is no approval, pgflow.answer(task_id, data).';
@@ -761,6 +783,8 @@ COMMENT ON COLUMN pgflow.inbox.votes IS 'How many have voted.';
 COMMENT ON COLUMN pgflow.inbox.replaces IS 'The task that stood here before something else was asked.';
 
 COMMENT ON COLUMN pgflow.inbox.not_requester IS 'Whether who requested it may not decide it.';
+
+COMMENT ON COLUMN pgflow.inbox.flow_run_id IS 'The run of the flow, if it was a step that asked.';
 
 CREATE TABLE pgflow.journal_voided (
     project_id text NOT NULL COLLATE pg_catalog."C",
@@ -950,7 +974,7 @@ CREATE TABLE pgflow.move (
     kind text NOT NULL COLLATE pg_catalog."C",
     from_state text COLLATE pg_catalog."C",
     to_state text NOT NULL COLLATE pg_catalog."C",
-    CONSTRAINT move_kind_is_known CHECK ((kind = ANY (ARRAY['handler'::text, 'flow'::text])))
+    CONSTRAINT move_kind_is_known CHECK ((kind = ANY (ARRAY['handler'::text, 'flow'::text, 'step_wait'::text])))
 );
 
 COMMENT ON TABLE pgflow.move IS 'The legal moves of the state machine. Nothing else is possible, whoever tries it.';
@@ -1305,7 +1329,7 @@ COMMENT ON COLUMN pgflow.runs.retry_of IS 'The finished run whose work it does a
 
 COMMENT ON COLUMN pgflow.runs.root_run_id IS 'Itself, for a run without a parent.';
 
-COMMENT ON COLUMN pgflow.runs.kind IS 'handler, or flow: then its name is in the column handler.';
+COMMENT ON COLUMN pgflow.runs.kind IS 'handler; flow: its name is in the column handler; step_wait: a step that no worker executes.';
 
 COMMENT ON COLUMN pgflow.runs.created_by IS 'The actor that enqueued it.';
 
@@ -1882,6 +1906,7 @@ CREATE TRIGGER run_begins_in_a_first_state BEFORE INSERT ON pgflow.run FOR EACH 
         CASE new.kind
             WHEN 'handler'::text THEN ((new.state = ANY (ARRAY['scheduled'::text, 'pending'::text])) AND (new.lease_no IS NOT NULL))
             WHEN 'flow'::text THEN ((new.state = 'running'::text) AND (new.lease_no IS NULL) AND (new.flow_version IS NOT NULL))
+            WHEN 'step_wait'::text THEN ((new.state = ANY (ARRAY['waiting_approval'::text, 'waiting_event'::text])) AND (new.lease_no IS NULL))
             ELSE false
         END)) EXECUTE FUNCTION pgflow._refuse_move();
 
@@ -1898,6 +1923,7 @@ CREATE TRIGGER run_leaves_only_by_ending BEFORE DELETE ON pgflow.run FOR EACH ST
 CREATE TRIGGER run_moves_are_legal BEFORE UPDATE ON pgflow.run FOR EACH ROW WHEN (((old.state <> new.state) AND (NOT ((new.kind = old.kind) AND
         CASE
             WHEN (new.kind = 'flow'::text) THEN (new.state = ANY (ARRAY['running'::text, 'paused'::text, 'waiting_tool'::text, 'waiting_approval'::text, 'waiting_event'::text]))
+            WHEN (new.kind = 'step_wait'::text) THEN ((new.state = 'paused'::text) OR ((old.state = 'paused'::text) AND (new.state = ANY (ARRAY['waiting_approval'::text, 'waiting_event'::text]))))
             WHEN (new.state = ANY (ARRAY['pending'::text, 'paused'::text])) THEN true
             WHEN (new.state = 'running'::text) THEN (old.state = 'pending'::text)
             ELSE ((old.state = ANY (ARRAY['running'::text, 'paused'::text])) AND (new.state = ANY (ARRAY['waiting_tool'::text, 'waiting_approval'::text, 'waiting_event'::text, 'scheduled'::text])))

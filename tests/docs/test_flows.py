@@ -97,3 +97,10 @@ def test_all_faults_are_in_the_detail(app: App) -> None:
     with pytest.raises(BadRequest) as refused:
         app.sync.define_flow({"name": "f", "steps": [{"name": "a"}, {"name": "a", "x": 1}]})
     assert len(json.loads(refused.value.detail)["faults"]) == 2
+
+
+def test_a_gate_is_defined_as_it_is_shown(app: App) -> None:
+    (gate,) = yaml.safe_load("steps:\n" + blocks("yaml")[1])["steps"]
+    app.sync.define_flow({**DEFINITION, "steps": [*DEFINITION["steps"], gate]})
+    steps = app.sync.flow_steps(app.sync.start("review", INPUT))
+    assert (steps[-1]["step"], steps[-1]["type"]) == ("editor", "approval_gate")

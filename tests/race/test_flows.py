@@ -127,20 +127,32 @@ class Scene:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         steps = ("a", "b", "ask", "hear")
-        self.flow = started(engine, *(step(name) for name in steps), step("end", *steps))
+        self.flow = started(
+            engine,
+            *(step(name) for name in steps),
+            step("gate", type="approval_gate"),
+            step("event", type="wait_event"),
+            step("end", *steps),
+        )
         leases = ready(engine)
         engine.park(leases["ask"])
         engine.park(leases["hear"], event())
         self.task = engine.task(leases["ask"].run_id)
         self.hear = leases["hear"].run_id
+        self.gate = engine.value(
+            "select task_id from pgflow.inbox where flow_run_id = %s and step = 'gate'", self.flow
+        )
         self.leases = [leases["b"], leases["a"]]
         define(engine, step("x", on_failure="continue"), step("y", "x"), name="g")
         self.ended = engine.tell("start", flow="g")
         engine.call("cancel", run_id=self.ended)
 
     def clean_up(self) -> None:
-        """Leave nothing that lives."""
-        self.engine.rows("select pgflow.cancel(run_id) from pgflow.run where handler in ('f', 'g')")
+        """Leave nothing that lives, a step that its flow left behind included."""
+        self.engine.rows(
+            "select pgflow.cancel(run_id) from pgflow.run"
+            " where handler in ('f', 'g') or step is not null"
+        )
 
 
 Verb = Callable[["Engine", Scene], object]
@@ -152,6 +164,9 @@ VERBS: dict[str, Verb] = {
     "record_step": lambda engine, scene: _steps(engine, scene.leases),
     "approve": lambda engine, scene: engine.approve(scene.task),
     "reject": lambda engine, scene: engine.reject(scene.task),
+    "approve a gate": lambda engine, scene: engine.approve(scene.gate),
+    "reject a gate": lambda engine, scene: engine.reject(scene.gate),
+    "signal the flow": lambda engine, scene: engine.call("signal", run_id=scene.flow, name="event"),
     "signal": lambda engine, scene: engine.call("signal", run_id=scene.hear, name="pay"),
     "cancel": lambda engine, scene: engine.call("cancel", run_id=scene.flow),
     "pause": lambda engine, scene: engine.call("pause", run_id=scene.flow),

@@ -39,6 +39,7 @@ def test_a_definition_is_stored_as_a_version(engine: Engine) -> None:
     "again",
     [
         {"needs": ["a"], "name": "b"},
+        {"needs": ["a"], "name": "b", "type": None},
         {"name": "b", "needs": ["a"], "handler": "b"},
         {"name": "b", "needs": ["a"], "config": {}, "retry": {}, "join": "all"},
         {"name": "b", "needs": ["a"], "on_failure": "fail", "timeout": None, "queue": None},
@@ -163,6 +164,49 @@ def test_what_is_wrong_with_a_flow_is_told(
         ({"on_failure": {"run": "a", "x": 1}}, "on_failure", "step b: on_failure must be fail"),
         ({"on_failure": {"run": "z"}}, "on_failure", "step b: on_failure names z, which is no"),
         ({"description": {}}, "description", "step b: description must be a text"),
+        ({"type": "gate"}, "type", "step b: type must be approval_gate, human_task, wait_event or"),
+        ({"type": "timer", "handler": "h"}, "handler", "step b: handler must be left out: no work"),
+        ({"type": "approval_gate", "timeout": 5}, "timeout", "step b: timeout must be left out"),
+        (
+            {"type": "timer"},
+            "config",
+            "step b: config must be right for its type, timer: config.seconds",
+        ),
+        (
+            {"type": "timer", "config": {"seconds": "soon"}},
+            "config",
+            "step b: config must be right for its type, timer: invalid input syntax",
+        ),
+        (
+            {"type": "wait_event", "config": {"timeout": 0}},
+            "config",
+            "step b: config must be right for its type, wait_event: config.timeout must be seconds",
+        ),
+        (
+            {"type": "wait_event", "config": {"event": "x", "name": "y"}},
+            "config",
+            "step b: config must be an object of name, timeout for a wait_event, without event",
+        ),
+        (
+            {"type": "approval_gate", "config": {"due_in": 0}},
+            "config",
+            "step b: config must be right for its type, approval_gate: config.due_in must",
+        ),
+        (
+            {"type": "approval_gate", "config": {"policy": "shrug"}},
+            "config",
+            "step b: config must be right for its type, approval_gate: config.policy must",
+        ),
+        (
+            {"type": "human_task", "config": {"form": {"type": "thing"}}},
+            "config",
+            "step b: config must be right for its type, human_task: config.form",
+        ),
+        (
+            {"type": "human_task", "config": {"policy": "approve"}},
+            "config",
+            "step b: config must be right for its type, human_task: config.policy must be",
+        ),
         ({"uses": "a"}, "uses", "step b: uses is no member of a step"),
     ],
     ids=str,
