@@ -84,36 +84,50 @@ $$;
 comment on function pgflow._note is
     'Says whether to look for stragglers now, and up to which seq no more can appear.';
 
-create or replace function pgflow._with_work(p_project text, p_queues text[], p_marks jsonb)
-returns text[]
+-- Taking from a queue is two statements, more with priorities, and most of many have nothing.
+create or replace function pgflow._with_work(
+    p_project text, p_queues text[], p_look boolean, p_settled bigint, p_marks jsonb,
+    out queues text[], out moved jsonb
+)
 language plpgsql
-stable
 as $$
 begin
-    return array(
-        select q.queue from pgflow.queue q
-        where q.project_id = p_project and q.queue = any (p_queues) and exists (
-            select from unnest(q.priorities) as p (priority)
-            cross join (values (0), (1)) as l (lane)
-            cross join lateral (
-                select from pgflow.run r
-                where r.project_id = p_project and r.queue = q.queue
-                  and r.priority = p.priority and r.lane = l.lane and r.state = 'pending'
-                  and r.seq > coalesce((p_marks #>> array['groups',
-                      format('%s %s %s', q.queue, p.priority, l.lane), '0'])::bigint, 0)
-                order by r.seq
-                limit 1
-            ) r));
+    select array_agg(distinct g.queue) filter (where g.has_work),
+        jsonb_object_agg(g.name, jsonb_build_array(greatest(g.mark, p_settled), p_settled))
+            filter (where p_look and p_settled > g.low and not g.has_work)
+    into queues, moved
+    from (
+        select m.*, exists (
+            select from pgflow.run r
+            where r.project_id = p_project and r.queue = m.queue and r.priority = m.priority
+              and r.lane = m.lane and r.state = 'pending'
+              and r.seq > case when p_look then m.low else m.mark end
+            order by r.seq
+            limit 1) as has_work
+        from (
+            select n.*, coalesce((p_marks -> 'groups' -> n.name ->> 0)::bigint, 0) as mark,
+                coalesce((p_marks -> 'groups' -> n.name ->> 1)::bigint, 0) as low
+            from (
+                select q.queue, p.priority, l.lane,
+                    format('%s %s %s', q.queue, p.priority, l.lane) as name
+                from pgflow.queue q
+                cross join unnest(q.priorities) as p (priority)
+                cross join (values (0), (1)) as l (lane)
+                where q.project_id = p_project and q.queue = any (p_queues)
+            ) n
+        ) m
+    ) g;
 end
 $$;
 comment on function pgflow._with_work is
-    'Those among many queues that have ready runs beyond the worker''s marks.';
+    'Those among many queues that have ready runs beyond the worker''s marks, and the marks of the '
+    'others, which a look for stragglers moves.';
 
 -- Takes from one queue, group after group, as many ready runs as there is room for, and moves the
 -- marks.
 create or replace function pgflow._take(
     p_project text, p_queue pgflow.queue, p_limit integer, p_look boolean, p_settled bigint,
-    inout p_marks jsonb, inout p_bytes bigint, out tids tid[]
+    p_marks jsonb, inout p_bytes bigint, out tids tid[], out moved jsonb
 )
 language plpgsql
 set plan_cache_mode = auto
@@ -128,6 +142,7 @@ declare
     v_size bigint;
 begin
     tids := '{}';
+    moved := '{}';
     foreach v_priority in array p_queue.priorities loop
         for v_lane in 0..1 loop
             v_group := format('%s %s %s', p_queue.queue, v_priority, v_lane);
@@ -164,8 +179,7 @@ begin
                       and r.ctid <> all (v_tids)), p_settled);
             end if;
             v_mark := greatest(v_mark, (p_marks -> 'groups' -> v_group ->> 0)::bigint, v_low);
-            p_marks := jsonb_set(p_marks, array['groups', v_group],
-                jsonb_build_array(v_mark, v_low));
+            moved := moved || jsonb_build_object(v_group, jsonb_build_array(v_mark, v_low));
             if cardinality(tids) >= p_limit or p_bytes <= 0 then
                 return;
             end if;
@@ -174,4 +188,4 @@ begin
 end
 $$;
 comment on function pgflow._take is
-    'Locks ready runs of one queue within a number and a size, and moves the worker''s marks.';
+    'Locks ready runs of one queue within a number and a size; returns the marks that it moved.';

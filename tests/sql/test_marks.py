@@ -244,3 +244,22 @@ def test_of_many_queues_only_those_with_ready_runs_are_taken_from(engine: Engine
         )
     assert {lease.run_id for lease in taken.leases} == runs
     assert calls == 2
+
+
+def test_a_look_moves_the_marks_of_those_of_many_queues_that_have_nothing(engine: Engine) -> None:
+    queues = [f"q{n}" for n in range(40)]
+    engine.worker(queues=queues)
+    engine.enqueue(queue="q7")
+    first = engine.acquire(queues=queues)
+    assert len(first.leases) == 1
+    look = first
+    for _ in range(1000):
+        marks = aged(look.marks, looked_at=2, started_at=JUST_NOW)
+        look = engine.acquire(queues=queues, marks=marks)
+        if group(look, "q3 0 1")[1] > 0:
+            break
+    assert group(look, "q3 0 1") == group(look, "q39 0 0")
+    late = engine.enqueue(queue="q3")
+    marks = aged(look.marks, looked_at=JUST_NOW)
+    (lease,) = engine.acquire(queues=queues, marks=marks).leases
+    assert lease.run_id == late
