@@ -71,8 +71,9 @@ class Context(Steps, People, Waits, Branches):
 
     @property
     def version(self) -> int:
-        """The round: how often the run was rolled back."""
-        return self.lease.round if self._round is None else self._round
+        """The round: how often the run was rolled back, or the flow that it is a step of."""
+        own = self.lease.round if self._round is None else self._round
+        return own + (self._flow.get("version") or 0)
 
     @property
     def feedback(self) -> dict[str, Any] | None:

@@ -171,10 +171,14 @@ as $$
 declare
     v_now timestamptz := pgflow.now();
     v_person text := pgflow._person(p_as_user);
-    v_run pgflow.run := pgflow._locked_to_end(p_task.project_id, p_task.run_id);
+    v_run pgflow.run;
     v_task pgflow.task;
     v_state text := p_state;
 begin
+    if p_rollback_to is not null then  -- which may end any step of a flow
+        perform pgflow._lock_flow_of(p_task);
+    end if;
+    v_run := pgflow._locked_to_end(p_task.project_id, p_task.run_id);
     select t.* into v_task from pgflow.task t
     where t.project_id = p_task.project_id and t.task_id = p_task.task_id
     for update;
@@ -188,7 +192,9 @@ begin
         perform pgflow._refuse_decided(v_task, p_state);
     end if;
     perform pgflow._check_may_decide(v_task, p_as_user);  -- it may be claimed or delegated by now
-    if p_rollback_to is not null then
+    if p_rollback_to is not null and v_run.kind = 'step_wait' then
+        perform pgflow._check_ancestor(v_run, p_rollback_to);
+    elsif p_rollback_to is not null then
         perform pgflow._known_entry(v_run, p_rollback_to, 'rollback_to');
     end if;
     if v_task.quorum > 1 and p_rollback_to is null then
@@ -231,6 +237,12 @@ begin
             jsonb_build_object('task_id', p_task.task_id, 'key', p_task.key,
                 'action', p_task.state, 'comment', p_task.comment, 'by', p_task.decided_by,
                 'rollback_to', p_rollback_to));
+        if v_run.kind = 'step_wait' then
+            update pgflow.run r set last_event_no = v_run.last_event_no
+            where r.project_id = v_run.project_id and r.run_id = v_run.run_id;
+            perform pgflow._roll_back_flow(v_run, p_now, p_task, p_rollback_to);
+            return;
+        end if;
         perform pgflow._roll_back(v_run, p_now, p_rollback_to, jsonb_build_object(
             'comment', p_task.comment, 'by', p_task.decided_by, 'at', p_now, 'key', p_task.key,
             'task_id', p_task.task_id, 'round', v_run.round + 1));
@@ -324,8 +336,9 @@ $$;
 comment on function pgflow.reject is
     'Rejects a task: its run ends cancelled with E-RUN-006, or as the request said. rollback_to '
     'names an entry of the run''s journal (view pgflow.journal_entries): that and all after it is '
-    'voided, and the handler goes on from there, the comment in its feedback. Again is a no-op '
-    'that returns the first decision. Example: select pgflow.reject(''...'', ''too long'', '
+    'voided, and the handler goes on from there, the comment in its feedback. Of a flow''s gate it '
+    'names a step before it: that and all after it is done again. Again is a no-op that returns '
+    'the first decision. Example: select pgflow.reject(''...'', ''too long'', '
     'rollback_to => ''draft''). Raises PF101, PF103, PF105, PF202, PF402, PF501, PF502, PF503.';
 
 create or replace function pgflow.answer(

@@ -53,7 +53,9 @@ comment on function pgflow._step_input is
 -- Each row is looked up by its key, in a lateral join that no planner turns around: for tables that
 -- it thinks are small it would read them whole. An insert that updates is the same for writing. And
 -- the plan is kept, since to make it costs ten times as much as to follow it.
-create or replace function pgflow._advance(p_project text, p_run_ids uuid[], p_steps text[])
+create or replace function pgflow._advance(
+    p_project text, p_run_ids uuid[], p_steps text[], p_again text default null
+)
 returns void
 language plpgsql
 set plan_cache_mode = force_generic_plan
@@ -110,7 +112,8 @@ begin
             cross join lateral (
                 select d.step from pgflow.step_definition d
                 where d.project_id = p_project and d.flow = e.flow and d.version = e.flow_version
-                  and d.needs = '{}' and e.step is null
+                  and e.step is null
+                  and case when p_again is null then d.needs = '{}' else d.step = p_again end
                 offset 0
             ) d
         ),
@@ -198,7 +201,8 @@ begin
 end
 $$;
 comment on function pgflow._advance is
-    'Goes on after steps of flows that have ended, a null standing for the beginning of a flow.';
+    'Goes on after steps of flows that have ended, a null standing for the beginning of a flow, or '
+    'for a step that is to be done again.';
 
 create or replace function pgflow._make_runs(
     p_project text, p_ids uuid[], p_flow_ids uuid[], p_steps text[], p_now timestamptz
@@ -217,12 +221,12 @@ begin
     with made as (
         insert into pgflow.run (project_id, run_id, parent_run_id, root_run_id, parent_key, step,
             depth, handler, queue, state, priority, lane, seq, max_attempts, timeout, deadline,
-            created_at, created_by, correlation_id, tags, input)
+            created_at, created_by, correlation_id, tags, feedback, input)
         select p_project, m.run_id, f.run_id, coalesce(f.root_run_id, f.run_id), d.step, d.step,
             f.depth + 1, d.handler, n.queue, 'pending', f.priority, 0, nextval('pgflow.run_seq'),
             coalesce(d.max_attempts, h.max_attempts, q.max_attempts, 3),
             coalesce(d.timeout, h.timeout, q.timeout, '300 seconds'), f.deadline, p_now,
-            f.created_by, coalesce(f.correlation_id, f.run_id::text), f.tags,
+            f.created_by, coalesce(f.correlation_id, f.run_id::text), f.tags, f.feedback,
             pgflow._step_input(p_project, f, d.needs)
         from unnest(p_ids, p_flow_ids, p_steps) as m (run_id, flow_id, step)
         cross join lateral (

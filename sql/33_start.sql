@@ -329,7 +329,8 @@ from (
     select f.project_id, f.run_id as flow_run_id, f.handler as flow, f.flow_version, d.step,
         coalesce(s.element, 0) as element, coalesce(s.version, 0) as version, d.place as seq,
         d.type, d.handler,
-        case when s.state = 'running' then
+        case when s.voided_at is not null and s.state <> 'rejected' then 'voided'
+             when s.state = 'running' then
                  case when c.state in ('waiting_tool', 'waiting_approval', 'waiting_event',
                                        'paused') then 'waiting'
                       when c.state = 'running' then 'running' else 'pending' end
@@ -369,8 +370,8 @@ comment on column pgflow.flow_steps.type is
     'handler, or what it waits for: approval_gate, human_task, wait_event, timer.';
 comment on column pgflow.flow_steps.task_id is 'The task that it opened last.';
 comment on column pgflow.flow_steps.state is
-    'pending, running, waiting, completed, failed, skipped, rejected, expired or cancelled; '
-    'waiting: its run waits or is paused.';
+    'pending, running, waiting, completed, failed, skipped, rejected, expired, cancelled or '
+    'voided; waiting: its run waits or is paused; voided: it was done, and is done again.';
 comment on column pgflow.flow_steps.attempts is 'How often it was executed.';
 comment on column pgflow.flow_steps.ready_at is 'When its run was made.';
 comment on column pgflow.flow_steps.started_at is 'When its run was leased for the first time.';

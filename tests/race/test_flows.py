@@ -12,7 +12,17 @@ import psycopg
 import pytest
 
 from tests.race.staging import Blocked, Two, held
-from tests.sql.flows import define, finish, ready, started, states, step, step_run
+from tests.sql.flows import (
+    define,
+    finish,
+    gate,
+    ready,
+    started,
+    states,
+    step,
+    step_run,
+    task_of,
+)
 from tests.sql.waits import event
 
 if TYPE_CHECKING:
@@ -118,6 +128,22 @@ def test_a_step_that_fails_does_not_wait_for_one_that_somebody_holds(
     assert engine.state(leases["a"].run_id) == "cancelled"
 
 
+def test_of_two_that_send_a_flow_back_one_wins(engine: Engine, two: Two, blocked: Blocked) -> None:
+    one, other = two
+    run_id = started(engine, step("a"), gate("x", "a"), gate("y", "a"))
+    finish(engine)
+    tasks = [task_of(engine, run_id, name) for name in "xy"]
+    with held(one):
+        one.reject(tasks[0], rollback_to="a")
+        sending = blocked(other, lambda: other.reject(tasks[1], rollback_to="a"), by=one)
+    with pytest.raises(psycopg.Error) as refused:
+        sending.result()
+    assert refused.value.sqlstate == "PF202"
+    assert engine.row(run_id)["round"] == 1
+    assert finish(engine) == [["a"]]
+    assert engine.state(run_id) == "waiting_approval"
+
+
 # ---- every verb against every other
 
 
@@ -130,11 +156,13 @@ class Scene:
         self.flow = started(
             engine,
             *(step(name) for name in steps),
-            step("gate", type="approval_gate"),
+            step("first"),
+            step("gate", "first", type="approval_gate"),
             step("event", type="wait_event"),
             step("end", *steps),
         )
         leases = ready(engine)
+        engine.complete(leases["first"])
         engine.park(leases["ask"])
         engine.park(leases["hear"], event())
         self.task = engine.task(leases["ask"].run_id)
@@ -166,6 +194,7 @@ VERBS: dict[str, Verb] = {
     "reject": lambda engine, scene: engine.reject(scene.task),
     "approve a gate": lambda engine, scene: engine.approve(scene.gate),
     "reject a gate": lambda engine, scene: engine.reject(scene.gate),
+    "send back": lambda engine, scene: engine.reject(scene.gate, rollback_to="first"),
     "signal the flow": lambda engine, scene: engine.call("signal", run_id=scene.flow, name="event"),
     "signal": lambda engine, scene: engine.call("signal", run_id=scene.hear, name="pay"),
     "cancel": lambda engine, scene: engine.call("cancel", run_id=scene.flow),

@@ -14,6 +14,11 @@ def step(name: str, *needs: str, **more: Any) -> Row:
     return {"name": name, **({"needs": list(needs)} if needs else {}), **more}
 
 
+def gate(name: str, /, *needs: str, **config: Any) -> Row:
+    """Return a gate that somebody approves."""
+    return step(name, *needs, type="approval_gate", config=config)
+
+
 def define(engine: Engine, *steps: Row, name: str = "f", **more: Any) -> Row:
     """Define a flow and return its version."""
     definition = {"name": name, "steps": list(steps), **more}
@@ -63,7 +68,9 @@ def finish(engine: Engine, **how: Any) -> list[list[str]]:
 def states(engine: Engine, run_id: UUID) -> dict[str, str]:
     """Return the states of a flow's steps by name, in the order of the definition."""
     rows = engine.rows(
-        "select step, state from pgflow.flow_steps where flow_run_id = %s order by seq", run_id
+        "select step, state from pgflow.flow_steps"
+        " where flow_run_id = %s and voided_at is null order by seq",
+        run_id,
     )
     return {row["step"]: row["state"] for row in rows}
 
@@ -71,6 +78,20 @@ def states(engine: Engine, run_id: UUID) -> dict[str, str]:
 def step_run(engine: Engine, run_id: UUID, name: str) -> UUID:
     """Return the run that executes a step."""
     child_id: UUID = engine.value(
-        "select run_id from pgflow.flow_steps where flow_run_id = %s and step = %s", run_id, name
+        "select run_id from pgflow.flow_steps"
+        " where flow_run_id = %s and step = %s and voided_at is null",
+        run_id,
+        name,
     )
     return child_id
+
+
+def task_of(engine: Engine, run_id: UUID, name: str) -> UUID:
+    """Return the task that a step opened last."""
+    task_id: UUID = engine.value(
+        "select task_id from pgflow.flow_steps"
+        " where flow_run_id = %s and step = %s and voided_at is null",
+        run_id,
+        name,
+    )
+    return task_id

@@ -8,32 +8,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.sql.flows import finish, ready, started, states, step, step_run, work
+from tests.sql.flows import finish, gate, ready, started, states, step, step_run, task_of, work
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
     from tests.sql.conftest import Connect, Engine, MakeRole, Row
 
 FORM = {"type": "object", "properties": {"words": {"type": "integer"}}, "required": ["words"]}
 
 
-def gate(name: str, /, *needs: str, **config: Any) -> Row:
-    """Return a gate that somebody approves."""
-    return step(name, *needs, type="approval_gate", config=config)
-
-
 def hears(name: str, /, *needs: str, **config: Any) -> Row:
     """Return a step that waits for a signal."""
     return step(name, *needs, type="wait_event", config=config)
-
-
-def task_of(engine: Engine, run_id: UUID, name: str) -> UUID:
-    """Return the task that a step opened last."""
-    task_id: UUID = engine.value(
-        "select task_id from pgflow.flow_steps where flow_run_id = %s and step = %s", run_id, name
-    )
-    return task_id
 
 
 # ---- people

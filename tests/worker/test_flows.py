@@ -107,6 +107,24 @@ def test_a_step_waits_for_a_person_and_holds_no_worker(stage: Stage) -> None:
         assert stage.output(run_id) == {"publish": "approved"}
 
 
+def test_a_step_that_is_done_again_learns_why(stage: Stage) -> None:
+    @stage.app.handler
+    async def draft(ctx: Context) -> list[Any]:
+        return [ctx.version, ctx.feedback and ctx.feedback["comment"]]
+
+    steps = [Step(name="draft"), Step(name="editor", type="approval_gate", needs=["draft"])]
+    stage.client.define_flow(Flow(name="f", steps=steps))
+    run_id = stage.client.start("f")
+    with stage.worker():
+        stage.reaches(run_id, "waiting_approval")
+        (task,) = stage.client.inbox()
+        assert task["payload"] == {"draft": [0, None]}
+        stage.client.reject(task["task_id"], "too long", rollback_to="draft")
+        stage.until(lambda: [t for t in stage.client.inbox() if t["round"] == 1])
+        (task,) = stage.client.inbox()
+        assert task["payload"] == {"draft": [1, "too long"]}
+
+
 YAML = """
 name: f
 queue: slow

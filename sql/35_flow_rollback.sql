@@ -1,0 +1,146 @@
+-- Going back in a flow: a person who rejects a gate names a step before it. That step and all after
+-- it count no more, and are done again under the next version; what came before goes on serving.
+
+create or replace function pgflow._lock_flow_of(p_task pgflow.task)
+returns void
+language plpgsql
+as $$
+declare
+    v_flow_id uuid;
+begin
+    select r.parent_run_id into v_flow_id from pgflow.run r
+    where r.project_id = p_task.project_id and r.run_id = p_task.run_id and r.kind = 'step_wait';
+    if found then
+        perform pgflow._lock_family(p_task.project_id, array[v_flow_id]);
+    end if;
+end
+$$;
+comment on function pgflow._lock_flow_of is
+    'Locks the flow, with all of its steps, of the gate that asked; nothing for other tasks.';
+
+create or replace function pgflow._steps_around(
+    p_flow pgflow.run, p_step text, p_before boolean
+)
+returns text[]
+language sql
+stable
+as $$
+    with recursive around as (
+        select p_step collate "C" as step
+        union
+        select n.step
+        from around a
+        join pgflow.step_definition d on d.project_id = p_flow.project_id
+            and d.flow = p_flow.handler and d.version = p_flow.flow_version and d.step = a.step
+        cross join lateral unnest(case when p_before then d.needs else d.dependants end) as n (step)
+    )
+    select array_agg(a.step order by a.step) from around a
+$$;
+comment on function pgflow._steps_around is
+    'A step of a flow with all that it needs, or all that need it, and so on.';
+
+create or replace function pgflow._check_ancestor(p_gate pgflow.run, p_step text)
+returns void
+language plpgsql
+as $$
+declare
+    v_flow pgflow.run;
+    v_before text[];
+begin
+    select r.* into v_flow from pgflow.run r
+    where r.project_id = p_gate.project_id and r.run_id = p_gate.parent_run_id;
+    v_before := array_remove(pgflow._steps_around(v_flow, p_gate.step, true), p_gate.step);
+    if not coalesce(p_step = any (v_before), false) then
+        perform pgflow._refuse('PF105', format('step %s does not come before %s', left(p_step, 200),
+            p_gate.step),
+            format('these do: %s', coalesce(nullif(array_to_string(v_before, ', '), ''), 'none')),
+            'View pgflow.flow_steps has the steps with what each needs.', 'rollback_to');
+    end if;
+end
+$$;
+comment on function pgflow._check_ancestor is
+    'Raises PF105 for a step that does not come before a gate of its flow.';
+
+-- Steps behind the target may have needs that are not: those are counted for them here, once; of
+-- the others they will hear when those end again.
+create or replace function pgflow._void_steps(
+    p_flow pgflow.run, p_now timestamptz, p_steps text[], p_reason text
+)
+returns void
+language plpgsql
+as $$
+declare
+    v_child pgflow.run;
+begin
+    update pgflow.flow_step s
+    set voided_at = p_now,
+        state = case when s.state in ('pending', 'running') then 'cancelled' else s.state end
+    where s.project_id = p_flow.project_id and s.run_id = p_flow.run_id
+      and s.step = any (p_steps) and s.voided_at is null;
+    for v_child in
+        select r.* from pgflow.run r
+        where r.project_id = p_flow.project_id and r.parent_run_id = p_flow.run_id
+          and r.step = any (p_steps)
+        order by r.run_id
+    loop
+        update pgflow.run r set parent_key = null
+        where r.project_id = v_child.project_id and r.run_id = v_child.run_id;
+        perform pgflow._end_from_outside(v_child, 'cancelled', 'E-RUN-011', p_reason);
+    end loop;
+    insert into pgflow.flow_step (project_id, run_id, step, version, state, needs_settled,
+        needs_completed, needs_failed)
+    select p_flow.project_id, p_flow.run_id, d.step, p_flow.round, 'pending', count(s.step),
+        count(*) filter (where s.state = 'completed'),
+        count(*) filter (where s.state not in ('completed', 'skipped'))
+    from pgflow.step_definition d
+    left join lateral unnest(d.needs) as n (step) on true
+    left join pgflow.flow_step s on s.project_id = p_flow.project_id and s.run_id = p_flow.run_id
+        and s.step = n.step and s.element = 0 and s.voided_at is null
+        and s.state not in ('pending', 'running')
+    where d.project_id = p_flow.project_id and d.flow = p_flow.handler
+      and d.version = p_flow.flow_version and d.step = any (p_steps)
+    group by d.step;
+end
+$$;
+comment on function pgflow._void_steps is
+    'Has steps count no more, ends their runs, and begins to count anew for them. The caller holds '
+    'the flow and its steps.';
+
+create or replace function pgflow._roll_back_flow(
+    p_gate pgflow.run, p_now timestamptz, p_task pgflow.task, p_step text
+)
+returns void
+language plpgsql
+as $$
+declare
+    v_flow pgflow.run;
+    v_steps text[];
+    v_feedback jsonb := jsonb_build_object('comment', p_task.comment, 'by', p_task.decided_by,
+        'at', p_now, 'key', p_task.key, 'task_id', p_task.task_id);
+begin
+    update pgflow.flow_step s
+    set state = 'rejected', error_code = 'E-RUN-006', error_detail = p_task.comment,
+        ended_at = p_now
+    where s.project_id = p_gate.project_id and s.run_id = p_gate.parent_run_id
+      and s.step = p_gate.step and s.element = 0 and s.voided_at is null;
+    update pgflow.run r
+    set round = r.round + 1, last_event_no = r.last_event_no + 1,
+        feedback = v_feedback || jsonb_build_object('round', r.round + 1)
+    where r.project_id = p_gate.project_id and r.run_id = p_gate.parent_run_id
+    returning r.* into v_flow;
+    v_steps := pgflow._steps_around(v_flow, p_step, false);
+    perform pgflow._event(v_flow, v_flow.last_event_no, 'step.rolled_back', p_now,
+        jsonb_build_object('to', p_step, 'round', v_flow.round, 'voided', v_steps,
+            'reason', p_task.comment), false, p_step);
+    perform pgflow._void_steps(v_flow, p_now, v_steps,
+        format('%s was rejected: back to step %s', p_gate.step, p_step));
+    perform pgflow._advance(v_flow.project_id, array[v_flow.run_id], array[null::text], p_step);
+    if v_flow.state = 'paused' then
+        perform pgflow._pause_steps(v_flow);
+    end if;
+    perform pgflow._look_at_flows(v_flow.project_id, array[v_flow.run_id]);
+end
+$$;
+comment on function pgflow._roll_back_flow is
+    'Has a flow do a step again with all after it, because a gate was rejected. The caller holds '
+    'the flow and its steps.';
