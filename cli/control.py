@@ -49,24 +49,38 @@ def retry(session: Session, run_id: UUID, *, as_json: bool) -> None:
 @_run_argument
 @_queue_option
 @_reason_option
+@click.option(
+    "--hold-deadlines",
+    is_flag=True,
+    help="Its deadlines stand still for as long as it is paused; else they run on.",
+)
 @json_option
 @global_options
 @pass_session
 def pause(
-    session: Session, run_id: UUID | None, queue: str | None, reason: str | None, *, as_json: bool
+    session: Session,
+    run_id: UUID | None,
+    queue: str | None,
+    reason: str | None,
+    *,
+    hold_deadlines: bool,
+    as_json: bool,
 ) -> None:
     """Pause RUN, or let a queue's runs wait, and print the state."""
     with session.client() as client:
         if queue is None and run_id is not None:
-            print_state(run_id, client.pause(run_id, reason), as_json=as_json)
-        elif queue is not None and run_id is None and reason is None:
+            state = client.pause(run_id, reason, hold_deadlines=hold_deadlines)
+            print_state(run_id, state, as_json=as_json)
+        elif queue is not None and run_id is None and reason is None and not hold_deadlines:
             since = client.pause_queue(queue)
             if as_json:
                 print_json({"queue": queue, "paused_at": since})
             else:
                 click.echo(f"paused since {shown('paused_at', since)}")
         else:
-            raise click.UsageError("give a RUN, with or without --reason, or --queue alone")
+            raise click.UsageError(
+                "give a RUN, with or without --reason and --hold-deadlines, or --queue alone"
+            )
 
 
 @click.command()

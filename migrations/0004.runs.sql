@@ -41,6 +41,7 @@ create table pgflow.run (
     first_started_at timestamptz,
     leased_at timestamptz,
     wake_at timestamptz,
+    deadlines_held_at timestamptz,
     timeout interval,
     created_by text not null,
     correlation_id text collate "C",
@@ -72,6 +73,8 @@ create table pgflow.run (
     constraint waiting_waits_for_something check (
         state not like 'waiting%' or waits_for is not null),
     constraint paused_has_a_reason check ((state = 'paused') = (pause_reason is not null)),
+    constraint only_a_paused_run_has_held_deadlines check (
+        deadlines_held_at is null or state = 'paused'),
     constraint a_child_has_a_root check ((parent_run_id is null) = (root_run_id is null)),
     constraint only_a_child_has_a_parent_key check (
         parent_key is null or parent_run_id is not null),
@@ -108,6 +111,9 @@ comment on column pgflow.run.waits is
     'What it waits for beside tasks: an array of kind, key, digest and, as the kind has them, '
     'tool, name, run_id, asked_at, due_at.';
 comment on column pgflow.run.wake_at is 'The first due_at of its waits.';
+comment on column pgflow.run.deadlines_held_at is
+    'Since when its deadlines stand still: its own, those of its waits and tasks. They are moved on '
+    'by that span when it is resumed.';
 comment on column pgflow.run.round is 'How often entries of its journal were voided.';
 comment on column pgflow.run.feedback is
     'Why it was rolled back last: comment, by, at, key, task_id, round.';

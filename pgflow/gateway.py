@@ -135,12 +135,26 @@ def cancel(
 
 
 def pause(
-    run_id: RunId, reason: str | None = None, *, project: str | None = None
+    run_id: RunId,
+    reason: str | None = None,
+    *,
+    hold_deadlines: bool = False,
+    project: str | None = None,
 ) -> Statement[str]:
-    """Pause a live run and return its state. Raises UnknownRun, AlreadyFinished."""
+    """Pause a live run and return its state.
+
+    Its deadlines run on and take effect when it is resumed; with `hold_deadlines` they stand still
+    and are moved on. Raises BadRequest, UnknownRun, AlreadyFinished.
+    """
     return Statement(
-        b"select pgflow.pause(%(run_id)s::uuid, %(reason)s, %(project)s)",
-        {"run_id": run_id, "reason": reason, "project": project},
+        b"select pgflow.pause(%(run_id)s::uuid, %(reason)s, hold_deadlines => %(hold_deadlines)s,"
+        b" project => %(project)s)",
+        {
+            "run_id": run_id,
+            "reason": reason,
+            "hold_deadlines": hold_deadlines,
+            "project": project,
+        },
         _value,
     )
 

@@ -123,7 +123,7 @@ begin
     if p_state = 'failed' and p_run.state in ('scheduled', 'paused') then
         update pgflow.run r
         set state = 'pending', seq = coalesce(r.seq, nextval('pgflow.run_seq')),
-            pause_reason = null
+            pause_reason = null, deadlines_held_at = null
         where r.project_id = p_run.project_id and r.run_id = p_run.run_id;
     end if;
     perform pgflow._end(p_run.project_id, array[p_run.run_id], null, p_state, null, null, null,

@@ -15,7 +15,7 @@ begin
     select t.* into v_task from pgflow.task t
     where t.project_id = p_task.project_id and t.task_id = p_task.task_id
     for update;
-    if v_task.state <> 'open' or v_task.due_at <= pgflow.now() then
+    if v_task.state <> 'open' or pgflow._is_overdue(v_task.due_at, v_run, pgflow.now()) then
         perform pgflow._refuse_decided(v_task, 'changed');
     end if;
     perform pgflow._check_may_decide(v_task, p_as_user);  -- another may have claimed it meanwhile

@@ -188,7 +188,7 @@ begin
         perform pgflow._refuse_decided(v_task, 'answered otherwise');
     elsif v_task.state = p_state then
         return pgflow._decision(v_task, true);
-    elsif v_task.state <> 'open' or v_task.due_at <= v_now then
+    elsif v_task.state <> 'open' or pgflow._is_overdue(v_task.due_at, v_run, v_now) then
         perform pgflow._refuse_decided(v_task, p_state);
     end if;
     perform pgflow._check_may_decide(v_task, p_as_user);  -- it may be claimed or delegated by now

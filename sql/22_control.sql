@@ -45,17 +45,21 @@ comment on function pgflow.cancel is
 -- any live state -> paused. The caller holds the row. What arrives meanwhile is kept for resume.
 create or replace function pgflow._pause(
     p_run pgflow.run, p_reason text, p_error jsonb default null, p_cost numeric default null,
-    p_steps integer default null
+    p_steps integer default null, p_hold_deadlines boolean default false
 )
 returns text
 language plpgsql
 as $$
+declare
+    v_now timestamptz := pgflow.now();
 begin
-    perform pgflow._event(p_run, p_run.last_event_no + 1, 'run.paused', pgflow.now(),
-        jsonb_build_object('from', p_run.state, 'reason', left(p_reason, 1000)),
+    perform pgflow._event(p_run, p_run.last_event_no + 1, 'run.paused', v_now,
+        jsonb_build_object('from', p_run.state, 'reason', left(p_reason, 1000))
+            || case when p_hold_deadlines then '{"hold_deadlines": true}' else '{}' end::jsonb,
         p_run.state = 'running');
     update pgflow.run r
     set state = 'paused', seq = null, pause_reason = left(coalesce(p_reason, 'operator'), 1000),
+        deadlines_held_at = case when p_hold_deadlines then v_now end,
         last_event_no = r.last_event_no + 1, worker_id = null, leased_at = null,
         lease_event_no = null,
         slotted = false, last_error = coalesce(p_error, r.last_error),
@@ -68,8 +72,10 @@ $$;
 comment on function pgflow._pause is
     'Pauses a live run that the caller holds. Its slot, if any, is left to the caller.';
 
-create or replace function pgflow.pause(run_id uuid, reason text default null,
-    project text default null)
+create or replace function pgflow.pause(
+    run_id uuid, reason text default null, hold_deadlines boolean default false,
+    project text default null
+)
 returns text
 language plpgsql
 security definer
@@ -78,6 +84,7 @@ set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_project text := pgflow._enter_project(pause.project);
+    v_hold boolean := coalesce(pause.hold_deadlines, false);
     v_run pgflow.run := pgflow._locked_to_end(v_project, pause.run_id);
 begin
     if pause.reason in ('interrupt', 'before', 'after', 'flow') then
@@ -85,10 +92,18 @@ begin
             'none of the engine''s own: interrupt, before, after, flow', pause.reason);
     elsif v_run.run_id is null then
         perform pgflow._refuse_gone(v_project, pause.run_id, 'be paused');
-    elsif v_run.state = 'paused' then
+    elsif v_run.kind = 'flow' and v_hold then
+        perform pgflow._refuse_value('hold_deadlines',
+            'false for a flow: people may decide its open tasks meanwhile', 'true');
+    elsif v_run.state = 'paused' and v_hold and pgflow._stands_still(v_run) then
+        -- It goes on as soon as somebody answers it, and nobody would let its deadlines go.
+        perform pgflow._refuse_value('hold_deadlines',
+            'false for a run that stands at an interrupt or a breakpoint', 'true');
+    elsif v_run.state = 'paused' and (not v_hold or v_run.deadlines_held_at is not null) then
         return 'paused';
     end if;
-    perform pgflow._pause(v_run, pause.reason);
+    perform pgflow._pause(v_run, coalesce(pause.reason, v_run.pause_reason),
+        p_hold_deadlines => v_hold);
     if v_run.kind = 'flow' then
         perform pgflow._pause_steps(v_run);
     end if;
@@ -103,7 +118,53 @@ $$;
 comment on function pgflow.pause is
     'Pauses a live run; a running handler is interrupted without using an attempt. Of a flow, '
     'steps that run go on, but none begins. Again is a no-op. What arrives meanwhile is kept for '
-    'resume. Returns the state. Raises PF101, PF102, PF202, PF502.';
+    'resume. Its deadlines (its own, those of its waits and tasks) run on and take effect at '
+    'resume; with hold_deadlines they stand still from now on and are moved on by that span at '
+    'resume, which a flow can''t ask for. Returns the state. Example: select '
+    'pgflow.pause(''...'', ''holiday'', hold_deadlines => true). Raises PF101, PF102, PF202, '
+    'PF502.';
+
+create or replace function pgflow._is_overdue(
+    p_due_at timestamptz, p_run pgflow.run, p_now timestamptz
+)
+returns boolean
+language sql
+immutable
+as $$
+    select coalesce(p_due_at <= coalesce(p_run.deadlines_held_at, p_now), false)
+$$;
+comment on function pgflow._is_overdue is
+    'Whether a time of a run has passed. While its deadlines are held its clock stands still.';
+
+-- Seconds, because the length of a day depends on the session''s time zone.
+create or replace function pgflow._let_deadlines_go(p_run pgflow.run, p_now timestamptz)
+returns pgflow.run
+language plpgsql
+as $$
+declare
+    v_run pgflow.run := p_run;
+    v_span interval := make_interval(secs => extract(epoch from p_now - p_run.deadlines_held_at));
+begin
+    if v_run.deadlines_held_at is null then
+        return v_run;
+    end if;
+    update pgflow.task t set due_at = t.due_at + v_span
+    where t.project_id = v_run.project_id and t.run_id = v_run.run_id and t.state = 'open'
+      and t.due_at is not null;
+    update pgflow.run r
+    set deadline = r.deadline + v_span, wake_at = r.wake_at + v_span, deadlines_held_at = null,
+        waits = (
+            select jsonb_agg(u.w || case when u.w ? 'due_at' then jsonb_build_object('due_at',
+                (u.w ->> 'due_at')::timestamptz + v_span) else '{}' end order by u.n)
+            from jsonb_array_elements(r.waits) with ordinality as u (w, n))
+    where r.project_id = v_run.project_id and r.run_id = v_run.run_id
+    returning r.* into v_run;
+    return v_run;
+end
+$$;
+comment on function pgflow._let_deadlines_go is
+    'Moves the deadlines of a run on by as long as they were held; returns the run. The caller '
+    'holds it.';
 
 create or replace function pgflow._check_command(p_command jsonb)
 returns void
@@ -250,20 +311,25 @@ comment on function pgflow.resume is
     'Without a value, on a run that is not paused a no-op. Returns the state. Example: select '
     'pgflow.resume(''...'', ''{"resume": 42}''). Raises PF101, PF102, PF105, PF202, PF204, PF502.';
 
--- paused -> pending, scheduled or waiting_*.
+-- paused -> pending, scheduled or waiting_*; timeout if its deadline has passed. The caller holds
+-- the family.
 create or replace function pgflow._go_on(p_run pgflow.run, p_now timestamptz)
 returns void
 language plpgsql
 as $$
 declare
-    v_run pgflow.run := p_run;
+    v_run pgflow.run := pgflow._let_deadlines_go(p_run, p_now);
+    v_held_for numeric := extract(epoch from p_now - p_run.deadlines_held_at);
     v_state text := 'pending';
     v_seq bigint;
     v_task pgflow.task;
     v_came boolean := v_run.waits_for is not null
         and pgflow._is_satisfied(v_run.project_id, v_run.run_id, v_run.waits_for, v_run.wait_any);
 begin
-    if v_run.waits_for is not null and (not v_came or v_run.kind = 'step_wait') then
+    if v_run.deadline <= p_now then
+        perform pgflow._expire_run(v_run);
+        return;
+    elsif v_run.waits_for is not null and (not v_came or v_run.kind = 'step_wait') then
         v_state := pgflow._state_waited_in(v_run);
     elsif v_run.waits_for is null and v_run.run_at > p_now then
         v_state := 'scheduled';
@@ -279,8 +345,8 @@ begin
         last_event_no = r.last_event_no + 1
     where r.project_id = v_run.project_id and r.run_id = v_run.run_id
     returning r.* into v_run;
-    perform pgflow._event(v_run, v_run.last_event_no, 'run.resumed', p_now,
-        jsonb_build_object('to', v_state));
+    perform pgflow._event(v_run, v_run.last_event_no, 'run.resumed', p_now, jsonb_strip_nulls(
+        jsonb_build_object('to', v_state, 'deadlines_held_for', v_held_for)));
     if v_state = 'pending' then
         perform pgflow._hint_work(v_run.project_id, v_run.queue);
         return;
@@ -304,7 +370,7 @@ begin
 end
 $$;
 comment on function pgflow._go_on is
-    'Has a run go on that somebody paused. The caller holds it.';
+    'Has a run go on that somebody paused. The caller holds it and its family.';
 
 create or replace function pgflow.retry(run_id uuid, project text default null)
 returns uuid

@@ -1,5 +1,19 @@
 -- What is past its time: runs their deadline, waits their timeout, tasks their due time.
 
+create or replace function pgflow._expire_run(p_run pgflow.run)
+returns void
+language plpgsql
+as $$
+begin
+    perform pgflow._end_from_outside(p_run, 'timeout', 'E-RUN-003',
+        format('deadline %s passed while %s', p_run.deadline, p_run.state));
+end
+$$;
+comment on function pgflow._expire_run is
+    'Ends a run whose deadline has passed. The caller holds it and its family.';
+
+-- A run that somebody paused is left alone until it is resumed. One that stands at an interrupt or
+-- a breakpoint waits as others do, and its deadline bounds that.
 create or replace function pgflow._expire(p_project text, p_now timestamptz)
 returns integer
 language plpgsql
@@ -12,14 +26,14 @@ begin
     for v_run in
         select r.* from pgflow.run r
         where r.project_id = p_project and r.deadline <= p_now
+          and (r.state <> 'paused' or pgflow._stands_still(r))
         order by r.run_id
         limit 500
         for update skip locked
     loop
         v_run := pgflow._try_lock_family(v_run);
         continue when v_run.run_id is null;
-        perform pgflow._end_from_outside(v_run, 'timeout', 'E-RUN-003',
-            format('deadline %s passed while %s', v_run.deadline, v_run.state));
+        perform pgflow._expire_run(v_run);
         v_expired := v_expired + 1;
     end loop;
     for v_run in

@@ -225,6 +225,7 @@ begin
         union all
         select from pgflow.run r
         where r.project_id = p_project and r.deadline <= p_now
+          and (r.state <> 'paused' or pgflow._stands_still(r))
         union all
         select from pgflow.run r
         where r.project_id = p_project and r.wake_at <= p_now and r.state <> 'paused'

@@ -18,7 +18,7 @@ from (
         coalesce(r.correlation_id, r.run_id::text) as correlation_id, r.retry_of, r.undo_of,
         r.forked_from, r.parent_run_id, r.parent_key,
         coalesce(r.root_run_id, r.run_id) as root_run_id, r.kind, r.created_by,
-        null::text as ended_by, r.step, r.flow_version, r.super_step
+        null::text as ended_by, r.step, r.flow_version, r.super_step, r.deadlines_held_at
     from pgflow.run r
     left join pgflow.queue q on q.project_id = r.project_id and q.queue = r.queue
         and r.state = 'running'
@@ -32,7 +32,7 @@ from (
         f.output, encode(pgflow._sha256(f.output), 'hex'), f.cost_usd, f.step_count, f.tags,
         f.idempotency_key, coalesce(f.correlation_id, f.run_id::text), f.retry_of, f.undo_of,
         f.forked_from, f.parent_run_id, f.parent_key, coalesce(f.root_run_id, f.run_id), f.kind,
-        f.created_by, f.ended_by, f.step, f.flow_version, f.super_step
+        f.created_by, f.ended_by, f.step, f.flow_version, f.super_step, null
     from pgflow.run_finished f
 ) u
 where u.project_id = any ((select pgflow._my_projects())::text[]);
@@ -77,6 +77,8 @@ comment on column pgflow.runs.flow_version is 'Of a flow: its version.';
 comment on column pgflow.runs.super_step is
     'Of a flow: how often ended steps have made others ready.';
 comment on column pgflow.runs.ended_by is 'The actor that cancelled it or rejected its task.';
+comment on column pgflow.runs.deadlines_held_at is
+    'Since when its deadlines stand still; they are moved on by that span when it is resumed.';
 
 -- A run's creation, its leases and its end are columns of its row, or of the event that ended the
 -- lease; a step's line is its journal entry. No fact is stored twice.
@@ -175,7 +177,7 @@ select t.task_id, t.project_id as project, t.run_id, r.handler, t.key as step, t
     (select count(*) from pgflow.vote v
      where v.project_id = t.project_id and v.task_id = t.task_id) as votes,
     t.replaces, t.state, t.not_requester, f.run_id as flow_run_id, f.handler as flow,
-    f.flow_version
+    f.flow_version, r.deadlines_held_at
 from pgflow.task t
 join pgflow.run r using (project_id, run_id)
 left join pgflow.run f on f.project_id = r.project_id and f.run_id = r.parent_run_id
@@ -204,6 +206,8 @@ comment on column pgflow.inbox.votes is 'How many have voted.';
 comment on column pgflow.inbox.replaces is
     'The task that stood here before something else was asked.';
 comment on column pgflow.inbox.flow_run_id is 'The run of the flow, if it was a step that asked.';
+comment on column pgflow.inbox.deadlines_held_at is
+    'Since when due_at stands still; it is moved on by that span when the run is resumed.';
 comment on column pgflow.inbox.not_requester is 'Whether who requested it may not decide it.';
 
 create or replace view pgflow.task_history with (security_barrier) as

@@ -34,6 +34,7 @@ CREATE TABLE pgflow.run (
     first_started_at timestamp with time zone,
     leased_at timestamp with time zone,
     wake_at timestamp with time zone,
+    deadlines_held_at timestamp with time zone,
     timeout interval,
     created_by text NOT NULL,
     correlation_id text COLLATE pg_catalog."C",
@@ -54,6 +55,7 @@ CREATE TABLE pgflow.run (
     CONSTRAINT a_child_has_a_root CHECK (((parent_run_id IS NULL) = (root_run_id IS NULL))),
     CONSTRAINT input_is_at_most_8_mb CHECK ((pg_column_size(input) <= 8388608)),
     CONSTRAINT only_a_child_has_a_parent_key CHECK (((parent_key IS NULL) OR (parent_run_id IS NOT NULL))),
+    CONSTRAINT only_a_paused_run_has_held_deadlines CHECK (((deadlines_held_at IS NULL) OR (state = 'paused'::text))),
     CONSTRAINT only_what_is_ready_has_a_place CHECK (((seq IS NOT NULL) = ((state = 'pending'::text) OR ((state = 'running'::text) AND (lease_no IS NOT NULL))))),
     CONSTRAINT only_who_waits_wakes CHECK (((wake_at IS NULL) OR (waits_for IS NOT NULL))),
     CONSTRAINT paused_has_a_reason CHECK (((state = 'paused'::text) = (pause_reason IS NOT NULL))),
@@ -104,6 +106,8 @@ COMMENT ON COLUMN pgflow.run.round IS 'How often entries of its journal were voi
 COMMENT ON COLUMN pgflow.run.deadline IS 'Bound of the whole run, waits included.';
 
 COMMENT ON COLUMN pgflow.run.wake_at IS 'The first due_at of its waits.';
+
+COMMENT ON COLUMN pgflow.run.deadlines_held_at IS 'Since when its deadlines stand still: its own, those of its waits and tasks. They are moved on by that span when it is resumed.';
 
 COMMENT ON COLUMN pgflow.run.timeout IS 'Bound of one execution.';
 
@@ -571,6 +575,7 @@ CREATE VIEW pgflow.flow_steps WITH (security_barrier='true') AS
             d.type,
             d.handler,
                 CASE
+                    WHEN ((s.voided_at IS NOT NULL) AND (s.state <> 'rejected'::text)) THEN 'voided'::text
                     WHEN (s.state = 'running'::text) THEN
                     CASE
                         WHEN (c.state = ANY (ARRAY['waiting_tool'::text, 'waiting_approval'::text, 'waiting_event'::text, 'paused'::text])) THEN 'waiting'::text
@@ -628,7 +633,7 @@ COMMENT ON COLUMN pgflow.flow_steps.seq IS 'Its place in the definition.';
 
 COMMENT ON COLUMN pgflow.flow_steps.type IS 'handler, or what it waits for: approval_gate, human_task, wait_event, timer.';
 
-COMMENT ON COLUMN pgflow.flow_steps.state IS 'pending, running, waiting, completed, failed, skipped, rejected, expired or cancelled; waiting: its run waits or is paused.';
+COMMENT ON COLUMN pgflow.flow_steps.state IS 'pending, running, waiting, completed, failed, skipped, rejected, expired, cancelled or voided; waiting: its run waits or is paused; voided: it was done, and is done again.';
 
 COMMENT ON COLUMN pgflow.flow_steps.attempts IS 'How often it was executed.';
 
@@ -744,7 +749,8 @@ CREATE VIEW pgflow.inbox WITH (security_barrier='true') AS
     t.not_requester,
     f.run_id AS flow_run_id,
     f.handler AS flow,
-    f.flow_version
+    f.flow_version,
+    r.deadlines_held_at
    FROM ((pgflow.task t
      JOIN pgflow.run r USING (project_id, run_id))
      LEFT JOIN pgflow.run f ON (((f.project_id = r.project_id) AND (f.run_id = r.parent_run_id) AND (r.step IS NOT NULL))))
@@ -785,6 +791,8 @@ COMMENT ON COLUMN pgflow.inbox.replaces IS 'The task that stood here before some
 COMMENT ON COLUMN pgflow.inbox.not_requester IS 'Whether who requested it may not decide it.';
 
 COMMENT ON COLUMN pgflow.inbox.flow_run_id IS 'The run of the flow, if it was a step that asked.';
+
+COMMENT ON COLUMN pgflow.inbox.deadlines_held_at IS 'Since when due_at stands still; it is moved on by that span when the run is resumed.';
 
 CREATE TABLE pgflow.journal_voided (
     project_id text NOT NULL COLLATE pg_catalog."C",
@@ -1177,7 +1185,8 @@ CREATE VIEW pgflow.runs WITH (security_barrier='true') AS
     ended_by,
     step,
     flow_version,
-    super_step
+    super_step,
+    deadlines_held_at
    FROM ( SELECT r.project_id,
             r.run_id,
             r.handler,
@@ -1226,7 +1235,8 @@ CREATE VIEW pgflow.runs WITH (security_barrier='true') AS
             NULL::text AS ended_by,
             r.step,
             r.flow_version,
-            r.super_step
+            r.super_step,
+            r.deadlines_held_at
            FROM ((pgflow.run r
              LEFT JOIN pgflow.queue q ON (((q.project_id = r.project_id) AND (q.queue = r.queue) AND (r.state = 'running'::text))))
              LEFT JOIN pgflow.worker_beat b ON (((b.project_id = r.project_id) AND (b.worker_id = r.worker_id))))
@@ -1279,7 +1289,8 @@ CREATE VIEW pgflow.runs WITH (security_barrier='true') AS
             f.ended_by,
             f.step,
             f.flow_version,
-            f.super_step
+            f.super_step,
+            NULL::timestamp with time zone
            FROM pgflow.run_finished f) u
   WHERE (project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[]));
 
@@ -1340,6 +1351,8 @@ COMMENT ON COLUMN pgflow.runs.step IS 'The step of its parent, a flow, that it e
 COMMENT ON COLUMN pgflow.runs.flow_version IS 'Of a flow: its version.';
 
 COMMENT ON COLUMN pgflow.runs.super_step IS 'Of a flow: how often ended steps have made others ready.';
+
+COMMENT ON COLUMN pgflow.runs.deadlines_held_at IS 'Since when its deadlines stand still; they are moved on by that span when it is resumed.';
 
 CREATE TABLE pgflow.signal (
     project_id text NOT NULL COLLATE pg_catalog."C",

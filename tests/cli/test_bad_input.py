@@ -97,6 +97,7 @@ USAGE = [
     ("pause", "give a RUN"),
     ("pause {run} --queue default", "give a RUN"),
     ("pause --queue default --reason lunch", "give a RUN"),
+    ("pause --queue default --hold-deadlines", "give a RUN"),
     ("resume", "give either a RUN or --queue"),
     ("resume {run} --queue default", "give either a RUN or --queue"),
     ("frobnicate", "No such command"),

@@ -34,6 +34,15 @@ def test_a_run_is_paused_and_resumed(succeeds: Command, remains: Remains) -> Non
     assert succeeds("resume", run).out == "pending\n"
 
 
+def test_the_deadlines_of_a_paused_run_are_held_where_that_is_asked_for(
+    succeeds: Command, remains: Remains
+) -> None:
+    for told, held in (("", False), ("--hold-deadlines", True)):
+        assert succeeds("pause", remains.pending, *told.split()).out == "paused\n"
+        (run,) = succeeds("show", remains.pending, "--json").objects
+        assert (run["deadlines_held_at"] is not None) == held
+
+
 @pytest.mark.usefixtures("remains")
 def test_a_queue_is_paused_and_resumed(succeeds: Command) -> None:
     assert succeeds("pause", "--queue", "default").out.startswith("paused since ")

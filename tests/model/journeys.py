@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from tests.model.runs import ENDS, Lease
@@ -103,6 +103,7 @@ class Journey:
     depth: int = 0
     state: str = "pending"
     stopped_by: str = ""  # who paused it: the operator, the engine or, standing still, its handler
+    is_held: bool = False  # its deadlines stand still
     attempt: int = 0
     lease_no: int = 0
     news: int = 0
@@ -128,6 +129,16 @@ class Journey:
     @property
     def stands_still(self) -> bool:
         return self.state in STANDS or (self.state == "paused" and self.stopped_by == "handler")
+
+    def is_overdue(self, now: datetime) -> bool:
+        return self.deadline is not None and self.deadline <= now
+
+    def move_on(self, span: timedelta) -> None:
+        """Move its deadlines by as long as they stood still."""
+        self.deadline = self.deadline and self.deadline + span
+        timed: list[Wait | Task] = [*self.waits, *self.open_tasks()]
+        for each in timed:
+            each.due_at = each.due_at and each.due_at + span
 
     def has_all(self, keys: Collection[str], *, wait_any: bool) -> bool:
         return len(set(keys) & self.journal.keys()) >= (1 if wait_any else len(keys))
@@ -171,6 +182,13 @@ class Journeys:
         self.now = now
         self.runs: dict[UUID, Journey] = {}
         self.beat_at = now
+
+    def time_moves_on(self, now: datetime) -> None:
+        """Let it be a later time; for a run whose deadlines are held it is as far to them."""
+        for run in self.live():
+            if run.is_held:
+                run.move_on(now - self.now)
+        self.now = now
 
     def live(self) -> list[Journey]:
         """Return live runs by their ids, which is the order of the engine's duties."""

@@ -51,7 +51,9 @@ class Model(Runs):
         if not run.is_live:
             return "PF202"
         if run.state == "paused":
-            if run.waits_for and not run.has_what_it_waits_for:
+            if run.is_overdue(self.now):
+                self._end(run, "timeout", "timeout E-RUN-003")
+            elif run.waits_for and not run.has_what_it_waits_for:
                 run.state = "waiting_approval"
             elif not run.waits_for and run.run_at is not None and run.run_at > self.now:
                 run.state = "scheduled"
@@ -210,7 +212,7 @@ class Model(Runs):
             self._ready([r for r in due if r.starts_at == starts_at], lane=None)
         self.reap()
         for run in self.live():
-            if run.deadline is not None and run.deadline <= self.now:
+            if run.state != "paused" and run.is_overdue(self.now):
                 self._end(run, "timeout", "timeout E-RUN-003")
         for run in self.live():
             for _, task in run.due_tasks(self.now)[: run.state != "paused"]:

@@ -181,11 +181,14 @@ class People(Waits):
             self.end(run, "cancelled")
         return run.state
 
-    def pause(self, run: Journey) -> str:
+    def pause(self, run: Journey, *, hold_deadlines: bool) -> str:
         if not run.is_live:
             return "PF202"
+        if run.state == "paused" and run.stands_still:
+            return "PF101" if hold_deadlines else "paused"
         if run.state != "paused":
             self._pause(run, "run.paused")
+        run.is_held = run.is_held or hold_deadlines
         return "paused"
 
     def resume(self, run: Journey, command: dict[str, Any]) -> str:
@@ -217,8 +220,10 @@ class People(Waits):
         return sorted(passed, key=lambda task: task.key)
 
     def _go_on(self, run: Journey) -> None:
-        run.stopped_by = ""
-        if run.waits_for is not None and not run.is_satisfied:
+        run.stopped_by, run.is_held = "", False
+        if run.is_overdue(self.now):
+            self.end(run, "timeout", "E-RUN-003")
+        elif run.waits_for is not None and not run.is_satisfied:
             run.state = "waiting_event"
             if any(w.kind == "tool" and w.key in run.waits_for for w in run.waits):
                 run.state = "waiting_tool"

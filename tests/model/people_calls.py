@@ -101,8 +101,10 @@ class PeopleCalls(WaitCalls):
         assert self.tell("cancel", run_id=run.run_id) == self.model.cancel(run)
 
     def pause(self, data: st.DataObject) -> None:
-        run = self.a_run(data, lambda run: run.is_live and run.state != "paused")
-        assert self.tell("pause", run_id=run.run_id) == self.model.pause(run)
+        hold = data.draw(st.booleans())
+        run = self.a_run(data, lambda run: run.is_live and (hold or run.state != "paused"))
+        told = self.tell("pause", run_id=run.run_id, hold_deadlines=hold)
+        assert told == self.model.pause(run, hold_deadlines=hold)
 
     def resume(self, data: st.DataObject) -> None:
         run = self.a_run(data, lambda run: run.state == "paused")

@@ -69,6 +69,9 @@ class Run:
         """Where it stands among the ready runs."""
         return -self.priority, self.lane, self.seq
 
+    def is_overdue(self, now: datetime) -> bool:
+        return self.deadline is not None and self.deadline <= now
+
     def is_satisfied(self, keys: frozenset[str], *, wait_any: bool) -> bool:
         come = len(keys & self.journal.keys())
         return come >= (1 if wait_any else len(keys))

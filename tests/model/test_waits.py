@@ -48,6 +48,7 @@ def known(run: Journey) -> Row:
     voided = [f"{no} {key}" for no, key in run.voided]
     live = {
         "news": run.news,
+        "deadline": run.deadline,
         "waits_for": None if run.waits_for is None else sorted(run.waits_for),
         "waits": sorted(wait.key for wait in run.waits),
     }
@@ -61,7 +62,7 @@ def known(run: Journey) -> Row:
         "open": sorted(task.key for task in run.open_tasks()),
         "tasks": sorted(f"{task.task_id} {task.state}" for task in run.tasks),
         "mailbox": [f"{s.number} {s.taken_as or '-'}" for s in run.mailbox],
-        **(live if run.is_live else {"news": None, "waits_for": None, "waits": []}),
+        **(live if run.is_live else {**dict.fromkeys(live), "waits": []}),
     }
 
 

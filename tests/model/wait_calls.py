@@ -173,7 +173,7 @@ class WaitCalls(RuleBasedStateMachine):
 
     def time_moves_on(self, data: st.DataObject) -> None:
         self.engine.later(seconds=data.draw(st.sampled_from([1, 7, 31, 31, 61, 400])))
-        self.model.now = self.engine.now
+        self.model.time_moves_on(self.engine.now)
         if data.draw(st.booleans()):
             self._beat()
         if data.draw(st.booleans()):

@@ -100,13 +100,16 @@ QUERY = query_of({**{truth: VIOLATIONS[truth] for truth in SHARED}, **OF_WAITS})
 # What the model knows of each run, in one look.
 LOOK = """
     with runs as (
-        select run_id, state, attempt, lease_no, round, news, waits_for, waits from pgflow.run
+        select run_id, state, attempt, lease_no, round, news, waits_for, waits,
+            deadline + coalesce(pgflow.now() - deadlines_held_at, '0') as deadline
+        from pgflow.run
         where project_id = 'default'
         union all
-        select run_id, state, attempt, lease_no, round, null, null, null from pgflow.run_finished
+        select run_id, state, attempt, lease_no, round, null, null, null, null
+        from pgflow.run_finished
         where project_id = 'default'
     )
-    select r.run_id, r.state, r.attempt, r.lease_no, r.round, r.news, r.waits_for,
+    select r.run_id, r.state, r.attempt, r.lease_no, r.round, r.news, r.waits_for, r.deadline,
         array(select format('%%s %%s', j.key, j.kind) from pgflow.journal j
               where j.project_id = 'default' and j.run_id = r.run_id
               order by j.event_no) as journal,

@@ -175,7 +175,8 @@ class Waits(Journeys):
                 self.ready(run)
         self._reap()
         for run in self.live():
-            if run.is_live and run.deadline is not None and run.deadline <= self.now:
+            by_operator = run.state == "paused" and not run.stands_still
+            if run.is_live and run.is_overdue(self.now) and not by_operator:
                 self.end(run, "timeout", "E-RUN-003")
         for run in self.live():
             self.time_out(run)

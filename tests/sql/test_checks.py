@@ -19,6 +19,7 @@ LIVE = {
     "running_has_a_lease": ("running", "worker_id = null"),
     "waiting_waits_for_something": ("pending", "state = 'waiting_approval', seq = null"),
     "paused_has_a_reason": ("pending", "state = 'paused', seq = null"),
+    "only_a_paused_run_has_held_deadlines": ("pending", "deadlines_held_at = now()"),
     "a_child_has_a_root": ("pending", "parent_run_id = run_id"),
     "only_a_child_has_a_parent_key": ("pending", "parent_key = 'resize'"),
     "only_who_waits_wakes": ("pending", "wake_at = now()"),

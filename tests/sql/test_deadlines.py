@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.sql.waits import event
+
 if TYPE_CHECKING:
     from uuid import UUID
 
@@ -19,7 +21,6 @@ STATES = [
     "waiting_tool",
     "waiting_approval",
     "waiting_event",
-    "paused",
 ]
 
 
@@ -40,6 +41,61 @@ def test_a_deadline_ends_a_run_in_every_live_state(engine: Engine, state: str) -
     assert (run["state"], run["error_code"]) == ("timeout", "E-RUN-003")
     assert f"while {state}" in run["error_detail"]
     assert engine.types(run_id)[-1] == "run.timed_out"
+
+
+def test_a_deadline_that_passes_while_paused_takes_effect_at_resume(engine: Engine) -> None:
+    run_id = put(engine, "paused")
+    engine.later(minutes=10)
+    assert engine.tick()["expired"] == 0
+    assert engine.state(run_id) == "paused"
+    assert engine.tell("resume", run_id=run_id) == "timeout"
+    run = engine.run(run_id)
+    assert (run["error_code"], "while paused" in run["error_detail"]) == ("E-RUN-003", True)
+
+
+def test_a_paused_run_past_its_deadline_is_no_reason_to_tick_at_every_look(engine: Engine) -> None:
+    put(engine, "paused")
+    engine.later(minutes=10)
+    engine.tick()
+    assert (
+        engine.value("select last_at from pgflow.tick where project_id = 'default'") == engine.now
+    )
+
+
+def test_at_resume_the_deadline_comes_before_what_else_was_due(engine: Engine) -> None:
+    run_id = engine.waiting(
+        {"key": "ok", "due_in": 60}, deadline=engine.now + timedelta(minutes=10)
+    )
+    engine.call("pause", run_id=run_id)
+    engine.later(minutes=10)
+    assert engine.tell("resume", run_id=run_id) == "timeout"
+    assert "task.expired" not in engine.types(run_id)
+
+
+def test_the_deadline_of_a_paused_parent_ends_its_children_with_it(engine: Engine) -> None:
+    lease = engine.leased()
+    engine.park(lease, {"kind": "run", "key": "c", "handler": "part"})
+    deadline = engine.now + timedelta(minutes=1)
+    engine.rows("update pgflow.run set deadline = %s where run_id = %s", deadline, lease.run_id)
+    engine.call("pause", run_id=lease.run_id)
+    engine.later(minutes=1)
+    assert engine.tell("resume", run_id=lease.run_id) == "timeout"
+    (row,) = engine.rows(
+        "select state, error_code from pgflow.runs where parent_run_id = %s", lease.run_id
+    )
+    assert row == {"state": "cancelled", "error_code": "E-RUN-011"}
+
+
+@pytest.mark.parametrize("kind", ["interrupt", "breakpoint"])
+def test_a_deadline_ends_a_run_that_stands_at_an_interrupt_or_a_breakpoint(
+    engine: Engine, kind: str
+) -> None:
+    lease = engine.leased(deadline=engine.now + timedelta(minutes=10))
+    stop = {"kind": kind, "key": "i", "when": "before"}
+    assert engine.park(lease, stop, event("e"))["outcome"] == "done"
+    engine.later(minutes=10)
+    assert engine.tick()["expired"] == 1
+    assert engine.state(lease.run_id) == "timeout"
 
 
 def test_a_deadline_closes_the_open_tasks(engine: Engine) -> None:
