@@ -93,7 +93,7 @@ create table pgflow.flow_step (
         'skipped', 'rejected', 'expired', 'cancelled')),
     constraint running_has_a_run check (state <> 'running' or child_run_id is not null),
     constraint output_iff_completed check ((state = 'completed') = (output is not null))
-) with (fillfactor = 80);
+) partition by range (run_id);
 comment on table pgflow.flow_step is
     'What became of each step of a flow''s run, once the first of those that it needs has ended. '
     'View flow_steps has the others too.';
@@ -112,6 +112,10 @@ create index step_is_unsettled on pgflow.flow_step (project_id, run_id)
 -- The lines of all runs since a time.
 create index flow_step_by_time on pgflow.flow_step
     using brin (project_id, ready_at, ended_at) with (autosummarize);
+
+-- There is nothing to analyze in a new installation.
+insert into pgflow.upkeep (duty, next_at)
+values ('analyze flow_step', clock_timestamp() + interval '1 hour');
 
 create table pgflow.left_behind (
     project_id text collate "C" not null,

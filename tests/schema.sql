@@ -525,7 +525,7 @@ CREATE TABLE pgflow.flow_step (
     CONSTRAINT running_has_a_run CHECK (((state <> 'running'::text) OR (child_run_id IS NOT NULL))),
     CONSTRAINT state_is_known CHECK ((state = ANY (ARRAY['pending'::text, 'running'::text, 'completed'::text, 'failed'::text, 'skipped'::text, 'rejected'::text, 'expired'::text, 'cancelled'::text])))
 )
-WITH (fillfactor='80');
+PARTITION BY RANGE (run_id);
 
 COMMENT ON TABLE pgflow.flow_step IS 'What became of each step of a flow''s run, once the first of those that it needs has ended. View flow_steps has the others too.';
 
@@ -1867,13 +1867,13 @@ ALTER TABLE ONLY pgflow.worker
 
 CREATE UNIQUE INDEX a_run_asks_once_per_key ON pgflow.task USING btree (project_id, run_id, key) WHERE (voided_at IS NULL);
 
-CREATE UNIQUE INDEX a_step_counts_once ON pgflow.flow_step USING btree (project_id, run_id, step, element) WHERE (voided_at IS NULL);
+CREATE UNIQUE INDEX a_step_counts_once ON ONLY pgflow.flow_step USING btree (project_id, run_id, step, element) WHERE (voided_at IS NULL);
 
 CREATE INDEX event_by_time ON ONLY pgflow.event USING brin (project_id, at, leased_at) WITH (autosummarize='true');
 
 CREATE UNIQUE INDEX event_key_is_unique_in_its_run ON ONLY pgflow.event USING btree (project_id, run_id, key) WHERE (key IS NOT NULL);
 
-CREATE INDEX flow_step_by_time ON pgflow.flow_step USING brin (project_id, ready_at, ended_at) WITH (autosummarize='true');
+CREATE INDEX flow_step_by_time ON ONLY pgflow.flow_step USING brin (project_id, ready_at, ended_at) WITH (autosummarize='true');
 
 CREATE INDEX journal_by_time ON ONLY pgflow.journal USING brin (project_id, at) WITH (autosummarize='true');
 
@@ -1903,7 +1903,7 @@ CREATE UNIQUE INDEX signal_key_is_unique_in_its_run ON ONLY pgflow.signal USING 
 
 CREATE INDEX slot_is_held_by ON pgflow.slot USING btree (project_id, worker_id);
 
-CREATE INDEX step_is_unsettled ON pgflow.flow_step USING btree (project_id, run_id) WHERE ((state = ANY (ARRAY['pending'::text, 'running'::text])) AND (voided_at IS NULL));
+CREATE INDEX step_is_unsettled ON ONLY pgflow.flow_step USING btree (project_id, run_id) WHERE ((state = ANY (ARRAY['pending'::text, 'running'::text])) AND (voided_at IS NULL));
 
 CREATE INDEX task_is_due ON pgflow.task USING btree (project_id, due_at) WHERE ((state = 'open'::text) AND (due_at IS NOT NULL));
 

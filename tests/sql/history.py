@@ -10,7 +10,10 @@ from uuid import UUID
 from tests.conftest import database
 from tests.sql.conftest import Engine, Lease, Place, Row
 
-TABLES = ("run_finished", "event", "journal", "journal_voided", "signal", "usage")
+TABLES = (
+    *("run_finished", "event", "journal", "journal_voided", "signal", "usage"),
+    "flow_step",
+)
 WEEK = timedelta(days=7)
 
 

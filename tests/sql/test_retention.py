@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from tests.sql.flows import started, step, work
 from tests.sql.history import (
     TABLES,
     add_past,
@@ -412,3 +413,14 @@ def test_doctor_says_how_long_runs_are_kept_and_what_waits(engine: Engine) -> No
     said = engine.one(ask)
     assert said["level"] == "warn"
     assert "waiting to be dropped since" in said["detail"]
+
+
+def test_what_became_of_a_flows_steps_goes_with_its_run(engine: Engine) -> None:
+    run_id = started(engine, step("a", on_failure="continue"), step("b", "a"))
+    work(engine, fail=("a",))
+    assert "flow_step" in rows_of(engine, run_id)
+    engine.call("define_queue", queue="default", retention=DAY)
+    engine.later(days=2)
+    maintain(engine)
+    assert kept(engine, run_id) == []
+    assert rows_of(engine, run_id) == set()
