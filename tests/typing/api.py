@@ -12,7 +12,19 @@ from uuid import UUID
 import psycopg
 from pydantic import BaseModel
 
-from pgflow import App, Approval, AsyncClient, Client, Context, Retry, ThreadContext, Worker
+from pgflow import (
+    App,
+    Approval,
+    AsyncClient,
+    Client,
+    Context,
+    Flow,
+    Retry,
+    Step,
+    ThreadContext,
+    Worker,
+)
+from pgflow.definition import FlowVersion
 from pgflow.models import Decision, Event
 
 
@@ -176,3 +188,15 @@ async def as_a_context() -> None:
     assert_type(app.sync, Client)
     Worker(app, app.dsn, queues=["mail"], concurrency=10)
     Worker(app, app.dsn, concurrency="many")  # type: ignore[arg-type]
+
+
+async def flows(client: AsyncClient, sync: Client) -> None:
+    flow = Flow(name="review", steps=[Step(name="draft"), Step(name="publish", needs=["draft"])])
+    assert_type(await client.define_flow(flow), FlowVersion)
+    assert_type(await client.start(flow, {"title": "Postgres"}, version=1), UUID)
+    assert_type(sync.start("review"), UUID)
+    assert_type(sync.flow_steps("01a1"), list[dict[str, Any]])
+    Step(name="draft", join="most")  # type: ignore[arg-type]
+    Step(name="draft", type="gate")  # type: ignore[arg-type]
+    Step("draft")  # type: ignore[call-arg]
+    sync.start(7)  # type: ignore[arg-type]
