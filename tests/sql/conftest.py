@@ -61,6 +61,8 @@ class Place:
         self._idle: list[psycopg.Connection] = []
         self.admin = psycopg.connect(dsn, autocommit=True)
         self.admin.execute("set lock_timeout = '10s'; set session_replication_role = replica")
+        # So many small tables look like a big query, which workers would be started for.
+        self.admin.execute("set max_parallel_workers_per_gather = 0")
         self._tables = [
             sql.Identifier(name)
             for (name,) in self.admin.execute(
