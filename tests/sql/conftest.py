@@ -91,11 +91,16 @@ class Place:
     def keep(self) -> None:
         """Take the rows that are there now for those to be put back."""
         self.admin.execute("create schema kept")
-        self.admin.execute(self._each("create table kept.{0} as table pgflow.{0};"))
+        # With their texts, because making these is most of the work.
+        self.admin.execute(
+            self._each(
+                "create table kept.{0} as select t as was, t::text as said from pgflow.{0} t;"
+            )
+        )
         put_back = self._each(
-            "delete from pgflow.{0} t where t::text not in (select k::text from kept.{0} k);"
-            "insert into pgflow.{0} select k.* from kept.{0} k"
-            " where k::text not in (select t::text from pgflow.{0} t);"
+            "delete from pgflow.{0} t where t::text not in (select k.said from kept.{0} k);"
+            "insert into pgflow.{0} select (k.was).* from kept.{0} k"
+            " where k.said not in (select t::text from pgflow.{0} t);"
         )
         function = "create function kept.put_back() returns void language plpgsql as {}"
         body = sql.Literal(f"begin {put_back.as_string()} end")
