@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +31,16 @@ def database(server: str, *, template: str = "template1") -> Iterator[str]:
         try:
             yield make_conninfo(server, dbname=name)
         finally:
+            _end_sessions(admin, name)
             admin.execute(f"drop database if exists {name} with (force)")
+
+
+def _end_sessions(admin: psycopg.Connection, name: str) -> None:
+    """End all sessions of a database; one that `drop` has to end makes it sleep for 100 ms."""
+    end = "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s"
+    give_up = time.monotonic() + 1
+    while admin.execute(end, [name]).fetchall() and time.monotonic() < give_up:
+        time.sleep(0.002)
 
 
 @pytest.fixture
