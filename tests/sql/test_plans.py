@@ -9,18 +9,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from tests.sql.conftest import Engine
+from tests.sql.history import own_place
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from psycopg import errors
 
-    from tests.sql.conftest import Connect, Engine, Lease, Row
-
-pytestmark = pytest.mark.parametrize("place", ["fresh"], indirect=True)
+    from tests.sql.conftest import Connect, Lease, Row
 
 BATCH = 200
 # Tables that grow with the work. The others have a row per queue, handler or worker.
@@ -112,21 +114,27 @@ def work_off(engine: Engine, marks: Row | None, runs: int) -> Row:
     return marks
 
 
-@pytest.fixture
-def busy(engine: Engine, connect: Connect) -> Iterator[Engine]:
+@pytest.fixture(scope="module")
+def busy(server: str, template: str) -> Iterator[Engine]:
     """Return an installation with runs ready, waiting and finished, and a snapshot held."""
-    engine.worker()
-    engine.enqueue_many([{"n": n} for n in range(12_000)])
-    marks = work_off(engine, None, 2000)
-    holder = connect()
-    with holder.conn.transaction():
-        holder.conn.execute("set transaction isolation level repeatable read")
-        holder.conn.execute("select count(*) from pgflow.run")
+    now = datetime.now(UTC).replace(microsecond=0)
+    with (
+        own_place(server, template) as place,
+        place.session() as conn,
+        place.session() as holder,
+        holder.transaction(),
+    ):
+        engine = Engine(conn, place, now)
+        engine.worker()
+        engine.enqueue_many([{"n": n} for n in range(12_000)])
+        marks = work_off(engine, None, 2000)
+        holder.execute("set transaction isolation level repeatable read")
+        holder.execute("select count(*) from pgflow.run")
         marks = work_off(engine, marks, 4000)
         for lease in engine.acquire(10, marks).leases:
             engine.record_steps(lease, a="1")
             engine.park(lease, {"key": "ok"})
-        engine.place.admin.execute(HISTORY)
+        place.admin.execute(HISTORY)
         yield engine
 
 
@@ -169,6 +177,7 @@ def test_no_verb_reads_a_growing_table_from_end_to_end(busy: Engine, verb: str) 
     assert told.whole_tables() == set()
 
 
+@pytest.mark.parametrize("place", ["fresh"], indirect=True)
 def test_a_claim_looks_at_as_many_pages_late_under_an_old_snapshot_as_early(
     engine: Engine, connect: Connect
 ) -> None:
