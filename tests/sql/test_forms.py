@@ -713,7 +713,7 @@ def forms(draw: st.DrawFn) -> Schema:
 
 
 @settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(form=forms(), values=st.lists(VALUES, min_size=10, max_size=10))
 def test_verdicts_are_those_of_another_validator(
