@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -139,7 +140,7 @@ def test_a_cancelled_plain_handler_keeps_its_slot_until_it_has_stopped(stage: St
         at_once.remove(n)
         return len(at_once)
 
-    stage.client.define_queue("one", max_concurrent=1)
+    stage.client.define_queue("one", max_concurrent=1, lease_ttl=timedelta(seconds=4))
     with stage.worker():
         first = stage.client.enqueue(stays, 1)
         assert inside.wait(30)
