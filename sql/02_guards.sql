@@ -36,7 +36,7 @@ when (not case new.kind
 execute function pgflow._refuse_move();
 
 create or replace trigger run_moves_are_legal
-before update on pgflow.run
+before update of state on pgflow.run
 for each row
 when (old.state <> new.state and not (new.kind = old.kind and case
     when new.kind = 'flow' then new.state in ('running', 'paused', 'waiting_tool',

@@ -25,6 +25,26 @@ comment on function pgflow._event is
     'Appends an event of the engine to a run whose row the caller holds; p_ends_lease keeps the '
     'lease with it.';
 
+create or replace function pgflow._events(
+    p_run pgflow.run, p_at timestamptz, p_types text[], p_payloads jsonb[]
+)
+returns void
+language plpgsql
+as $$
+begin
+    insert into pgflow.event (project_id, run_id, event_no, type, attempt, at, by, payload)
+    select p_run.project_id, p_run.run_id, p_run.last_event_no - cardinality(p_types) + e.nth,
+        e.type, p_run.attempt, p_at, pgflow._actor(), e.payload
+    from unnest(p_types, p_payloads) with ordinality as e (type, payload, nth);
+    if p_run.watched then
+        perform pgflow._hint_watchers(p_run.project_id, array[p_run.run_id]);
+    end if;
+end
+$$;
+comment on function pgflow._events is
+    'Appends several events of the engine to a run that the caller holds and has counted them for: '
+    'the last has the number last_event_no.';
+
 -- For what changes nothing else of the run: whoever writes its row anyway counts there.
 create or replace function pgflow._append_event(
     p_run pgflow.run, p_type text, p_at timestamptz, p_payload jsonb
@@ -41,7 +61,9 @@ $$;
 comment on function pgflow._append_event is
     'Appends an event of the engine to a run that the caller holds, and counts it.';
 
-create or replace function pgflow._locked(p_project text, p_run_id uuid)
+create or replace function pgflow._locked(
+    p_project text, p_run_id uuid, p_alone boolean default false
+)
 returns pgflow.run
 language plpgsql
 as $$
@@ -50,6 +72,7 @@ declare
 begin
     select r.* into v_run from pgflow.run r
     where r.project_id = p_project and r.run_id = p_run_id
+      and not (p_alone and (r.parent_run_id is not null or r.has_children))
     for update;
     -- Whoever looks for work meanwhile skips the row, and would not look again before a second has
     -- passed. The hint is sent at the commit, when the row is free.
@@ -60,8 +83,8 @@ begin
 end
 $$;
 comment on function pgflow._locked is
-    'Locks a live run; a row of nulls if there is none. If it is ready, idle workers are hinted at '
-    'it once it is free.';
+    'Locks a live run; a row of nulls if there is none, or it is not alone and has to be. If it is '
+    'ready, idle workers are hinted at it once it is free.';
 
 create or replace function pgflow._emit(
     p_project text, p_run_id uuid, p_type text, p_payload jsonb, p_key text

@@ -98,13 +98,19 @@ comment on function pgflow._try_lock_family is
     'As _lock_family for one run that the caller holds, but never waits. Returns the run as it is '
     'now; a row of nulls if somebody holds one of the others, or if it ended with its parent.';
 
+-- Most are alone. One that gets its first child while this waits for it comes before that child.
 create or replace function pgflow._locked_to_end(p_project text, p_run_id uuid)
 returns pgflow.run
 language plpgsql
 as $$
+declare
+    v_run pgflow.run := pgflow._locked(p_project, p_run_id, true);
 begin
-    perform pgflow._lock_family(p_project, array[p_run_id]);
-    return pgflow._locked(p_project, p_run_id);
+    if v_run.run_id is null then
+        perform pgflow._lock_family(p_project, array[p_run_id]);
+        v_run := pgflow._locked(p_project, p_run_id);
+    end if;
+    return v_run;
 end
 $$;
 comment on function pgflow._locked_to_end is
@@ -169,9 +175,10 @@ begin
                 jsonb_build_object('run_id', v_child.run_id, 'state', v_child.state,
                     'output', v_child.output, 'error_code', v_child.error_code,
                     'error_detail', v_child.error_detail),
-                'child.ended',
-                jsonb_build_object('run_id', v_child.run_id, 'key', v_child.parent_key,
-                    'state', v_child.state));
+                '{child.ended}',
+                array[jsonb_build_object('run_id', v_child.run_id, 'key', v_child.parent_key,
+                    'state', v_child.state)],
+                v_child.parent_key);
         end if;
     end loop;
 end

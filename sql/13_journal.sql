@@ -158,105 +158,114 @@ $$;
 comment on function pgflow._stands_still is
     'Whether the run goes on as soon as what it waits for has come; not if it was paused.';
 
+-- What has come already is looked up only where it matters.
+create or replace function pgflow._is_satisfied_by(p_run pgflow.run, p_key text)
+returns boolean
+language plpgsql
+as $$
+begin
+    return array[p_key] @> p_run.waits_for or p_run.wait_any and p_key = any (p_run.waits_for)
+        or pgflow._is_satisfied(p_run.project_id, p_run.run_id, p_run.waits_for, p_run.wait_any);
+end
+$$;
+comment on function pgflow._is_satisfied_by is
+    'Whether a run has what it waits for, now that the entry under a key has come.';
+
 -- Whatever the state, news grows, so that a worker about to park finds out: no wake-up is lost. The
 -- caller holds the row, in a statement before this one: the look at the journal then sees what the
--- last holder wrote, and an older snapshot fails on the lock.
+-- last holder wrote, and an older snapshot fails on the lock. The row is written once, and all
+-- lines at once: to write a table costs more than what is written.
 create or replace function pgflow._resolve(
-    p_run pgflow.run, p_now timestamptz, p_key text, p_kind text, p_value jsonb, p_type text,
-    p_payload jsonb, p_wakes boolean default true, p_digest bytea default null
+    p_run pgflow.run, p_now timestamptz, p_key text, p_kind text, p_value jsonb, p_types text[],
+    p_payloads jsonb[], p_woken_by text, p_digest bytea default null
 )
 returns pgflow.run
 language plpgsql
 as $$
 declare
     v_run pgflow.run := p_run;
-    v_wait jsonb;
+    v_wakes boolean;
 begin
-    select w into v_wait from jsonb_array_elements(v_run.waits) as w where w ->> 'key' = p_key;
     v_run.news := v_run.news + 1;
-    v_run.last_event_no := v_run.last_event_no + 1;
+    v_run.last_event_no := v_run.last_event_no + cardinality(p_types);
     insert into pgflow.journal (project_id, run_id, key, kind, news, event_no, at, digest, value)
     values (v_run.project_id, v_run.run_id, p_key, p_kind, v_run.news, v_run.last_event_no, p_now,
-        coalesce(p_digest, decode(v_wait ->> 'digest', 'hex')), p_value)
+        coalesce(p_digest, decode(pgflow._wait_under(v_run.waits, p_key) ->> 'digest', 'hex')),
+        p_value)
     on conflict do nothing;
     if not found then  -- the worker journalled a step under this key, which stands
         return p_run;
     end if;
-    perform pgflow._event(v_run, v_run.last_event_no, p_type, p_now, p_payload);
-    if v_wait is not null then
-        v_run.waits := pgflow._waits_without(v_run.waits, array[p_key]);
+    v_run.waits := pgflow._waits_without(v_run.waits, p_key);
+    v_wakes := p_woken_by is not null and pgflow._stands_still(v_run)
+        and pgflow._is_satisfied_by(v_run, p_key);
+    if v_wakes and v_run.kind <> 'step_wait' then
+        return pgflow._wake(v_run, p_now, p_woken_by, p_types, p_payloads);
     end if;
+    perform pgflow._events(v_run, p_now, p_types, p_payloads);
     update pgflow.run r
     set news = v_run.news, last_event_no = v_run.last_event_no, waits = v_run.waits
     where r.project_id = v_run.project_id and r.run_id = v_run.run_id;
-    if p_wakes then
-        return pgflow._wake_if_satisfied(v_run, p_now, p_key);
+    if v_wakes then  -- a step that only waits has come to its end
+        return pgflow._end_wait(v_run, p_woken_by);
     end if;
     return v_run;
 end
 $$;
 comment on function pgflow._resolve is
-    'Writes what a run waited for into its journal and, if that was the last thing, wakes it, '
-    'unless told not to. The caller holds the run; returns it as it is now.';
+    'Writes what a run waited for into its journal, with lines that say so, and if that was the '
+    'last thing wakes it, by the key to be named; by null it doesn''t. The caller holds the run; '
+    'returns it as it is now.';
 
-create or replace function pgflow._wake_if_satisfied(
-    p_run pgflow.run, p_now timestamptz, p_key text
+-- waiting_* or paused -> pending. What else it waited for stays asked: its handler may want it yet.
+create or replace function pgflow._wake(
+    p_run pgflow.run, p_now timestamptz, p_key text, p_types text[] default '{}',
+    p_payloads jsonb[] default '{}'
 )
-returns pgflow.run
-language plpgsql
-as $$
-begin
-    if pgflow._stands_still(p_run)
-       and pgflow._is_satisfied(p_run.project_id, p_run.run_id, p_run.waits_for, p_run.wait_any)
-    then
-        return pgflow._wake(p_run, p_now, p_key);
-    end if;
-    return p_run;
-end
-$$;
-comment on function pgflow._wake_if_satisfied is
-    'Wakes a run if it stands still and what it waits for has come; returns it. The caller holds '
-    'it.';
-
--- waiting_* or paused -> pending; a step that only waits has come to its end. What else it waited
--- for stays asked: its handler may want it yet.
-create or replace function pgflow._wake(p_run pgflow.run, p_now timestamptz, p_key text)
 returns pgflow.run
 language plpgsql
 as $$
 declare
     v_run pgflow.run;
-    v_seq bigint;
+    v_seq bigint := nextval('pgflow.run_seq');
 begin
-    if p_run.kind = 'step_wait' then
-        return pgflow._end_wait(p_run, p_key);
-    end if;
-    v_seq := nextval('pgflow.run_seq');
     update pgflow.run r
     set state = 'pending', lane = 0, seq = v_seq, last_event_no = p_run.last_event_no + 1,
-        waits_for = null, wait_any = false, wake_at = null, pause_reason = null
+        news = p_run.news, waits = p_run.waits, waits_for = null, wait_any = false,
+        wake_at = null, pause_reason = null
     where r.project_id = p_run.project_id and r.run_id = p_run.run_id
     returning r.* into v_run;
-    perform pgflow._event(v_run, v_run.last_event_no, 'run.woken', p_now,
-        jsonb_build_object('key', p_key));
+    perform pgflow._events(v_run, p_now, p_types || text 'run.woken',
+        p_payloads || jsonb_build_object('key', p_key));
     perform pgflow._hint_work(v_run.project_id, v_run.queue);
     perform pgflow._look_at_flow_of(v_run);
     return v_run;
 end
 $$;
 comment on function pgflow._wake is
-    'Makes a run ready that stood still; returns it. The caller holds it, and its flow if it is a '
-    'step of one.';
+    'Makes a run ready that stood still, and writes its news and waits, and lines that came before '
+    'this one; returns it. The caller holds it, and its flow if it is a step of one.';
 
-create or replace function pgflow._waits_without(p_waits jsonb, p_keys text[])
+create or replace function pgflow._wait_under(p_waits jsonb, p_key text)
 returns jsonb
 language sql
-immutable
+stable
 as $$
-    select jsonb_agg(w) from jsonb_array_elements(p_waits) as w where w ->> 'key' <> all (p_keys)
+    select jsonb_path_query_first(p_waits, '$[*] ? (@.key == $key)',
+        jsonb_build_object('key', p_key))
+$$;
+comment on function pgflow._wait_under is 'The wait under a key; null if there is none.';
+
+create or replace function pgflow._waits_without(p_waits jsonb, p_key text)
+returns jsonb
+language sql
+stable
+as $$
+    select nullif(jsonb_path_query_array(p_waits, '$[*] ? (@.key != $key)',
+        jsonb_build_object('key', p_key)), '[]')
 $$;
 comment on function pgflow._waits_without is
-    'Waits without those of some keys; null if none are left.';
+    'Waits without the one under a key; null if none are left.';
 
 create or replace function pgflow._first_due(p_waits jsonb, p_keys text[])
 returns timestamptz

@@ -75,7 +75,7 @@ begin
     elsif exists (select from pgflow.journal j
                   where j.project_id = v_run.project_id and j.run_id = v_run.run_id
                     and j.key = p_wait ->> 'key') then
-        v_run.waits := pgflow._waits_without(v_run.waits, array[p_wait ->> 'key']);
+        v_run.waits := pgflow._waits_without(v_run.waits, p_wait ->> 'key');
     elsif v_kind = 'run' then
         v_child_id := pgflow._start_child(v_run, p_wait);
         if v_child_id is not null then

@@ -251,10 +251,10 @@ begin
     v_run := pgflow._resolve(v_run, p_now, p_task.key, p_task.kind,
         case when p_task.kind in ('interrupt', 'breakpoint') then coalesce(p_task.data, 'null')
              else pgflow._answer_of(p_task, p_task.state in ('approved', 'answered')) end,
-        'task.resolved',
-        jsonb_build_object('task_id', p_task.task_id, 'key', p_task.key, 'action', p_task.state,
-            'comment', p_task.comment, 'by', p_task.decided_by),
-        not v_ends, p_task.digest);
+        '{task.resolved}',
+        array[jsonb_build_object('task_id', p_task.task_id, 'key', p_task.key,
+            'action', p_task.state, 'comment', p_task.comment, 'by', p_task.decided_by)],
+        case when not v_ends then p_task.key end, p_task.digest);
     if v_ends then
         perform pgflow._end_rejected(v_run, p_task);
     elsif v_run.state = 'paused' and pgflow._stands_still(v_run)

@@ -40,7 +40,7 @@ begin
             value)
         values (v_run.project_id, v_run.run_id, v_wait ->> 'key', 'event', v_run.news,
             v_run.last_event_no, p_now, decode(v_wait ->> 'digest', 'hex'), v_signal.payload);
-        v_run.waits := pgflow._waits_without(v_run.waits, array[v_wait ->> 'key']);
+        v_run.waits := pgflow._waits_without(v_run.waits, v_wait ->> 'key');
     end loop;
     return v_run;
 end
@@ -74,16 +74,19 @@ begin
             pg_column_size(signal.payload) || ' bytes');
     end if;
     v_run := pgflow._locked_to_end(v_project, signal.run_id);
-    select s.* into v_first from pgflow.signal s
-    where s.project_id = v_project and s.run_id = signal.run_id
-      and s.key = signal.idempotency_key;
-    if found and (v_first.name <> signal.name or v_first.payload is distinct from signal.payload)
+    if signal.idempotency_key is not null then
+        select s.* into v_first from pgflow.signal s
+        where s.project_id = v_project and s.run_id = signal.run_id
+          and s.key = signal.idempotency_key;
+    end if;
+    if v_first.signal_no is not null
+        and (v_first.name <> signal.name or v_first.payload is distinct from signal.payload)
     then
         perform pgflow._refuse('PF401',
             format('idempotency key %s was used for another signal', signal.idempotency_key),
             format('signal %s of the run, %s', v_first.signal_no, v_first.name),
             'Use a new key for a new signal.', 'idempotency_key');
-    elsif found then
+    elsif v_first.signal_no is not null then
         return v_first.signal_no;
     elsif v_run.run_id is null then
         perform pgflow._refuse_gone(v_project, signal.run_id, 'take signals');
@@ -98,6 +101,8 @@ comment on function pgflow.signal is
     'idempotency_key again returns the first''s number. Example: select pgflow.signal(''...'', '
     '''payment'', ''{"paid": 5}''). Raises PF101, PF102, PF202, PF401, PF502.';
 
+-- A run that waits for a name has no signal of that name in its mailbox: it took what was there
+-- when it parked, and each since as it came. So this one is the oldest.
 create or replace function pgflow._signal(
     p_run pgflow.run, p_now timestamptz, p_name text, p_payload jsonb, p_key text
 )
@@ -105,28 +110,48 @@ returns integer
 language plpgsql
 as $$
 declare
-    v_run pgflow.run := p_run;
+    v_signal_no integer := p_run.last_event_no + 1;
+    v_received jsonb := jsonb_strip_nulls(jsonb_build_object('name', p_name, 'key', p_key));
+    v_taken_as text := pgflow._key_that_takes(p_run, p_name);
 begin
-    v_run.last_event_no := v_run.last_event_no + 1;
-    insert into pgflow.signal (project_id, run_id, signal_no, name, key, at, by, payload)
-    values (v_run.project_id, v_run.run_id, v_run.last_event_no, p_name, p_key, p_now,
-        pgflow._actor(), p_payload);
-    perform pgflow._event(v_run, v_run.last_event_no, 'signal.received', p_now,
-        jsonb_strip_nulls(jsonb_build_object('name', p_name, 'key', p_key)));
-    v_run := pgflow._take_signals(v_run, p_now, v_run.waits_for, v_run.wait_any);
-    update pgflow.run r
-    set last_event_no = v_run.last_event_no, news = v_run.news, waits = v_run.waits
-    where r.project_id = v_run.project_id and r.run_id = v_run.run_id;
-    if v_run.kind = 'flow' then
-        perform pgflow._pass_signals(v_run, p_now);
-    elsif v_run.news > p_run.news then
-        perform pgflow._wake_if_satisfied(v_run, p_now, p_name);
+    insert into pgflow.signal (project_id, run_id, signal_no, name, key, at, by, taken_as, payload)
+    values (p_run.project_id, p_run.run_id, v_signal_no, p_name, p_key, p_now, pgflow._actor(),
+        v_taken_as, p_payload);
+    if v_taken_as is not null then
+        perform pgflow._resolve(p_run, p_now, v_taken_as, 'event', p_payload,
+            '{signal.received,signal.taken}',
+            array[v_received, jsonb_build_object('name', p_name, 'signal_no', v_signal_no,
+                'key', v_taken_as)],
+            p_name);
+        return v_signal_no;
     end if;
-    return p_run.last_event_no + 1;
+    perform pgflow._append_event(p_run, 'signal.received', p_now, v_received);
+    if p_run.kind = 'flow' then
+        perform pgflow._pass_signals(p_run, p_now);
+    end if;
+    return v_signal_no;
 end
 $$;
 comment on function pgflow._signal is
     'Puts a signal into the mailbox of a run that the caller holds; returns its number.';
+
+-- Where any will do, what came while the run was paused is enough.
+create or replace function pgflow._key_that_takes(p_run pgflow.run, p_name text)
+returns text
+language plpgsql
+as $$
+begin
+    if p_run.wait_any
+        and pgflow._is_satisfied(p_run.project_id, p_run.run_id, p_run.waits_for, true) then
+        return null;
+    end if;
+    return jsonb_path_query_first(p_run.waits,
+        '$[*] ? (@.kind == "event" && @.name == $name && @.key == $keys[*])',
+        jsonb_build_object('name', p_name, 'keys', p_run.waits_for)) ->> 'key';
+end
+$$;
+comment on function pgflow._key_that_takes is
+    'The key under which a run waits for a signal of a name; null if it doesn''t.';
 
 -- The wait for a tool, if the run still waits for it; else says why it is too late.
 create or replace function pgflow._asked_tool(p_project text, p_run pgflow.run, p_run_id uuid,
@@ -201,9 +226,9 @@ begin
     end if;
     v_wait := pgflow._asked_tool(v_project, v_run, resolve_tool.run_id, resolve_tool.key);
     v_run := pgflow._resolve(v_run, v_now, resolve_tool.key, 'tool',
-        coalesce(resolve_tool.result, 'null'), 'tool.resolved',
-        pgflow._tool_event(v_wait, v_now,
-            pgflow._sha256(coalesce(resolve_tool.result, 'null')), null));
+        coalesce(resolve_tool.result, 'null'), '{tool.resolved}',
+        array[pgflow._tool_event(v_wait, v_now,
+            pgflow._sha256(coalesce(resolve_tool.result, 'null')), null)], resolve_tool.key);
     return v_run.state;
 end
 $$;
@@ -233,7 +258,7 @@ declare
 begin
     v_run.last_event_no := v_run.last_event_no + 1;
     v_run.attempt := v_run.attempt + 1;
-    v_run.waits := pgflow._waits_without(v_run.waits, array[fail_tool.key]);
+    v_run.waits := pgflow._waits_without(v_run.waits, fail_tool.key);
     perform pgflow._event(v_run, v_run.last_event_no, 'tool.failed', v_now,
         pgflow._tool_event(v_wait, v_now, null, 'E-RUN-016')
             || jsonb_build_object('error', v_error -> 'message'));
@@ -306,13 +331,16 @@ begin
     loop
         if v_wait ->> 'kind' = 'sleep' then
             v_run := pgflow._resolve(v_run, p_now, v_wait ->> 'key', 'sleep', null,
-                'wait.timed_out', jsonb_build_object('key', v_wait -> 'key', 'kind', 'sleep'));
+                '{wait.timed_out}',
+                array[jsonb_build_object('key', v_wait -> 'key', 'kind', 'sleep')],
+                v_wait ->> 'key');
         else
             v_run := pgflow._resolve(v_run, p_now, v_wait ->> 'key', 'timeout',
                 jsonb_build_object('after', extract(epoch from
                     (v_wait ->> 'due_at')::timestamptz - (v_wait ->> 'asked_at')::timestamptz)),
-                'wait.timed_out',
-                jsonb_build_object('key', v_wait -> 'key', 'kind', v_wait -> 'kind'));
+                '{wait.timed_out}',
+                array[jsonb_build_object('key', v_wait -> 'key', 'kind', v_wait -> 'kind')],
+                v_wait ->> 'key');
         end if;
         v_timed_out := v_timed_out + 1;
         exit when v_run.state in ('pending', 'completed', 'failed');

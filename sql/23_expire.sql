@@ -127,8 +127,8 @@ declare
 begin
     if p_task.policy = 'approve' or p_task.policy = 'reject' and p_task.on_reject = 'resume' then
         perform pgflow._resolve(p_run, p_now, p_task.key, p_task.kind,
-            pgflow._answer_of(p_task, p_task.policy = 'approve'), 'task.expired', v_payload, true,
-            p_task.digest);
+            pgflow._answer_of(p_task, p_task.policy = 'approve'), '{task.expired}',
+            array[v_payload], p_task.key, p_task.digest);
         return;
     end if;
     perform pgflow._append_event(p_run, 'task.expired', p_now, v_payload);

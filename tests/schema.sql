@@ -1933,7 +1933,7 @@ CREATE TRIGGER run_is_never_truncated BEFORE TRUNCATE ON pgflow.run FOR EACH STA
 
 CREATE TRIGGER run_leaves_only_by_ending BEFORE DELETE ON pgflow.run FOR EACH STATEMENT WHEN ((COALESCE(current_setting('pgflow.ending'::text, true), ''::text) <> 'on'::text)) EXECUTE FUNCTION pgflow._refuse_delete();
 
-CREATE TRIGGER run_moves_are_legal BEFORE UPDATE ON pgflow.run FOR EACH ROW WHEN (((old.state <> new.state) AND (NOT ((new.kind = old.kind) AND
+CREATE TRIGGER run_moves_are_legal BEFORE UPDATE OF state ON pgflow.run FOR EACH ROW WHEN (((old.state <> new.state) AND (NOT ((new.kind = old.kind) AND
         CASE
             WHEN (new.kind = 'flow'::text) THEN (new.state = ANY (ARRAY['running'::text, 'paused'::text, 'waiting_tool'::text, 'waiting_approval'::text, 'waiting_event'::text]))
             WHEN (new.kind = 'step_wait'::text) THEN ((new.state = 'paused'::text) OR ((old.state = 'paused'::text) AND (new.state = ANY (ARRAY['waiting_approval'::text, 'waiting_event'::text]))))

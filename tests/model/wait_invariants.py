@@ -68,6 +68,12 @@ OF_WAITS = {
     "signals are taken in the order in which they came": """
         select a.run_id from pgflow.signal a join pgflow.signal b using (project_id, run_id, name)
         where a.signal_no < b.signal_no and a.taken_as is null and b.taken_as is not null""",
+    "a run that waits for a signal has none of that name in its mailbox": """
+        select r.run_id from pgflow.run r
+        cross join jsonb_array_elements(r.waits) as w
+        join pgflow.signal s on s.run_id = r.run_id and s.name = w ->> 'name'
+        where s.taken_as is null and w ->> 'kind' = 'event' and w ->> 'key' = any (r.waits_for)
+          and not (r.wait_any and r.state = 'paused')""",
     "a live child has a live parent that asks for it": """
         select c.run_id from pgflow.run c
         left join pgflow.run p on p.project_id = c.project_id and p.run_id = c.parent_run_id

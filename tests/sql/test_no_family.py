@@ -64,7 +64,8 @@ def test_the_look_for_a_family_touches_no_run(
         engine.place.admin.execute("analyze pgflow.run")
     CALLS[verb](engine, held[:7])
     done = done_by(engine, lambda: CALLS[verb](engine, held[7:]))
-    assert done["looks"] >= 1
+    # One run alone is locked as such; of many those that have a family are looked for first.
+    assert (done["looks"] == 0) == (verb == "cancel")
     assert done["entries"] == 0
     # Statements planned while the table was empty may scan it until the server has analyzed it.
     assert not analyzed or done["scanned"] == 0

@@ -103,9 +103,9 @@ def _tell(stage: Stage, run_id: str, key: str) -> None:
         "data": {"early": True},
     }
     stage.db.execute(
-        "select pgflow._resolve(r, now(), %s, 'approval', %s, 'task.resolved', '{}', true)"
-        " from pgflow.run r where run_id = %s",
-        [key, Jsonb(said), run_id],
+        "select pgflow._resolve(r, now(), %s, 'approval', %s, '{task.resolved}',"
+        " array[jsonb '{}'], %s) from pgflow.run r where run_id = %s",
+        [key, Jsonb(said), key, run_id],
     )
 
 
