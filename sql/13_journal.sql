@@ -269,12 +269,18 @@ comment on function pgflow._waits_without is
 
 create or replace function pgflow._first_due(p_waits jsonb, p_keys text[])
 returns timestamptz
-language sql
+language plpgsql
 stable
 as $$
-    select min((w ->> 'due_at')::timestamptz)
-    from jsonb_array_elements(p_waits) as w
-    where w ->> 'key' = any (p_keys)
+begin
+    if not p_waits @? '$[*].due_at' then
+        return null;
+    end if;
+    return (
+        select min((w ->> 'due_at')::timestamptz)
+        from jsonb_array_elements(p_waits) as w
+        where w ->> 'key' = any (p_keys));
+end
 $$;
 comment on function pgflow._first_due is
     'When the first of the waits named times out; null: never.';

@@ -58,9 +58,11 @@ end
 $$;
 comment on function pgflow._check_wait is 'Refuses (PF101) what cannot be waited for.';
 
--- Opens what a wait needs that is not there yet: its task, its child, its row among run.waits; or
--- finds that it has come already. Returns the run as it is now, its row not yet written.
-create or replace function pgflow._open_wait(p_run pgflow.run, p_now timestamptz, p_wait jsonb)
+-- Opens what a wait needs that is not there yet: its task, its child, its row among run.waits.
+-- p_come are keys that have an entry. Returns the run as it is now, its row not yet written.
+create or replace function pgflow._open_wait(
+    p_run pgflow.run, p_now timestamptz, p_wait jsonb, p_come text[]
+)
 returns pgflow.run
 language plpgsql
 as $$
@@ -70,12 +72,10 @@ declare
     v_seconds double precision := coalesce(p_wait ->> 'seconds', p_wait ->> 'timeout')::float8;
     v_child_id uuid;
 begin
-    if v_kind in ('approval', 'form', 'input', 'interrupt', 'breakpoint') then
-        return pgflow._request_task(v_run, p_now, p_wait);
-    elsif exists (select from pgflow.journal j
-                  where j.project_id = v_run.project_id and j.run_id = v_run.run_id
-                    and j.key = p_wait ->> 'key') then
+    if p_wait ->> 'key' = any (p_come) then
         v_run.waits := pgflow._waits_without(v_run.waits, p_wait ->> 'key');
+    elsif v_kind in ('approval', 'form', 'input', 'interrupt', 'breakpoint') then
+        return pgflow._request_task(v_run, p_now, p_wait);
     elsif v_kind = 'run' then
         v_child_id := pgflow._start_child(v_run, p_wait);
         if v_child_id is not null then
@@ -87,8 +87,7 @@ begin
             v_run.waits := coalesce(v_run.waits, '[]') || jsonb_build_object('kind', 'run',
                 'key', p_wait ->> 'key', 'digest', p_wait ->> 'digest', 'run_id', v_child_id);
         end if;
-    elsif not exists (select from jsonb_array_elements(v_run.waits) as w
-                      where w ->> 'key' = p_wait ->> 'key') then
+    elsif pgflow._wait_under(v_run.waits, p_wait ->> 'key') is null then
         if v_kind = 'tool' then
             v_run.last_event_no := v_run.last_event_no + 1;
             perform pgflow._event(v_run, v_run.last_event_no, 'tool.requested', p_now,
@@ -115,11 +114,8 @@ as $$
 declare
     v_run pgflow.run := p_run;
 begin
-    if v_run.waits is not null then
-        select jsonb_agg(w) into v_run.waits
-        from jsonb_array_elements(v_run.waits) as w
-        where w ->> 'key' = any (p_keys);
-    end if;
+    v_run.waits := nullif(jsonb_path_query_array(v_run.waits, '$[*] ? (@.key == $keys[*])',
+        jsonb_build_object('keys', p_keys)), '[]');
     if v_run.has_tasks then
         v_run := pgflow._void_tasks(v_run, p_now, array(
             select t.key from pgflow.task t
@@ -158,7 +154,7 @@ comment on function pgflow._state_of_wait is
     'The state of a run that waits for these: of the first kind among people, tools and the rest; '
     'scheduled where it only sleeps.';
 
-create or replace function pgflow._check_waits(p_run pgflow.run, p_waits jsonb)
+create or replace function pgflow._check_waits(p_waits jsonb)
 returns void
 language plpgsql
 as $$
@@ -170,15 +166,31 @@ begin
     end if;
     for v_wait in select w from jsonb_array_elements(p_waits) as w loop
         perform pgflow._check_wait(v_wait);
-        if exists (select from pgflow.journal j
-                   where j.project_id = p_run.project_id and j.run_id = p_run.run_id
-                     and j.key = v_wait ->> 'key' and j.kind = 'step') then
-            perform pgflow._refuse_value('waits.key', 'no key of a step', v_wait ->> 'key');
-        end if;
     end loop;
 end
 $$;
-comment on function pgflow._check_waits is 'Refuses (PF101) waits that a run cannot park with.';
+comment on function pgflow._check_waits is 'Refuses (PF101) waits that no run can park with.';
+
+create or replace function pgflow._come(p_run pgflow.run, p_keys text[])
+returns text[]
+language plpgsql
+as $$
+declare
+    v_come text[];
+    v_step text;
+begin
+    select array_agg(j.key), min(j.key) filter (where j.kind = 'step') into v_come, v_step
+    from pgflow.journal j
+    where j.project_id = p_run.project_id and j.run_id = p_run.run_id and j.key = any (p_keys);
+    if v_step is not null then
+        perform pgflow._refuse_value('waits.key', 'no key of a step', v_step);
+    end if;
+    return v_come;
+end
+$$;
+comment on function pgflow._come is
+    'Those of some keys that are in a run''s journal already; null if none is. Refuses (PF101) '
+    'those of steps, which a run cannot wait for.';
 
 -- A worker may name what has come already, beside what has not.
 create or replace function pgflow._missing(p_run pgflow.run, p_waits jsonb)
@@ -256,13 +268,14 @@ declare
     v_waits jsonb := p_park -> 'waits';
     v_any boolean := coalesce((p_park ->> 'wait_any')::boolean, false);
     v_keys text[];
+    v_come text[];
     v_changed jsonb;
     v_wait jsonb;
     v_line pgflow.parked_v1;
 begin
     v_line.run_id := v_run.run_id;
     v_line.news := v_run.news;
-    perform pgflow._check_waits(v_run, v_waits);
+    perform pgflow._check_waits(v_waits);
     v_keys := array(select distinct w ->> 'key' from jsonb_array_elements(v_waits) as w order by 1);
     v_changed := pgflow._changed_requests(v_run, v_waits);
     if pgflow._are_asked_too_often(v_run, v_changed) then
@@ -272,15 +285,19 @@ begin
         v_line.outcome := 'done';
         return v_line;
     end if;
-    -- This voids what is open beside it, too, so it comes before anything is opened.
-    v_run := pgflow._void_changed(v_run, p_now, v_changed);
+    if v_changed <> '{}' then
+        -- This voids what is open beside it, too, so it comes before anything is opened.
+        v_run := pgflow._void_changed(v_run, p_now, v_changed);
+    end if;
+    v_come := pgflow._come(v_run, v_keys);
     for v_wait in select w from jsonb_array_elements(v_waits) as w loop
         v_run := pgflow._open_wait(v_run, p_now,
-            v_wait || jsonb_build_object('replaces', v_changed -> (v_wait ->> 'key')));
+            v_wait || jsonb_build_object('replaces', v_changed -> (v_wait ->> 'key')), v_come);
     end loop;
     v_run := pgflow._close_waits(v_run, p_now, v_keys);
     v_run := pgflow._take_signals(v_run, p_now, v_keys, v_any);
-    if pgflow._is_satisfied(v_run.project_id, v_run.run_id, v_keys, v_any) then
+    if (v_come is not null or v_run.news > p_run.news)
+        and pgflow._is_satisfied(v_run.project_id, v_run.run_id, v_keys, v_any) then
         if v_run.news = p_run.news then
             perform pgflow._refuse_value('waits', 'not in the run''s journal already',
                 v_keys::text);

@@ -178,14 +178,10 @@ returns pgflow.run
 language plpgsql
 as $$
 begin
-    if exists (
+    if p_run.has_tasks and exists (
         select from pgflow.task t
         where t.project_id = p_run.project_id and t.run_id = p_run.run_id
-          and t.key = p_wait ->> 'key' and t.voided_at is null
-        union all
-        select from pgflow.journal j
-        where j.project_id = p_run.project_id and j.run_id = p_run.run_id
-          and j.key = p_wait ->> 'key')
+          and t.key = p_wait ->> 'key' and t.voided_at is null)
     then
         return p_run;
     end if;

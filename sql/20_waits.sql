@@ -16,6 +16,11 @@ declare
     v_wait jsonb;
     v_signal pgflow.signal;
 begin
+    if not exists (select from pgflow.signal s
+                   where s.project_id = p_run.project_id and s.run_id = p_run.run_id
+                     and s.taken_as is null) then
+        return p_run;
+    end if;
     for v_wait in
         select w from jsonb_array_elements(v_run.waits) as w
         where w ->> 'kind' = 'event' and w ->> 'key' = any (p_keys)

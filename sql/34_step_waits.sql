@@ -52,7 +52,7 @@ begin
         coalesce(p_flow.correlation_id, p_flow.run_id::text), p_flow.tags, array[p_step.step],
         p_now, v_input)
     returning * into v_run;
-    v_run := pgflow._open_wait(v_run, p_now, v_wait);
+    v_run := pgflow._open_wait(v_run, p_now, v_wait, null);
     update pgflow.run r
     set waits = v_run.waits, has_tasks = v_run.has_tasks, last_event_no = v_run.last_event_no,
         wake_at = pgflow._first_due(v_run.waits, v_run.waits_for)
