@@ -1915,13 +1915,7 @@ CREATE INDEX usage_by_time ON ONLY pgflow.usage USING brin (project_id, at) WITH
 
 CREATE TRIGGER flow_version_never_changes BEFORE DELETE OR UPDATE ON pgflow.flow_version FOR EACH ROW EXECUTE FUNCTION pgflow._refuse_redefinition();
 
-CREATE TRIGGER run_begins_in_a_first_state BEFORE INSERT ON pgflow.run FOR EACH ROW WHEN ((NOT
-        CASE new.kind
-            WHEN 'handler'::text THEN ((new.state = ANY (ARRAY['scheduled'::text, 'pending'::text])) AND (new.lease_no IS NOT NULL))
-            WHEN 'flow'::text THEN ((new.state = 'running'::text) AND (new.lease_no IS NULL) AND (new.flow_version IS NOT NULL))
-            WHEN 'step_wait'::text THEN ((new.state = ANY (ARRAY['waiting_approval'::text, 'waiting_event'::text])) AND (new.lease_no IS NULL))
-            ELSE false
-        END)) EXECUTE FUNCTION pgflow._refuse_move();
+CREATE TRIGGER run_begins_in_a_first_state BEFORE INSERT ON pgflow.run FOR EACH ROW WHEN ((NOT ((new.kind = 'handler'::text) AND (new.state = ANY (ARRAY['scheduled'::text, 'pending'::text])) AND (new.lease_no IS NOT NULL)))) EXECUTE FUNCTION pgflow._check_move();
 
 CREATE TRIGGER run_finished_goes_only_by_retention BEFORE DELETE ON pgflow.run_finished FOR EACH ROW WHEN ((COALESCE(current_setting('pgflow.pruning'::text, true), ''::text) <> 'on'::text)) EXECUTE FUNCTION pgflow._refuse_change();
 
@@ -1933,14 +1927,7 @@ CREATE TRIGGER run_is_never_truncated BEFORE TRUNCATE ON pgflow.run FOR EACH STA
 
 CREATE TRIGGER run_leaves_only_by_ending BEFORE DELETE ON pgflow.run FOR EACH STATEMENT WHEN ((COALESCE(current_setting('pgflow.ending'::text, true), ''::text) <> 'on'::text)) EXECUTE FUNCTION pgflow._refuse_delete();
 
-CREATE TRIGGER run_moves_are_legal BEFORE UPDATE OF state ON pgflow.run FOR EACH ROW WHEN (((old.state <> new.state) AND (NOT ((new.kind = old.kind) AND
-        CASE
-            WHEN (new.kind = 'flow'::text) THEN (new.state = ANY (ARRAY['running'::text, 'paused'::text, 'waiting_tool'::text, 'waiting_approval'::text, 'waiting_event'::text]))
-            WHEN (new.kind = 'step_wait'::text) THEN ((new.state = 'paused'::text) OR ((old.state = 'paused'::text) AND (new.state = ANY (ARRAY['waiting_approval'::text, 'waiting_event'::text]))))
-            WHEN (new.state = ANY (ARRAY['pending'::text, 'paused'::text])) THEN true
-            WHEN (new.state = 'running'::text) THEN (old.state = 'pending'::text)
-            ELSE ((old.state = ANY (ARRAY['running'::text, 'paused'::text])) AND (new.state = ANY (ARRAY['waiting_tool'::text, 'waiting_approval'::text, 'waiting_event'::text, 'scheduled'::text])))
-        END)))) EXECUTE FUNCTION pgflow._refuse_move();
+CREATE TRIGGER run_moves_are_legal BEFORE UPDATE OF state ON pgflow.run FOR EACH ROW WHEN (((old.state <> new.state) AND (NOT ((old.state = 'pending'::text) AND (new.state = 'running'::text) AND (new.kind = old.kind))))) EXECUTE FUNCTION pgflow._check_move();
 
 CREATE TRIGGER step_definition_never_changes BEFORE DELETE OR UPDATE ON pgflow.step_definition FOR EACH ROW EXECUTE FUNCTION pgflow._refuse_redefinition();
 
