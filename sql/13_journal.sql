@@ -18,10 +18,11 @@ set enable_hashjoin = off
 set enable_bitmapscan = off
 as $$
 declare
-    v_first uuid := (select u.id from unnest(p_run_ids) as u (id) order by u.id limit 1);
-    v_last uuid := (select u.id from unnest(p_run_ids) as u (id) order by u.id desc limit 1);
+    v_sorted uuid[] := array(select u.id from unnest(p_run_ids) as u (id) order by u.id);
     v_many integer := cardinality(p_run_ids);
     v_half integer := v_many / 2;
+    v_first uuid := v_sorted[1];
+    v_last uuid := v_sorted[v_many];
     v_now timestamptz := pgflow.now();
     v_recorded integer;
     v_watched uuid[];

@@ -53,14 +53,15 @@ declare
 begin
     if p_task.not_requester and p_task.requested_by = v_person then
         return false;
+    elsif coalesce(p_task.claimed_by, v_person) = v_person and (p_task.assignee = v_person
+        or p_task.assignee is null and p_task.assignee_role is null) then
+        return true;  -- without a look at roles
     elsif p_as_user is null and pgflow._has_role(v_person, 'pgflow_admin') then
         return true;
     elsif p_task.claimed_by <> v_person then
         return false;
     end if;
-    return (p_task.assignee is null and p_task.assignee_role is null)
-        or coalesce(p_task.assignee = v_person, false)
-        or pgflow._has_role(v_person, p_task.assignee)
+    return pgflow._has_role(v_person, p_task.assignee)
         or pgflow._has_role(v_person, p_task.assignee_role)
         or (p_as_user is not null and p_task.assignee_role is not null
             and not exists (select from pg_catalog.pg_roles r

@@ -36,8 +36,8 @@ returns pgflow.decision_v1
 language sql
 immutable
 as $$
-    select p_task.task_id, p_task.run_id, p_task.state, p_task.decided_by, p_task.decided_at,
-        p_task.comment, p_task.data, p_repeated
+    select (p_task.task_id, p_task.run_id, p_task.state, p_task.decided_by, p_task.decided_at,
+        p_task.comment, p_task.data, p_repeated)::pgflow.decision_v1
 $$;
 comment on function pgflow._decision is
     'A task as the decision that approve, reject and answer return; open while votes are missing.';
@@ -141,6 +141,18 @@ comment on function pgflow._end_rejected is
     'Ends the run of a rejected task, or of one that expired into a rejection, as its on_reject '
     'says: cancel or fail.';
 
+create or replace function pgflow._votes_on(p_task pgflow.task)
+returns jsonb
+language sql
+stable
+as $$
+    select jsonb_agg(jsonb_build_object('voter', v.voter, 'action', v.action,
+        'comment', v.comment, 'at', v.at) order by v.at)
+    from pgflow.vote v
+    where v.project_id = p_task.project_id and v.task_id = p_task.task_id
+$$;
+comment on function pgflow._votes_on is 'The votes on a task, in their order.';
+
 create or replace function pgflow._answer_of(p_task pgflow.task, p_approved boolean)
 returns jsonb
 language sql
@@ -151,11 +163,7 @@ as $$
             'decided_at', p_task.decided_at,
             'payload_sha256', encode(p_task.payload_sha256, 'hex'),
             'request_sha256', encode(p_task.request_sha256, 'hex'),
-            'votes', case when p_task.quorum > 1 then (
-                select jsonb_agg(jsonb_build_object('voter', v.voter, 'action', v.action,
-                    'comment', v.comment, 'at', v.at) order by v.at)
-                from pgflow.vote v
-                where v.project_id = p_task.project_id and v.task_id = p_task.task_id) end))
+            'votes', case when p_task.quorum > 1 then pgflow._votes_on(p_task) end))
         || jsonb_build_object('approved', p_approved, 'comment', p_task.comment,
             'data', p_task.data)
 $$;
@@ -191,7 +199,9 @@ begin
     elsif v_task.state <> 'open' or pgflow._is_overdue(v_task.due_at, v_run, v_now) then
         perform pgflow._refuse_decided(v_task, p_state);
     end if;
-    perform pgflow._check_may_decide(v_task, p_as_user);  -- it may be claimed or delegated by now
+    if v_task is distinct from p_task then  -- it was claimed or delegated meanwhile
+        perform pgflow._check_may_decide(v_task, p_as_user);
+    end if;
     if p_rollback_to is not null and v_run.kind = 'step_wait' then
         perform pgflow._check_ancestor(v_run, p_rollback_to);
     elsif p_rollback_to is not null then

@@ -16,9 +16,12 @@ declare
     v_wait jsonb;
     v_signal pgflow.signal;
 begin
-    if not exists (select from pgflow.signal s
-                   where s.project_id = p_run.project_id and s.run_id = p_run.run_id
-                     and s.taken_as is null) then
+    -- Mostly there is none. In its order, or the planner likes to read a table that is small yet.
+    perform from pgflow.signal s
+    where s.project_id = p_run.project_id and s.run_id = p_run.run_id and s.taken_as is null
+    order by s.signal_no
+    limit 1;
+    if not found then
         return p_run;
     end if;
     for v_wait in
