@@ -197,6 +197,19 @@ def test_a_signal_while_paused_counts_at_resume(engine: Engine) -> None:
     assert engine.lease_of(run_id).body["journal"][0]["value"] == 5
 
 
+def test_while_paused_where_any_will_do_the_second_signal_is_kept(engine: Engine) -> None:
+    lease = engine.leased()
+    engine.park(lease, event("a"), event("b"), wait_any=True)
+    engine.call("pause", run_id=lease.run_id)
+    signal(engine, lease.run_id, 5, name="a")
+    signal(engine, lease.run_id, 6, name="b")
+    assert engine.tell("resume", run_id=lease.run_id) == "pending"
+    lease = engine.lease_of(lease.run_id)
+    assert [known["value"] for known in lease.body["journal"]] == [5]
+    line = engine.park(lease, event("b"), news=1)
+    assert [known["value"] for known in line["entries"]] == [6]
+
+
 def test_resumed_without_its_signal_the_run_waits_on(engine: Engine) -> None:
     run_id = expecting(engine)
     engine.call("pause", run_id=run_id)
