@@ -194,7 +194,9 @@ def test_a_partition_refuses_what_its_table_refuses(engine: Engine) -> None:
             with engine.refused("PF203"):
                 engine.rows(change.format(table))
     with pytest.raises(psycopg.errors.CheckViolation):
-        engine.rows(f"update pgflow.event_{periods(engine)[0]['period']} set type = ''")
+        engine.rows(
+            f"update pgflow.event_{periods(engine)[0]['period']} set worker_id = null, lease_no = 1"
+        )
 
 
 def test_all_is_looked_at_once_a_minute_however_many_workers_ask(engine: Engine) -> None:
