@@ -123,7 +123,7 @@ declare
     v_look boolean;
     v_settled bigint;
     v_queues text[] := p_queues;
-    v_moved jsonb := '{}';
+    v_moved jsonb := jsonb '{}';
     v_queue pgflow.queue;
     v_room integer;
     v_bytes bigint := bigint '8388608';
