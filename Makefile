@@ -6,7 +6,7 @@ READY := .venv/ready
 FOUND := if [ -f .venv/test.env ]; then . .venv/test.env; fi;
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test ci prepare lint types sql pytest engine package pg15 bench bench-peers bench-growth bench-page docs build clean
+.PHONY: help demo test ci prepare lint types sql pytest engine package front pg15 bench bench-peers bench-growth bench-page docs build clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
@@ -17,7 +17,7 @@ demo: $(READY) ## Run the editorial demo on an embedded server (ARGS=--help)
 test: prepare ci ## Make this machine ready for all tests, then run the whole gate
 
 ci: lint types sql ## The whole gate: everything but demo and bench
-	$(MAKE) -j2 --output-sync=target engine package
+	$(MAKE) -j2 --output-sync=target engine package front
 	$(MAKE) build
 
 prepare: $(READY)
@@ -39,14 +39,18 @@ pytest: $(READY) ## Run the tests on the embedded server (ARGS="-k lease")
 	@$(FOUND) $(BIN)/python -m pytest -q $(ARGS)
 
 ENGINE := tests/sql tests/race tests/migrate tests/model
+FRONT := tests/cli tests/docs tests/bench tests/typing
 
 # The gate tries the SQL in used databases on the newest PostgreSQL and in fresh ones on the oldest, if it is there.
 engine: $(READY) ## Run the tests of the SQL, on the newest and the oldest PostgreSQL
 	@$(FOUND) PGFLOW_TEST_PLACES="$${PGFLOW_PG15_BIN:+used}" $(BIN)/python -m pytest -q $(ENGINE)
 	@$(FOUND) PGFLOW_TEST_PLACES=fresh $(BIN)/python tests/with_pg15.py $(BIN)/python -m pytest -q $(ENGINE)
 
-package: $(READY) ## Run all other tests
-	@$(FOUND) $(BIN)/python -m pytest -q tests $(addprefix --ignore=,$(ENGINE))
+package: $(READY) ## Run all tests but those of engine and front
+	@$(FOUND) $(BIN)/python -m pytest -q tests $(addprefix --ignore=,$(ENGINE) $(FRONT))
+
+front: $(READY) ## Run the tests of the command, the docs and the benchmarks
+	@$(FOUND) $(BIN)/python -m pytest -q $(FRONT)
 
 pg15: $(READY) ## Run the tests of the SQL on the oldest PostgreSQL
 	@$(FOUND) $(BIN)/python tests/with_pg15.py $(BIN)/python -m pytest -q $(ENGINE) $(ARGS)
