@@ -102,12 +102,12 @@ def test_show_tells_the_fields_and_the_open_tasks(succeeds: Command, remains: Re
     assert ["state", "waiting_approval"] in [line.split() for line in done.lines]
     fields, _, task = done.out.partition(f"\nopen task {remains.task}\n")
     assert "output" not in fields  # what is null is left out
-    assert 'payload        {"words": 3}' in task
+    assert 'payload {"words": 3}' in " ".join(task.split())
 
 
 def test_show_tells_why_a_run_failed(succeeds: Command, remains: Remains) -> None:
     done = succeeds("show", remains.failed)
-    assert "error_detail      ValueError: no such luck\n" in done.out
+    assert ["error_detail", "ValueError:", "no", "such", "luck"] in [x.split() for x in done.lines]
     assert "\nlast_error\n    Traceback (most recent call last):\n" in done.out
 
 
