@@ -49,7 +49,9 @@ def test_both_clients_have_the_verbs_of_the_gateway() -> None:
 
 @pytest.mark.parametrize("name", _verbs(Verbs))
 def test_a_verb_has_one_signature_and_one_text(name: str) -> None:
-    twin = next(getattr(m, name) for m in (flows, gateway, people, queues, views) if name in vars(m))
+    twin = next(
+        getattr(m, name) for m in (flows, gateway, people, queues, views) if name in vars(m)
+    )
     for verb in (getattr(Verbs, name), getattr(AsyncVerbs, name)):
         assert inspect.signature(verb) == inspect.signature(twin)
         assert verb.__doc__ == twin.__doc__
