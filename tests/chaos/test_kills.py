@@ -142,6 +142,8 @@ def test_runs_that_wait_go_on_after_everything_was_killed_and_do_each_step_once(
     os.kill(durable.pid, signal.SIGKILL)
     durable.start()
     workers = [start(), start()]
+    # A process that is still being loaded ends by SIGTERM itself.
+    eventually(durable, "select count(*) = 4 from pgflow.worker")
     with psycopg.connect(durable.dsn, autocommit=True) as anybody:
         anybody.execute("select pgflow.approve(task_id, 'fine') from pgflow.inbox")
     eventually(durable, "select not exists (select from pgflow.run)")
