@@ -36,7 +36,7 @@ def cancel(session: Session, run_id: UUID, reason: str | None, *, as_json: bool)
 @global_options
 @pass_session
 def retry(session: Session, run_id: UUID, *, as_json: bool) -> None:
-    """Do the work of a finished RUN again and print the new run's id."""
+    """Do a finished RUN's work again and print the new run's id."""
     with session.client() as client:
         new = client.retry(run_id)
     if as_json:
@@ -109,7 +109,7 @@ def resume(
     *,
     as_json: bool,
 ) -> None:
-    """Let a paused RUN, or a paused queue, go on and print the state."""
+    """Let a paused RUN or queue go on and print the state."""
     command = _command(value, key, updates)
     with session.client() as client:
         if queue is None and run_id is not None:

@@ -13,7 +13,20 @@ import click
 
 from pgflow import __version__
 
-from . import control, decide, flow, journal, queues, runs, server, tasks, tools, watch, worker
+from . import (
+    control,
+    decide,
+    flow,
+    journal,
+    queues,
+    runs,
+    server,
+    subscriptions,
+    tasks,
+    tools,
+    watch,
+    worker,
+)
 from .errors import INTERRUPTED, READER_GONE, Failed, explain
 from .session import Session, global_options
 
@@ -89,6 +102,7 @@ for command in (
     journal.journal,
     watch.watch,
     watch.tail,
+    subscriptions.subscription,
     tasks.inbox,
     tasks.task,
     decide.approve,

@@ -14,7 +14,7 @@ from .session import Session, global_options, pass_session
 @global_options
 @pass_session
 def queues(session: Session, *, as_json: bool) -> None:
-    """List the queues with their settings, live runs and live workers."""
+    """List the queues with settings, live runs and live workers."""
     with session.client() as client:
         rows = client.queue_stats()
     columns = (

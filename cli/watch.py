@@ -47,7 +47,7 @@ def watch(session: Session, run_id: UUID, *, as_json: bool) -> None:
                 if as_json:
                     print_json(asdict(event))
                     continue
-                bar.tell("  ".join(_cells(asdict(event))))
+                bar.tell("  ".join(cells(asdict(event))))
                 if event.type == "progress":
                     bar.move(event.payload)
         result = client.result(run_id, timeout=0)
@@ -102,9 +102,7 @@ def tail(
             if as_json:
                 print_json(row)
             else:
-                click.echo(
-                    "  ".join([shown("run_id", row["run_id"]), row["handler"], *_cells(row)])
-                )
+                click.echo("  ".join([shown("run_id", row["run_id"]), row["handler"], *cells(row)]))
             sys.stdout.flush()
 
 
@@ -156,7 +154,7 @@ def _aware(time: datetime, like: datetime) -> datetime:
     return time if time.tzinfo else time.replace(tzinfo=like.tzinfo)
 
 
-def _cells(line: Mapping[str, Any]) -> list[str]:
+def cells(line: Mapping[str, Any]) -> list[str]:
     """Return what is shown of a line: number, time, type, step, payload."""
     cells = [f"{line['event_no']:>3}", shown("at", line["at"]), shown("type", line["type"])]
     if line["step"] is not None:

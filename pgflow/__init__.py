@@ -18,7 +18,7 @@ from pgflow.errors import (
     RunNotCompleted,
     WaitTimeout,
 )
-from pgflow.models import Answer, Approval, Event, Result, Retry
+from pgflow.models import Answer, Approval, Delivery, Event, Result, Retry
 from pgflow.worker import Worker
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "ChildFailed",
     "Client",
     "Context",
+    "Delivery",
     "Event",
     "First",
     "Flow",

@@ -29,8 +29,8 @@ class Ear:
         return self._listener is not None and self._listener.proven
 
     @contextmanager
-    def waits(self, run_id: UUID | str, wake: Callable[[], None]) -> Iterator[None]:
-        """Have `wake` called at each hint about a run."""
+    def waits(self, run_id: UUID | str | None, wake: Callable[[], None]) -> Iterator[None]:
+        """Have `wake` called at each hint about a run; None: at none."""
         with contextlib.suppress(ValueError):  # what is no id the database refuses
             run_id = UUID(str(run_id))
         key = str(run_id)

@@ -8,6 +8,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from pgflow import flows as _flows
 from pgflow import gateway, people, queues, views
+from pgflow import subscriptions as _subscriptions
 from pgflow._statement import Statement
 
 P = ParamSpec("P")
@@ -68,6 +69,10 @@ class Verbs:
     release_task = _sync(people.release_task)
     delegate = _sync(people.delegate)
     comment_task = _sync(people.comment_task)
+    next_events = _sync(_subscriptions.next_events)
+    acknowledge = _sync(_subscriptions.acknowledge)
+    release_events = _sync(_subscriptions.release_events)
+    unsubscribe = _sync(_subscriptions.unsubscribe)
     define_queue = _sync(queues.define_queue)
     pause_queue = _sync(queues.pause_queue)
     resume_queue = _sync(queues.resume_queue)
@@ -80,6 +85,7 @@ class Verbs:
     tool_calls = _sync(views.tool_calls)
     inbox = _sync(views.inbox)
     task_history = _sync(views.task_history)
+    subscriptions = _sync(views.subscriptions)
     queue_stats = _sync(views.queue_stats)
     worker_status = _sync(views.worker_status)
     flows = _sync(_flows.flows)
@@ -113,6 +119,10 @@ class AsyncVerbs:
     release_task = _async(people.release_task)
     delegate = _async(people.delegate)
     comment_task = _async(people.comment_task)
+    next_events = _async(_subscriptions.next_events)
+    acknowledge = _async(_subscriptions.acknowledge)
+    release_events = _async(_subscriptions.release_events)
+    unsubscribe = _async(_subscriptions.unsubscribe)
     define_queue = _async(queues.define_queue)
     pause_queue = _async(queues.pause_queue)
     resume_queue = _async(queues.resume_queue)
@@ -125,6 +135,7 @@ class AsyncVerbs:
     tool_calls = _async(views.tool_calls)
     inbox = _async(views.inbox)
     task_history = _async(views.task_history)
+    subscriptions = _async(views.subscriptions)
     queue_stats = _async(views.queue_stats)
     worker_status = _async(views.worker_status)
     flows = _async(_flows.flows)

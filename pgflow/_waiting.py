@@ -17,7 +17,7 @@ import psycopg
 from pgflow import protocol, views
 from pgflow._link import AGAIN
 from pgflow._statement import RunId, Statement
-from pgflow.errors import BadRequest, ResultTimeout, ServerUnreachable, UnknownRun
+from pgflow.errors import BadRequest, BatchLost, ResultTimeout, ServerUnreachable, UnknownRun
 from pgflow.models import ENDS, Event, Result
 
 T = TypeVar("T")
@@ -44,14 +44,23 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Nap:
-    """Seconds to sleep while hints come, and while none do; the answer is whether one woke us."""
+    """Seconds to sleep while hints come, and while none do; the answer is whether one woke us.
 
-    hinted: float
+    None: no hints are wanted.
+    """
+
+    hinted: float | None
     unhinted: float
+
+
+class Leave(Exception):
+    """Thrown into steps whose caller wants no more: they may ask for something yet."""
 
 
 Steps = Generator[Ask | Nap | T, Any, None]
 LOST = (ServerUnreachable, psycopg.Error)
+# What is thrown into the steps; anything else ends them.
+THROWN = (*LOST, BatchLost)
 
 
 def advance(
@@ -60,7 +69,7 @@ def advance(
     """Return the next step; None is the end."""
     try:
         return steps.send(reply) if error is None else steps.throw(error)
-    except StopIteration:
+    except (StopIteration, Leave):
         return None
 
 
@@ -73,7 +82,7 @@ def wait_for_result(
             "until must be finished or paused", detail=f"given: {until}", field="until"
         )
     wanted = ENDS | {"paused"} if until == "paused" else ENDS
-    begun, naps = time.monotonic(), _naps()
+    begun, waits = time.monotonic(), naps()
     state = lost = None
     while True:
         left = None if timeout is None else begun + timeout - time.monotonic()
@@ -90,21 +99,21 @@ def wait_for_result(
             lost = None
         except LOST as error:
             # A connection of the caller's is not replaced.
-            if state is None or not hinted or not _passes(error):
+            if state is None or not hinted or not passes(error):
                 raise
             lost = error
         left = _LONGEST + _HINTED if timeout is None else begun + timeout - time.monotonic()
         if left <= 0:
             still = f"run {run_id} is {state}, not {until}, after {timeout:g} s"
             raise ResultTimeout(f"{still}: {lost}" if lost else still, state=state) from lost
-        nap = min(next(naps), left)
+        nap = min(next(waits), left)
         yield Nap(nap if lost else min(_HINTED, left), nap)
 
 
 def follow(run_id: RunId, after: int, project: str | None, *, hinted: bool) -> Steps[Event]:
     """Bring the run's lines after an event_no, to its last. Raises UnknownRun, BadRequest."""
     look = protocol.watch if hinted else protocol.result
-    naps, state, woken = _naps(), None, False
+    waits, state, woken = naps(), None, False
     while True:
         lost = False
         try:
@@ -118,7 +127,7 @@ def follow(run_id: RunId, after: int, project: str | None, *, hinted: bool) -> S
                 rows = yield Ask(page)
                 for row in rows:
                     line = Event(**{name: row[name] for name in _FIELDS})
-                    after, naps = line.event_no, _naps()
+                    after, waits = line.event_no, naps()
                     yield line
                     if line.is_last:
                         return
@@ -126,10 +135,10 @@ def follow(run_id: RunId, after: int, project: str | None, *, hinted: bool) -> S
             if state in ENDS:
                 return
         except LOST as error:
-            if state is None or not hinted or not _passes(error):
+            if state is None or not hinted or not passes(error):
                 raise
             lost = True
-        nap = next(naps)
+        nap = next(waits)
         woken = yield Nap(nap if lost else _HINTED, nap)
 
 
@@ -144,15 +153,16 @@ def _known(run_id: RunId, found: T | None) -> T:
     return found
 
 
-def _naps() -> Iterator[float]:
+def naps() -> Iterator[float]:
     nap = _FIRST
     while True:
         yield nap
         nap = min(nap * 2, _LONGEST)
 
 
-def _passes(error: ServerUnreachable | psycopg.Error) -> bool:
+def passes(error: Exception) -> bool:
     """Whether asking again later may help: the server is away, or out of something."""
     if isinstance(error, ServerUnreachable):
         return True
-    return (error.sqlstate or "").startswith(("08", *AGAIN))
+    sqlstate = error.sqlstate if isinstance(error, psycopg.Error) else None
+    return (sqlstate or "").startswith(("08", *AGAIN))

@@ -16,8 +16,19 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool
 from pgflow import protocol
 from pgflow._ear import AsyncEar, ThreadEar
 from pgflow._statement import RunId, Statement
+from pgflow._subscription import AsyncFollows, Follows
 from pgflow._verbs import AsyncVerbs, Verbs
-from pgflow._waiting import LOST, Ask, Nap, Steps, Until, advance, follow, wait_for_result
+from pgflow._waiting import (
+    THROWN,
+    Ask,
+    Leave,
+    Nap,
+    Steps,
+    Until,
+    advance,
+    follow,
+    wait_for_result,
+)
 from pgflow.database import aexecute, execute, refusals
 from pgflow.models import Event, Result
 
@@ -28,7 +39,7 @@ R = TypeVar("R")
 _CONNECTION: dict[str, Any] = {"autocommit": True, "prepare_threshold": None, "connect_timeout": 5}
 
 
-class Client(Verbs):
+class Client(Verbs, Follows):
     """A sync client on a DSN, or on your own connection and so inside your transaction.
 
     Without a `project`, `$PGFLOW_PROJECT`, else the database's default.
@@ -71,7 +82,7 @@ class Client(Verbs):
         """
         return self._carry_out(run_id, follow(run_id, after, project, hinted=self._conn is None))
 
-    def _carry_out(self, run_id: RunId, steps: Steps[R]) -> Generator[R, None, None]:
+    def _carry_out(self, run_id: RunId | None, steps: Steps[R]) -> Generator[R, None, None]:
         woken = threading.Event()
         with self._ear.waits(run_id, woken.set):
             step = advance(steps)
@@ -80,12 +91,16 @@ class Client(Verbs):
                 if isinstance(step, Ask):
                     try:
                         reply = self._execute(step.statement, step.patience)
-                    except LOST as error:
+                    except THROWN as error:
                         step = advance(steps, error=error)
                         continue
                 elif not isinstance(step, Nap):
-                    yield step
-                elif self._conn is not None:
+                    try:
+                        yield step
+                    except GeneratorExit:
+                        step = advance(steps, error=Leave())
+                        continue
+                elif self._conn is not None or step.hinted is None:
                     time.sleep(step.unhinted)
                 else:
                     self._ear.start(self._dsn, self._ping)
@@ -132,7 +147,7 @@ class Client(Verbs):
         self.close()
 
 
-class AsyncClient(AsyncVerbs):
+class AsyncClient(AsyncVerbs, AsyncFollows):
     """The async twin of Client."""
 
     def __init__(
@@ -176,7 +191,7 @@ class AsyncClient(AsyncVerbs):
         """
         return self._carry_out(run_id, follow(run_id, after, project, hinted=self._conn is None))
 
-    async def _carry_out(self, run_id: RunId, steps: Steps[R]) -> AsyncGenerator[R, None]:
+    async def _carry_out(self, run_id: RunId | None, steps: Steps[R]) -> AsyncGenerator[R, None]:
         woken = asyncio.Event()
         with self._ear.waits(run_id, woken.set):
             step = advance(steps)
@@ -185,12 +200,16 @@ class AsyncClient(AsyncVerbs):
                 if isinstance(step, Ask):
                     try:
                         reply = await self._execute(step.statement, step.patience)
-                    except LOST as error:
+                    except THROWN as error:
                         step = advance(steps, error=error)
                         continue
                 elif not isinstance(step, Nap):
-                    yield step
-                elif self._conn is not None:
+                    try:
+                        yield step
+                    except GeneratorExit:
+                        step = advance(steps, error=Leave())
+                        continue
+                elif self._conn is not None or step.hinted is None:
                     await asyncio.sleep(step.unhinted)
                 else:
                     self._ear.start(self.dsn, self._ping)

@@ -201,6 +201,12 @@ class UnknownFlow(Refusal):
     sqlstate = "PF106"
 
 
+class UnknownSubscription(Refusal):
+    """There is no subscription of that name in this project."""
+
+    sqlstate = "PF107"
+
+
 class MoveRefused(Refusal):
     """The state machine refuses the move from `from_state` to `to_state` of run `run_id`."""
 
@@ -251,6 +257,12 @@ class UnknownWorker(Refusal):
     """No worker of that id is registered in this project."""
 
     sqlstate = "PF302"
+
+
+class BatchLost(Refusal):
+    """The batch of events is not held any more; somebody else has, or gets, its events."""
+
+    sqlstate = "PF303"
 
 
 class IdempotencyConflict(Refusal):

@@ -251,6 +251,17 @@ class Event:
         return self.type in _LAST
 
 
+@dataclass(slots=True, frozen=True)
+class Delivery(Event):
+    """An event that a subscription brought, the batch that it came in, and where it stands."""
+
+    handler: str = ""
+    queue: str = ""
+    correlation_id: str = ""
+    batch_no: int = 0
+    position: str = ""
+
+
 _LAST = frozenset({"run.completed", "run.failed", "run.cancelled", "run.timed_out"})
 ENDS = frozenset({"completed", "failed", "cancelled", "timeout"})
 

@@ -130,6 +130,16 @@ def queue_stats(*, project: str | None = None) -> Statement[list[Row]]:
     )
 
 
+def subscriptions(*, project: str | None = None) -> Statement[list[Row]]:
+    """Return rows of view subscriptions."""
+    return Statement(
+        b"select * from pgflow.subscriptions"
+        b" where project_id = (select pgflow.this_project(%(project)s)) order by subscription",
+        {"project": project},
+        _rows,
+    )
+
+
 def worker_status(*, project: str | None = None) -> Statement[list[Row]]:
     """Return rows of view worker_status, the youngest first."""
     return Statement(

@@ -4,13 +4,14 @@
 -- while it is live it is a row of table run, at its end it moves to run_finished. A lease is (run,
 -- lease_no, worker). The journal is what a run has learned, the timeline what happened to it, a
 -- task what a person is asked. A flow is a definition of steps that need each other; its run is
--- nobody's lease, and each of its steps is a child run.
+-- nobody's lease, and each of its steps is a child run. A subscription follows the
+-- events of all runs of a project.
 --
 -- States. scheduled pending running waiting_tool waiting_approval waiting_event paused are live,
 -- completed failed cancelled timeout are the ends. Table move has the legal moves; 02_guards
 -- refuses all others to everybody.
 --
--- Who may call what. 36_grants has the list: readers the views and watch, clients what starts and
+-- Who may call what. 39_grants has the list: readers the views and watch, clients what starts and
 -- steers runs, approvers what decides tasks, workers the worker's verbs, admins all of it. Each
 -- public function takes `project` last and begins with _enter_project(), which refuses whoever is
 -- not a member. Private functions begin with _ and take p_project first; nobody is granted them.
@@ -27,7 +28,8 @@
 -- idle flags and its own row; reap has the beat before the runs, and skips those that are locked. A
 -- verb that starts at a task reads it unlocked, locks the run, then the task, and looks again.
 -- Claim and reap skip what is locked. Upkeep (28_history, 29_retention) is under a lock of its own
--- and waits for no other longer than 100 ms.
+-- and waits for no other longer than 100 ms. A reader of events has its subscription
+-- before all of these; nobody else locks one.
 --
 -- Refusals. Table refusal has the SQLSTATEs; each is raised with message, detail and hint by
 -- _refuse(). A refused argument is named in the error's column field.

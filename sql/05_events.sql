@@ -19,6 +19,9 @@ begin
     if p_run.watched then
         perform pgflow._hint_watchers(p_run.project_id, array[p_run.run_id]);
     end if;
+    if pgflow._is_followed(p_run.project_id) then
+        perform pgflow._publish(p_run.project_id, array[p_run.run_id], array[p_event_no]);
+    end if;
 end
 $$;
 comment on function pgflow._event is
@@ -38,6 +41,12 @@ begin
     from unnest(p_types, p_payloads) with ordinality as e (type, payload, nth);
     if p_run.watched then
         perform pgflow._hint_watchers(p_run.project_id, array[p_run.run_id]);
+    end if;
+    if pgflow._is_followed(p_run.project_id) then
+        perform pgflow._publish(p_run.project_id,
+            array_fill(p_run.run_id, array[cardinality(p_types)]),
+            array(select generate_series(
+                p_run.last_event_no - cardinality(p_types) + 1, p_run.last_event_no)));
     end if;
 end
 $$;
@@ -116,6 +125,9 @@ begin
     returning * into v_event;
     if v_run.watched then
         perform pgflow._hint_watchers(p_project, array[p_run_id]);
+    end if;
+    if pgflow._is_followed(p_project) then
+        perform pgflow._publish(p_project, array[p_run_id], array[v_event.event_no]);
     end if;
     return v_event;
 end

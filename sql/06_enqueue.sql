@@ -109,7 +109,9 @@ begin
         current_setting('transaction_isolation') <> 'read committed' or exists (
             select from pgflow.idle_worker i
             where i.project_id = p_project
-              and i.queue = coalesce(p_queue, h.queue, 'default')) as is_awaited
+              and i.queue = coalesce(p_queue, h.queue, 'default')) as is_awaited,
+        current_setting('transaction_isolation') <> 'read committed' or exists (
+            select from pgflow.subscription s where s.project_id = p_project) as is_followed
     into v_set
     from (values (p_handler)) as g (handler)
     left join pgflow.handler h on h.project_id = p_project and h.handler = g.handler
@@ -132,6 +134,9 @@ begin
     from unnest(p_run_ids, p_inputs) as i (run_id, input);
     if v_set.is_awaited then
         perform pgflow._wake_workers(p_project, v_set.queue);
+    end if;
+    if v_set.is_followed then
+        perform pgflow._publish(p_project, p_run_ids);
     end if;
 end
 $$;

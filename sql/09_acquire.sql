@@ -10,6 +10,7 @@ as $$
 declare
     v_runs json;
     v_watched uuid[];
+    v_run_ids uuid[];
     v_now timestamptz := pgflow.now();  -- after the look: later than any creation that it saw
 begin
     -- A lease hangs on its worker's beat: stop_worker and reap, which delete that row, wait for
@@ -59,11 +60,14 @@ begin
             ',"tags":' || to_json(l.tags)::text, ',"journal":' || l.journal::text,
             ',"more":' || l.more::text, '}'),
             ',' order by l.priority desc, l.lane, l.seq) || ']')::json,
-        array_agg(l.run_id) filter (where l.watched)
-    into v_runs, v_watched
+        array_agg(l.run_id) filter (where l.watched), array_agg(l.run_id)
+    into v_runs, v_watched, v_run_ids
     from leased l;
     if v_watched is not null then
         perform pgflow._hint_watchers(p_project, v_watched);
+    end if;
+    if pgflow._is_followed(p_project) then
+        perform pgflow._publish(p_project, v_run_ids);
     end if;
     return v_runs;
 end

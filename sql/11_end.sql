@@ -82,6 +82,9 @@ begin
     if v_watched is not null then
         perform pgflow._hint_watchers(p_project, v_watched);
     end if;
+    if pgflow._is_followed(p_project) then
+        perform pgflow._publish(p_project, v_ended);
+    end if;
     if v_has_tasks then
         update pgflow.task t set state = 'cancelled'
         where t.project_id = p_project and t.run_id = any (v_ended) and t.state = 'open';

@@ -24,7 +24,8 @@ declare
     v_first uuid := v_sorted[1];
     v_last uuid := v_sorted[v_many];
     v_now timestamptz := pgflow.now();
-    v_recorded integer;
+    v_recorded uuid[];
+    v_event_nos integer[];
     v_watched uuid[];
     v_sqlstate text;
     v_error text;
@@ -58,11 +59,12 @@ begin
                 coalesce(g.value, 'null')::jsonb
             from given g
             join held h using (run_id, lease_no)
-            returning 1
+            returning run_id, event_no
         )
-        select count(*), (select array_agg(h.run_id) from held h where h.watched)
-        into v_recorded, v_watched
-        from recorded;
+        select array_agg(d.run_id), array_agg(d.event_no),
+            (select array_agg(h.run_id) from held h where h.watched)
+        into v_recorded, v_event_nos, v_watched
+        from recorded d;
     exception
         when data_exception or integrity_constraint_violation or program_limit_exceeded then
             get stacked diagnostics v_sqlstate = returned_sqlstate, v_error = message_text;
@@ -71,7 +73,10 @@ begin
         if v_watched is not null then
             perform pgflow._hint_watchers(p_project, v_watched);
         end if;
-        if v_recorded < v_many then
+        if pgflow._is_followed(p_project) then
+            perform pgflow._publish(p_project, v_recorded, v_event_nos);
+        end if;
+        if coalesce(cardinality(v_recorded), 0) < v_many then
             return query
             select g.run_id, case when j.lease_no = g.lease_no then 'already' else 'lost' end,
                 null::text, g.key, null::text

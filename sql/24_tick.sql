@@ -216,6 +216,7 @@ begin
     reaped := pgflow._reap(p_project, p_now);
     expired := pgflow._expire(p_project, p_now);
     perform pgflow._end_left_behind(p_project, p_now);
+    perform pgflow._trim_outbox(p_project);
     -- Not while something is left that is due: a full batch, a run that was locked. And once a
     -- second at most: a row that is updated all the time grows slow under a held snapshot.
     if cardinality(reaped) < 500 and expired < 500 and not exists (

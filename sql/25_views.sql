@@ -84,15 +84,15 @@ comment on column pgflow.runs.deadlines_held_at is
 -- lease; a step's line is its journal entry. No fact is stored twice.
 create or replace view pgflow.timeline with (security_barrier) as
 with every_run as not materialized (
-    select r.project_id, r.run_id, r.handler, r.correlation_id, r.created_at, r.created_by,
-    r.attempt,
+    select r.project_id, r.run_id, r.handler, r.queue, r.correlation_id, r.created_at,
+        r.created_by, r.attempt,
         r.worker_id, r.leased_at, r.lease_no, r.lease_event_no, null::integer as end_event_no,
         null::text as end_type, null::timestamptz as finished_at, null::text as ended_by,
         null::jsonb as end_payload
     from pgflow.run r
     union all
-    select f.project_id, f.run_id, f.handler, f.correlation_id, f.created_at, f.created_by,
-    f.attempt,
+    select f.project_id, f.run_id, f.handler, f.queue, f.correlation_id, f.created_at,
+        f.created_by, f.attempt,
         f.worker_id, f.leased_at, f.lease_no, f.lease_event_no, f.last_event_no,
         case f.state when 'timeout' then 'run.timed_out' else 'run.' || f.state end,
         f.finished_at, f.ended_by,
@@ -149,7 +149,7 @@ line as not materialized (
 )
 select l.project_id, l.run_id, l.event_no, l.type, l.at, l.by, l.worker_id, l.lease_no, l.attempt,
     l.step, l.payload, l.key, coalesce(a.correlation_id, a.run_id::text) as correlation_id,
-    a.handler
+    a.handler, a.queue
 from line l
 join every_run a using (project_id, run_id)
 where l.project_id = any ((select pgflow._my_projects())::text[]);
@@ -168,6 +168,7 @@ comment on column pgflow.timeline.attempt is 'Failed executions before.';
 comment on column pgflow.timeline.step is 'The key of the step.';
 comment on column pgflow.timeline.key is 'The idempotency key that emit was given.';
 comment on column pgflow.timeline.handler is 'The handler of its run.';
+comment on column pgflow.timeline.queue is 'The queue of its run.';
 
 create or replace view pgflow.inbox with (security_barrier) as
 select t.task_id, t.project_id as project, t.run_id, r.handler, t.key as step, t.round, t.kind,

@@ -87,6 +87,22 @@ begin
       and not exists (select from pgflow.handler h
                       where h.project_id = v_project and h.handler in (d.handler, '__default__'));
     return query
+    select 'warn', 'subscription stands still',
+        format('subscription %s has %s events to read and acknowledged none since %s',
+            s.subscription, s.behind, coalesce(s.acknowledged_at, s.created_at)),
+        'Start its reader, or: pgflow subscription end ' || s.subscription
+    from pgflow.subscriptions s
+    where s.project_id = v_project and s.behind > 0
+      and coalesce(s.acknowledged_at, s.created_at) < v_now - interval '10 minutes';
+    return query
+    select 'warn', 'open transaction',
+        format('pid %s (%s) has written since %s and not ended', a.pid, coalesce(a.usename, '?'),
+            a.xact_start),
+        'Subscriptions are not told of what was done since; end that transaction.'
+    from pg_catalog.pg_stat_activity a
+    where a.backend_xid is not null and a.xact_start < clock_timestamp() - interval '10 minutes'
+      and exists (select from pgflow.subscription s where s.project_id = v_project);
+    return query
     select 'warn', 'handler unknown at run time',
         format('%s runs of handler %s failed in the last day', count(*), f.handler),
         'Deploy a worker that has this handler, then pgflow retry RUN.'

@@ -70,6 +70,8 @@ declare
     v_skipped text[];
     v_started uuid[];
     v_have_waits boolean;
+    v_told uuid[];
+    v_event_nos integer[];
     v_watched uuid[];
 begin
     -- Before seq is drawn; see _enqueue.
@@ -183,11 +185,17 @@ begin
             bool_or(d.state = 'running' and d.type <> 'handler'),
             array_agg(d.run_id) filter (where d.state = 'skipped'),
             array_agg(d.step) filter (where d.state = 'skipped'),
+            array_agg(d.run_id) filter (where d.state <> 'pending'),
+            array_agg(d.last_event_no + d.nth) filter (where d.state <> 'pending'),
             (select array_agg(f.run_id) from flows f where f.watched)
-        into v_started, v_run_ids, v_steps, v_have_waits, v_skipped_ids, v_skipped, v_watched
+        into v_started, v_run_ids, v_steps, v_have_waits, v_skipped_ids, v_skipped, v_told,
+            v_event_nos, v_watched
         from decided d;
         if v_watched is not null then
             perform pgflow._hint_watchers(p_project, v_watched);
+        end if;
+        if pgflow._is_followed(p_project) then
+            perform pgflow._publish(p_project, v_told, v_event_nos);
         end if;
         if v_started is not null then
             perform pgflow._make_runs(p_project, v_started, v_run_ids, v_steps, v_now);
@@ -214,6 +222,7 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 as $$
 declare
+    v_run_ids uuid[];
     v_queues text[];
     v_priorities smallint[];
     v_new record;
@@ -251,10 +260,14 @@ begin
             where q.project_id = p_project and q.queue = n.queue
             limit 1
         ) q on true
-        returning queue, priority
+        returning run_id, queue, priority
     )
-    select array_agg(m.queue), array_agg(m.priority) into v_queues, v_priorities
+    select array_agg(m.queue), array_agg(m.priority), (select array_agg(d.run_id) from made d)
+    into v_queues, v_priorities, v_run_ids
     from (select distinct m.queue, m.priority from made m) m;
+    if pgflow._is_followed(p_project) then
+        perform pgflow._publish(p_project, v_run_ids);
+    end if;
     for v_new in
         select u.queue, u.priority from unnest(v_queues, v_priorities) as u (queue, priority)
         where not exists (select from pgflow.queue q
@@ -291,6 +304,8 @@ declare
     v_run_ids uuid[];
     v_steps text[];
     v_all_completed boolean;
+    v_told uuid[];
+    v_event_nos integer[];
     v_watched uuid[];
 begin
     with ended as materialized (
@@ -356,12 +371,16 @@ begin
     )
     select array_agg(e.run_id) filter (where e.super_step is not null),
         array_agg(e.step) filter (where e.super_step is not null),
-        bool_and(e.state = 'completed'),
+        bool_and(e.state = 'completed'), array_agg(e.run_id),
+        array_agg((e.last_event_no + e.nth)::integer),
         (select array_agg(t.run_id) from told t where t.watched)
-    into v_run_ids, v_steps, v_all_completed, v_watched
+    into v_run_ids, v_steps, v_all_completed, v_told, v_event_nos, v_watched
     from ended e;
     if v_watched is not null then
         perform pgflow._hint_watchers(p_project, v_watched);
+    end if;
+    if pgflow._is_followed(p_project) then
+        perform pgflow._publish(p_project, v_told, v_event_nos);
     end if;
     if v_run_ids is not null then
         perform pgflow._go_on_after(p_project, v_flow_ids, v_run_ids, v_steps, v_all_completed);

@@ -50,6 +50,9 @@ begin
         coalesce(p_version.definition ->> 'queue', 'default'), 'running', p_priority, 1, null, 0,
         p_deadline, v_now, v_now, pgflow._actor(), p_correlation_id, p_idempotency_key, p_tags,
         p_retry_of, coalesce(p_input, '{}'));
+    if pgflow._is_followed(p_version.project_id) then
+        perform pgflow._publish(p_version.project_id, array[p_run_id], array[1]);
+    end if;
     if p_retry_of is not null then
         v_steps := pgflow._keep_steps(p_version.project_id, p_retry_of, p_run_id);
     end if;

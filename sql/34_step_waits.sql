@@ -52,6 +52,9 @@ begin
         coalesce(p_flow.correlation_id, p_flow.run_id::text), p_flow.tags, array[p_step.step],
         p_now, v_input)
     returning * into v_run;
+    if pgflow._is_followed(v_run.project_id) then
+        perform pgflow._publish(v_run.project_id, array[v_run.run_id], array[1]);
+    end if;
     v_run := pgflow._open_wait(v_run, p_now, v_wait, null);
     update pgflow.run r
     set waits = v_run.waits, has_tasks = v_run.has_tasks, last_event_no = v_run.last_event_no,

@@ -211,6 +211,45 @@ COMMENT ON COLUMN pgflow.task.decided_login IS 'The login of the session in whic
 
 COMMENT ON COLUMN pgflow.task.voided_at IS 'Since when it counts no more: something else was asked, or it was rolled back.';
 
+CREATE TABLE pgflow.subscription (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    subscription text NOT NULL COLLATE pg_catalog."C",
+    types text[] COLLATE pg_catalog."C",
+    queue text COLLATE pg_catalog."C",
+    correlation_id text COLLATE pg_catalog."C",
+    created_at timestamp with time zone NOT NULL,
+    created_by text NOT NULL,
+    read_to pgflow.outbox_position NOT NULL,
+    batch_no integer DEFAULT 0 NOT NULL,
+    batch_to pgflow.outbox_position,
+    reader text,
+    held_until timestamp with time zone,
+    hold interval,
+    acknowledged_no integer DEFAULT 0 NOT NULL,
+    acknowledged_at timestamp with time zone,
+    CONSTRAINT an_open_batch_is_whole CHECK ((((batch_to IS NULL) = (reader IS NULL)) AND ((batch_to IS NULL) = (held_until IS NULL)) AND ((batch_to IS NULL) = (hold IS NULL)))),
+    CONSTRAINT subscription_is_at_most_100_characters CHECK (((char_length(subscription) >= 1) AND (char_length(subscription) <= 100)))
+)
+WITH (fillfactor='50');
+
+COMMENT ON TABLE pgflow.subscription IS 'Who follows the events of a project, and how far. While there is one, outbox is written.';
+
+COMMENT ON COLUMN pgflow.subscription.types IS 'Event types; null: all.';
+
+COMMENT ON COLUMN pgflow.subscription.read_to IS 'Up to here all events are acknowledged.';
+
+COMMENT ON COLUMN pgflow.subscription.batch_no IS 'Grows with every batch that is given out: whoever acknowledges one names it.';
+
+COMMENT ON COLUMN pgflow.subscription.batch_to IS 'The end of the batch that is being worked on; null: none is.';
+
+COMMENT ON COLUMN pgflow.subscription.reader IS 'Who has it.';
+
+COMMENT ON COLUMN pgflow.subscription.held_until IS 'Then it is given to whoever asks.';
+
+COMMENT ON COLUMN pgflow.subscription.hold IS 'For so long it is held after each sign of its reader.';
+
+COMMENT ON COLUMN pgflow.subscription.acknowledged_no IS 'The last batch that was acknowledged.';
+
 CREATE TABLE pgflow.event (
     project_id text NOT NULL COLLATE pg_catalog."C",
     run_id uuid NOT NULL,
@@ -989,6 +1028,17 @@ COMMENT ON TABLE pgflow.move IS 'The legal moves of the state machine. Nothing e
 
 COMMENT ON COLUMN pgflow.move.from_state IS 'Null: the state may be a run''s first.';
 
+CREATE TABLE pgflow.outbox (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    place bigint NOT NULL,
+    run_id uuid NOT NULL,
+    event_no integer NOT NULL
+);
+
+COMMENT ON TABLE pgflow.outbox IS 'The events that subscriptions have still to read, in their order. What they say is in view timeline. Empty in projects without a subscription.';
+
+COMMENT ON COLUMN pgflow.outbox.place IS 'The id of the transaction that wrote the event, or the place of the event before it in the same run, if that is higher: an order in which nothing appears below a place once all transactions with lower ids have ended.';
+
 CREATE TABLE pgflow.project (
     project_id text NOT NULL COLLATE pg_catalog."C",
     members_only boolean DEFAULT true NOT NULL,
@@ -1386,6 +1436,41 @@ CREATE TABLE pgflow.state (
 
 COMMENT ON TABLE pgflow.state IS 'The states of a run. Live ones are in table run, the others in run_finished.';
 
+CREATE VIEW pgflow.subscriptions WITH (security_barrier='true') AS
+ SELECT project_id,
+    subscription,
+    types,
+    queue,
+    correlation_id,
+    pgflow._position(read_to) AS "position",
+    ( SELECT count(*) AS count
+           FROM pgflow.outbox o
+          WHERE ((o.project_id = s.project_id) AND (ROW(o.place, o.run_id, o.event_no) > ROW((s.read_to).place, (s.read_to).run_id, (s.read_to).event_no)))) AS behind,
+    batch_no,
+    reader,
+    held_until,
+    acknowledged_at,
+    created_at,
+    created_by
+   FROM pgflow.subscription s
+  WHERE (project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[]));
+
+COMMENT ON VIEW pgflow.subscriptions IS 'Who follows the events of a project, and how far. End with pgflow.unsubscribe what nobody reads.';
+
+COMMENT ON COLUMN pgflow.subscriptions.types IS 'Only these; null: all.';
+
+COMMENT ON COLUMN pgflow.subscriptions.queue IS 'Only events of its runs; null: of all.';
+
+COMMENT ON COLUMN pgflow.subscriptions."position" IS 'Behind the last event that was acknowledged.';
+
+COMMENT ON COLUMN pgflow.subscriptions.behind IS 'Events of the project that it has not acknowledged, whether it wants them or not.';
+
+COMMENT ON COLUMN pgflow.subscriptions.batch_no IS 'The last batch that was given out.';
+
+COMMENT ON COLUMN pgflow.subscriptions.reader IS 'Who holds it; null: nobody, or it is done.';
+
+COMMENT ON COLUMN pgflow.subscriptions.held_until IS 'When it is given to the next who asks, if its reader isn''t heard of before.';
+
 CREATE VIEW pgflow.task_history WITH (security_barrier='true') AS
  SELECT task_id,
     project_id AS project,
@@ -1461,6 +1546,7 @@ CREATE VIEW pgflow.timeline WITH (security_barrier='true') AS
          SELECT r.project_id,
             r.run_id,
             r.handler,
+            r.queue,
             r.correlation_id,
             r.created_at,
             r.created_by,
@@ -1479,6 +1565,7 @@ CREATE VIEW pgflow.timeline WITH (security_barrier='true') AS
          SELECT f.project_id,
             f.run_id,
             f.handler,
+            f.queue,
             f.correlation_id,
             f.created_at,
             f.created_by,
@@ -1646,7 +1733,8 @@ CREATE VIEW pgflow.timeline WITH (security_barrier='true') AS
     l.payload,
     l.key,
     COALESCE(a.correlation_id, (a.run_id)::text) AS correlation_id,
-    a.handler
+    a.handler,
+    a.queue
    FROM (line l
      JOIN every_run a USING (project_id, run_id))
   WHERE (l.project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[]));
@@ -1670,6 +1758,8 @@ COMMENT ON COLUMN pgflow.timeline.step IS 'The key of the step.';
 COMMENT ON COLUMN pgflow.timeline.key IS 'The idempotency key that emit was given.';
 
 COMMENT ON COLUMN pgflow.timeline.handler IS 'The handler of its run.';
+
+COMMENT ON COLUMN pgflow.timeline.queue IS 'The queue of its run.';
 
 CREATE VIEW pgflow.tool_calls WITH (security_barrier='true') AS
  SELECT q.project_id,
@@ -1799,6 +1889,9 @@ ALTER TABLE ONLY pgflow.left_behind
 ALTER TABLE ONLY pgflow.move
     ADD CONSTRAINT move_is_known UNIQUE NULLS NOT DISTINCT (kind, from_state, to_state);
 
+ALTER TABLE ONLY pgflow.outbox
+    ADD CONSTRAINT outbox_pkey PRIMARY KEY (project_id, run_id, event_no);
+
 ALTER TABLE ONLY pgflow.period
     ADD CONSTRAINT period_begins_once UNIQUE (from_id);
 
@@ -1838,6 +1931,9 @@ ALTER TABLE ONLY pgflow.state
 ALTER TABLE ONLY pgflow.step_definition
     ADD CONSTRAINT step_definition_pkey PRIMARY KEY (project_id, flow, version, step);
 
+ALTER TABLE ONLY pgflow.subscription
+    ADD CONSTRAINT subscription_pkey PRIMARY KEY (project_id, subscription);
+
 ALTER TABLE ONLY pgflow.task
     ADD CONSTRAINT task_pkey PRIMARY KEY (project_id, task_id);
 
@@ -1876,6 +1972,8 @@ CREATE UNIQUE INDEX event_key_is_unique_in_its_run ON ONLY pgflow.event USING bt
 CREATE INDEX flow_step_by_time ON ONLY pgflow.flow_step USING brin (project_id, ready_at, ended_at) WITH (autosummarize='true');
 
 CREATE INDEX journal_by_time ON ONLY pgflow.journal USING brin (project_id, at) WITH (autosummarize='true');
+
+CREATE INDEX outbox_in_order ON pgflow.outbox USING btree (project_id, place, run_id, event_no);
 
 CREATE INDEX run_finished_by_time ON ONLY pgflow.run_finished USING btree (project_id, queue, finished_at);
 
@@ -1955,6 +2053,9 @@ ALTER TABLE ONLY pgflow.queue
 ALTER TABLE ONLY pgflow.step_definition
     ADD CONSTRAINT step_definition_version_fkey FOREIGN KEY (project_id, flow, version) REFERENCES pgflow.flow_version(project_id, flow, version);
 
+ALTER TABLE ONLY pgflow.subscription
+    ADD CONSTRAINT subscription_project_fkey FOREIGN KEY (project_id) REFERENCES pgflow.project(project_id);
+
 ALTER TABLE ONLY pgflow.tick
     ADD CONSTRAINT tick_project_fkey FOREIGN KEY (project_id) REFERENCES pgflow.project(project_id);
 
@@ -1987,6 +2088,8 @@ GRANT SELECT ON TABLE pgflow.refusal TO pgflow_reader;
 GRANT SELECT ON TABLE pgflow.runs TO pgflow_reader;
 
 GRANT SELECT ON TABLE pgflow.state TO pgflow_reader;
+
+GRANT SELECT ON TABLE pgflow.subscriptions TO pgflow_reader;
 
 GRANT SELECT ON TABLE pgflow.task_history TO pgflow_reader;
 

@@ -14,12 +14,14 @@ COMMANDS = (
     *("reject", "cancel", "retry", "pause", "resume", "queues", "workers", "doctor", "task"),
     *("tool", "signal", "journal", "fork", "breakpoint", "watch", "tail", "maintain", "flow"),
     "start",
+    "subscription",
 )
 GROUPS = {
     "task": {"show", "answer", "claim", "release", "delegate", "comment"},
     "tool": {"list", "resolve", "fail"},
     "breakpoint": {"set", "clear"},
     "flow": {"apply", "list", "show", "graph", "diff", "steps"},
+    "subscription": {"read", "list", "end"},
 }
 BELOW = sorted((group, name) for group, names in GROUPS.items() for name in names)
 

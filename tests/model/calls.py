@@ -52,11 +52,13 @@ class Calls(RuleBasedStateMachine):
         engine.place.put_back()
         engine.set_clock(now)
         engine.rows("select setseed(0)")  # of the backoff's jitter
+        engine.tell("subscribe", subscription="model")
+        engine.later(seconds=0.000001)
         self.last_id = time.time_ns() // 1_000_000
         last_tick = engine.value(
             "select greatest(last_at, '2000-01-01') from pgflow.tick where project_id = 'default'"
         )
-        self.model = Model(now, last_tick)
+        self.model = Model(engine.now, last_tick)
         self.times = 0
         self.marks: dict[str, Any] = dict.fromkeys(WORKERS)
         self.given: list[Lease] = []

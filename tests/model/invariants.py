@@ -75,6 +75,20 @@ VIOLATIONS = {
     "a ready run has a priority that claims look at": """
         select r.run_id from pgflow.run r join pgflow.queue q using (project_id, queue)
         where r.state = 'pending' and not r.priority = any (q.priorities)""",
+    "who follows the project from the start is told each event": """
+        select l.run_id from lines l
+        join runs r using (run_id)
+        join pgflow.subscription s on s.project_id = r.project_id
+        left join pgflow.outbox o on o.project_id = r.project_id
+            and o.run_id = l.run_id and o.event_no = l.event_no
+        where r.created_at > s.created_at and o.run_id is null""",
+    "and no other": """
+        select o.run_id from pgflow.outbox o left join lines l using (run_id, event_no)
+        where l.run_id is null""",
+    "the events of a run have their order": """
+        select a.run_id from pgflow.outbox a
+        join pgflow.outbox b on b.run_id = a.run_id and b.event_no = a.event_no + 1
+        where b.place < a.place""",
     "an idempotency key has a run": """
         select k.run_id from pgflow.run_key k where k.run_id not in (select run_id from runs)""",
 }
@@ -90,10 +104,12 @@ def query_of(violations: Mapping[str, str]) -> str:
 
 _RUNS = """
     with runs as materialized (
-        select project_id, run_id, kind, state, null as ended_from, attempt, lease_no, step_count
+        select project_id, run_id, kind, state, null as ended_from, attempt, lease_no, step_count,
+            created_at
         from pgflow.run
         union all
-        select project_id, run_id, kind, state, ended_from, attempt, lease_no, step_count
+        select project_id, run_id, kind, state, ended_from, attempt, lease_no, step_count,
+            created_at
         from pgflow.run_finished
     ),
     lines as materialized (select run_id, event_no, type from pgflow.timeline)

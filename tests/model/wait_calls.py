@@ -30,8 +30,10 @@ class WaitCalls(RuleBasedStateMachine):
         engine.place.put_back()
         engine.set_clock(now)
         engine.rows("select setseed(0)")  # of the backoff's jitter
+        engine.tell("subscribe", subscription="model")
+        engine.later(seconds=0.000001)
         engine.worker(WORKER)
-        self.model = People(now)
+        self.model = People(engine.now)
         self.given: list[Lease] = []
 
     # ---- on what

@@ -10,6 +10,9 @@ SHARED = [
     "each lease is a line of the timeline",
     "a live run has an attempt left",
     "an open task has a live run that knows of it",
+    "who follows the project from the start is told each event",
+    "and no other",
+    "the events of a run have their order",
 ]
 OF_WAITS = {
     "what a run has that stands still is not enough": """

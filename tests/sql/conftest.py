@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -353,6 +354,16 @@ class Engine:
         """Reject a task."""
         (decision,) = self.call("reject", task_id=task_id, **arguments)
         return decision
+
+    def settled(self) -> None:
+        """Wait until all transactions have ended; the server has some of its own."""
+        ask = self.place.admin.execute
+        given_up = time.monotonic() + 20
+        (last,) = ask("select pg_current_xact_id()").fetchone() or ()
+        while ask(
+            "select pg_snapshot_xmin(pg_current_snapshot()) <= %s::xid8", [last]
+        ).fetchone() == (True,):
+            assert time.monotonic() < given_up, "a transaction holds events back"
 
     def tick(self) -> Row:
         """See to the duties of time."""

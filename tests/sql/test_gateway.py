@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from pgflow import flows, gateway, people, protocol, queues, views
+from pgflow import flows, gateway, people, protocol, queues, subscriptions, views
 from pgflow._statement import Statement
 
 if TYPE_CHECKING:
@@ -34,9 +34,14 @@ MAKERS: dict[str, Maker] = {
     **dict(makers(people)),
     **dict(makers(queues)),
     **dict(makers(flows)),
+    **dict(makers(subscriptions)),
     **dict(makers(views)),
     **dict(makers(protocol)),
 }
+
+
+def _given(parameter: inspect.Parameter) -> object:
+    return 1 if parameter.annotation == "int" else "x"
 
 
 def statement(maker: Maker) -> Statement[Any]:
@@ -44,7 +49,7 @@ def statement(maker: Maker) -> Statement[Any]:
     signature = inspect.signature(maker)
     lists = ("Sequence", "list")
     given = {
-        name: [] if str(parameter.annotation).startswith(lists) else "x"
+        name: [] if str(parameter.annotation).startswith(lists) else _given(parameter)
         for name, parameter in signature.parameters.items()
         if parameter.default is inspect.Parameter.empty
     }

@@ -47,6 +47,11 @@ CALLS = {
     "clear_breakpoint": (CLIENTS, f"clear_breakpoint({ID}, 'draft')"),
     "define_flow": (CLIENTS, "define_flow('{}')"),
     "start": (CLIENTS, "start('nobody''s')"),
+    "subscribe": (CLIENTS, "subscribe('billing')"),
+    "next_events": (CLIENTS, "next_events('billing')"),
+    "acknowledge": (CLIENTS, "acknowledge('billing', 1)"),
+    "release_events": (CLIENTS, "release_events('billing', 1)"),
+    "unsubscribe": (CLIENTS, "unsubscribe('billing')"),
     "approve": (APPROVERS, f"approve({ID})"),
     "reject": (APPROVERS, f"reject({ID})"),
     "answer": (APPROVERS, f"answer({ID}, '1')"),
@@ -88,10 +93,11 @@ VIEWS = [
     "flow_steps",
     "queue_stats",
     "worker_status",
+    "subscriptions",
 ]
 WORDS = ["state", "move", "error_code", "refusal", "event_type", "task_policy"]
 # What the views call is called with the rights of whoever selects from them.
-HELPERS = {"_my_projects", "_sha256", "_test_now"}
+HELPERS = {"_my_projects", "_sha256", "_test_now", "_position"}
 
 
 def may_call(engine: Engine, call: str) -> bool:

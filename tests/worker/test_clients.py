@@ -16,7 +16,7 @@ import pytest
 from pydantic import BaseModel
 
 import pgflow.app
-from pgflow import App, AsyncClient, Client, flows, gateway, people, queues, views
+from pgflow import App, AsyncClient, Client, flows, gateway, people, queues, subscriptions, views
 from pgflow._verbs import AsyncVerbs, Verbs
 from pgflow.errors import (
     AlreadyFinished,
@@ -30,6 +30,7 @@ from pgflow.errors import (
 if TYPE_CHECKING:
     from tests.worker.conftest import Stage
 
+MODULES = (gateway, flows, people, queues, subscriptions, views)
 NOWHERE = "host=127.0.0.1 port=1 dbname=x"
 
 
@@ -40,18 +41,17 @@ def _verbs(of: type) -> dict[str, Callable[..., Any]]:
 def test_both_clients_have_the_verbs_of_the_gateway() -> None:
     known = {
         name
-        for module in (flows, gateway, people, queues, views)
+        for module in MODULES
         for name, verb in inspect.getmembers(module, inspect.isfunction)
         if verb.__module__ == module.__name__ and not name.startswith("_")
     }
-    assert set(_verbs(Verbs)) == set(_verbs(AsyncVerbs)) == known
+    assert set(_verbs(Verbs)) == set(_verbs(AsyncVerbs)) == known - {"subscribe"}
+    assert all(hasattr(client, "subscribe") for client in (Client, AsyncClient))
 
 
 @pytest.mark.parametrize("name", _verbs(Verbs))
 def test_a_verb_has_one_signature_and_one_text(name: str) -> None:
-    twin = next(
-        getattr(m, name) for m in (flows, gateway, people, queues, views) if name in vars(m)
-    )
+    twin = next(getattr(m, name) for m in MODULES if name in vars(m))
     for verb in (getattr(Verbs, name), getattr(AsyncVerbs, name)):
         assert inspect.signature(verb) == inspect.signature(twin)
         assert verb.__doc__ == twin.__doc__

@@ -7,18 +7,20 @@ grant usage on schema pgflow to pgflow_reader;
 grant select on
     pgflow.runs, pgflow.timeline, pgflow.inbox, pgflow.task_history, pgflow.journal_entries,
     pgflow.tool_calls, pgflow.model_calls, pgflow.queue_stats,
-    pgflow.worker_status, pgflow.flows, pgflow.flow_steps, pgflow.state, pgflow.move,
-    pgflow.error_code, pgflow.refusal, pgflow.event_type, pgflow.task_policy
+    pgflow.worker_status, pgflow.flows, pgflow.flow_steps, pgflow.subscriptions, pgflow.state,
+    pgflow.move, pgflow.error_code, pgflow.refusal, pgflow.event_type, pgflow.task_policy
 to pgflow_reader;
 grant execute on function
-    pgflow._my_projects, pgflow._sha256, pgflow.now, pgflow._test_now, pgflow.this_project,
-    pgflow.doctor, pgflow.watch
+    pgflow._my_projects, pgflow._sha256, pgflow._position, pgflow.now, pgflow._test_now,
+    pgflow.this_project, pgflow.doctor, pgflow.watch
 to pgflow_reader;
 
 grant execute on function
     pgflow.enqueue, pgflow.enqueue_many, pgflow.cancel, pgflow.pause, pgflow.resume, pgflow.retry,
     pgflow.emit, pgflow.signal, pgflow.resolve_tool, pgflow.fail_tool, pgflow.fork,
-    pgflow.set_breakpoint, pgflow.clear_breakpoint, pgflow.define_flow, pgflow.start
+    pgflow.set_breakpoint, pgflow.clear_breakpoint, pgflow.define_flow, pgflow.start,
+    pgflow.subscribe, pgflow.next_events, pgflow.acknowledge, pgflow.release_events,
+    pgflow.unsubscribe
 to pgflow_client;
 
 grant execute on function
