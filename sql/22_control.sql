@@ -92,9 +92,6 @@ begin
             'none of the engine''s own: interrupt, before, after, flow', pause.reason);
     elsif v_run.run_id is null then
         perform pgflow._refuse_gone(v_project, pause.run_id, 'be paused');
-    elsif v_run.kind = 'flow' and v_hold then
-        perform pgflow._refuse_value('hold_deadlines',
-            'false for a flow: people may decide its open tasks meanwhile', 'true');
     elsif v_run.state = 'paused' and v_hold and pgflow._stands_still(v_run) then
         -- It goes on as soon as somebody answers it, and nobody would let its deadlines go.
         perform pgflow._refuse_value('hold_deadlines',
@@ -105,7 +102,7 @@ begin
     perform pgflow._pause(v_run, coalesce(pause.reason, v_run.pause_reason),
         p_hold_deadlines => v_hold);
     if v_run.kind = 'flow' then
-        perform pgflow._pause_steps(v_run);
+        perform pgflow._pause_steps(v_run, v_hold);
     end if;
     perform pgflow._look_at_flow_of(v_run);
     -- Its slot stays until the worker says that the handler stopped.
@@ -120,7 +117,7 @@ comment on function pgflow.pause is
     'steps that run go on, but none begins. Again is a no-op. What arrives meanwhile is kept for '
     'resume. Its deadlines (its own, those of its waits and tasks) run on and take effect at '
     'resume; with hold_deadlines they stand still from now on and are moved on by that span at '
-    'resume, which a flow can''t ask for. Returns the state. Example: select '
+    'resume, those of a flow''s steps that don''t run as well. Returns the state. Example: select '
     'pgflow.pause(''...'', ''holiday'', hold_deadlines => true). Raises PF101, PF102, PF202, '
     'PF502.';
 

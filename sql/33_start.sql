@@ -186,7 +186,7 @@ comment on function pgflow._retry_flow is
 
 -- ---- while it is paused
 
-create or replace function pgflow._pause_steps(p_flow pgflow.run)
+create or replace function pgflow._pause_steps(p_flow pgflow.run, p_hold_deadlines boolean)
 returns void
 language plpgsql
 as $$
@@ -196,15 +196,18 @@ begin
     for v_child in
         select r.* from pgflow.run r
         where r.project_id = p_flow.project_id and r.parent_run_id = p_flow.run_id
-          and r.state in ('pending', 'scheduled')
+          and (r.state in ('pending', 'scheduled') or p_hold_deadlines and (
+              r.state in ('waiting_tool', 'waiting_approval', 'waiting_event')
+              or r.pause_reason = 'flow' and r.deadlines_held_at is null))
         order by r.run_id
     loop
-        perform pgflow._pause(v_child, 'flow');
+        perform pgflow._pause(v_child, 'flow', p_hold_deadlines => p_hold_deadlines);
     end loop;
 end
 $$;
 comment on function pgflow._pause_steps is
-    'Pauses the steps of a flow that do not run yet. The caller holds them.';
+    'Pauses the steps of a flow that do not run yet; those that wait as well, if their deadlines '
+    'are to be held. The caller holds them.';
 
 -- paused -> running, waiting_* or an end.
 create or replace function pgflow._resume_flow(p_flow pgflow.run, p_now timestamptz)
@@ -212,16 +215,22 @@ returns void
 language plpgsql
 as $$
 declare
+    v_flow pgflow.run := pgflow._let_deadlines_go(p_flow, p_now);
+    v_held_for numeric := extract(epoch from p_now - p_flow.deadlines_held_at);
     v_child pgflow.run;
     v_steps text[];
     v_all_completed boolean;
 begin
+    if v_flow.deadline <= p_now then
+        perform pgflow._expire_run(v_flow);
+        return;
+    end if;
     update pgflow.run r
     set state = 'running', pause_reason = null, waits_for = null,
         last_event_no = r.last_event_no + 1
     where r.project_id = p_flow.project_id and r.run_id = p_flow.run_id;
     perform pgflow._event(p_flow, p_flow.last_event_no + 1, 'run.resumed', p_now,
-        '{"to": "running"}');
+        jsonb_strip_nulls(jsonb_build_object('to', 'running', 'deadlines_held_for', v_held_for)));
     for v_child in
         select r.* from pgflow.run r
         where r.project_id = p_flow.project_id and r.parent_run_id = p_flow.run_id

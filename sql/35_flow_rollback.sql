@@ -136,7 +136,7 @@ begin
         format('%s was rejected: back to step %s', p_gate.step, p_step));
     perform pgflow._advance(v_flow.project_id, array[v_flow.run_id], array[null::text], p_step);
     if v_flow.state = 'paused' then
-        perform pgflow._pause_steps(v_flow);
+        perform pgflow._pause_steps(v_flow, v_flow.deadlines_held_at is not null);
     end if;
     perform pgflow._look_at_flows(v_flow.project_id, array[v_flow.run_id]);
 end

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 
+from tests.sql.flows import gate, ready, started, states, step, step_run, task_of
 from tests.sql.test_interrupts import breakpoint_, stopped
 from tests.sql.waits import child, entry, event, part, sleep, tool
 
@@ -276,3 +277,78 @@ def test_a_day_of_the_pause_is_24_hours_in_every_time_zone(engine: Engine, zone:
         deadline += timedelta(days=91)
         assert engine.run(run_id)["deadline"].timestamp() == deadline.timestamp()
         engine.call("pause", run_id=run_id, hold_deadlines=True)
+
+
+# ---- flows
+
+
+def test_a_held_flow_holds_the_due_times_of_its_steps(engine: Engine) -> None:
+    run_id = started(engine, gate("ok", due_in=3600), step("b"))
+    engine.call("pause", run_id=run_id, hold_deadlines=True)
+    engine.later(hours=5)
+    assert engine.tick()["expired"] == 0
+    assert resume(engine, run_id) == "running"
+    assert states(engine, run_id) == {"ok": "waiting", "b": "pending"}
+    engine.later(minutes=59)
+    assert engine.tick()["expired"] == 0
+    engine.later(minutes=1)
+    assert engine.tick()["expired"] == 1
+
+
+def test_a_task_of_a_held_flow_can_be_decided_and_counts_at_resume(engine: Engine) -> None:
+    run_id = started(engine, gate("ok", due_in=3600))
+    engine.call("pause", run_id=run_id, hold_deadlines=True)
+    engine.later(hours=5)
+    assert engine.approve(task_of(engine, run_id, "ok"))["action"] == "approved"
+    assert resume(engine, run_id) == "completed"
+
+
+def test_the_deadline_of_a_flow_is_moved_on_with_those_of_its_steps(engine: Engine) -> None:
+    deadline = engine.now + timedelta(hours=1)
+    run_id = started(engine, step("a"), gate("ok"), deadline=deadline)
+    engine.call("pause", run_id=run_id, hold_deadlines=True)
+    engine.later(hours=5)
+    engine.tick()
+    resume(engine, run_id)
+    for one in (run_id, step_run(engine, run_id, "a"), step_run(engine, run_id, "ok")):
+        assert engine.run(one)["deadline"] == deadline + timedelta(hours=5)
+    engine.later(hours=1)
+    engine.tick()
+    assert engine.state(run_id) == "timeout"
+
+
+def test_the_deadline_of_a_paused_flow_takes_effect_at_resume(engine: Engine) -> None:
+    run_id = started(engine, step("a"), deadline=engine.now + timedelta(hours=1))
+    engine.call("pause", run_id=run_id)
+    engine.later(hours=1)
+    assert engine.tick()["expired"] == 0
+    assert resume(engine, run_id) == "timeout"
+    assert engine.rows("select * from pgflow.run where parent_run_id = %s", run_id) == []
+
+
+def test_holding_a_flow_that_is_paused_holds_its_steps_from_then_on(engine: Engine) -> None:
+    deadline = engine.now + timedelta(hours=9)
+    run_id = started(engine, step("a"), gate("ok", due_in=21600), deadline=deadline)
+    engine.call("pause", run_id=run_id)
+    engine.later(hours=5)
+    engine.call("pause", run_id=run_id, hold_deadlines=True)
+    engine.later(hours=5)
+    assert engine.tick()["expired"] == 0
+    resume(engine, run_id)
+    for one in (run_id, step_run(engine, run_id, "a"), step_run(engine, run_id, "ok")):
+        assert engine.run(one)["deadline"] == deadline + timedelta(hours=5)
+    engine.later(hours=1)
+    assert engine.tick()["expired"] == 1
+
+
+def test_a_step_that_runs_while_its_flow_is_held_keeps_its_deadline(engine: Engine) -> None:
+    deadline = engine.now + timedelta(hours=1)
+    run_id = started(engine, step("a"), step("b", "a"), deadline=deadline)
+    lease = ready(engine)["a"]
+    engine.call("pause", run_id=run_id, hold_deadlines=True)
+    assert engine.run(lease.run_id)["deadline"] == deadline
+    assert engine.complete(lease) == []
+    engine.later(hours=5)
+    resume(engine, run_id)
+    moved = deadline + timedelta(hours=5)
+    assert engine.run(step_run(engine, run_id, "b"))["deadline"] == moved
