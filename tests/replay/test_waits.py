@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datetime import date, datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel, model_validator
 
 from pgflow import App, Context, Rejected, ThreadContext
 from tests.replay.stand_in import Run, child, decision
@@ -157,6 +157,108 @@ def test_people_are_asked_again_when_they_would_decide_about_something_else(
         assert run.asks() == ["a"]
     else:
         assert run.output() == "approved"
+
+
+class Period(BaseModel):
+    first: int
+    last: int
+
+    @model_validator(mode="after")
+    def in_order(self) -> Period:
+        if self.first > self.last:
+            raise ValueError("the last day is before the first")
+        return self
+
+
+@pytest.mark.parametrize("call", ["form", "input"])
+def test_an_answer_that_the_model_refuses_is_asked_for_again_with_what_it_says(call: str) -> None:
+    async def handler(ctx: Context) -> list[int]:
+        period = await getattr(ctx, call)("when", Period, title="When?", payload={"for": "Ann"})
+        period = period.data if call == "form" else period
+        return [period.first, period.last]
+
+    run = Run(handler)
+    assert run.asks() == ["when"]
+    first = run.waits["when"]
+    run.come("when", decision("answered", {"first": 9, "last": 3}))
+    assert run.asks() == ["when/again/1"]
+    again = run.waits["when/again/1"]
+    assert again["title"] == "When? (again: Value error, the last day is before the first)"
+    unlike = {"title", "key", "digest"}
+    assert {k: v for k, v in again.items() if k not in unlike} == {
+        k: v for k, v in first.items() if k not in unlike
+    }
+    run.come("when/again/1", decision("answered", {"first": 3, "last": 9}))
+    assert run.output() == [3, 9]
+
+
+def positive(days: int) -> int:
+    if days < 1:
+        raise ValueError(f"{days} days are too few")
+    return days
+
+
+def test_the_faults_name_their_fields_and_a_title_stays_within_its_bounds() -> None:
+    class Trip(BaseModel):
+        days: list[Annotated[int, AfterValidator(positive)]]
+
+    async def handler(ctx: Context) -> None:
+        await ctx.input("trip", Trip)
+
+    def title_after(*days: int) -> str:
+        run = Run(handler)
+        run.asks()
+        run.come("trip", decision("answered", {"days": list(days)}))
+        (key,) = run.asks()
+        return str(run.waits[key]["title"])
+
+    expected = "Answer trip of h (again: days.1: Value error, -1 days are too few)"
+    assert title_after(1, -1) == expected
+    assert len(title_after(*[-1] * 100)) == 500
+
+
+def test_a_third_answer_that_the_model_refuses_pauses_the_run() -> None:
+    async def handler(ctx: Context) -> None:
+        await ctx.form("when", Period)
+
+    run = Run(handler)
+    for key in ["when", "when/again/1", "when/again/2"]:
+        assert run.asks() == [key]
+        run.come(key, decision("answered", {"first": 9, "last": 3}))
+    failed = run.fails()
+    assert failed.code == "E-RUN-012"
+    assert "form when was answered 3 times" in failed.detail
+    assert "the last day is before the first" in failed.detail
+
+
+def test_a_person_who_is_asked_again_may_reject() -> None:
+    async def handler(ctx: Context) -> object:
+        answer = await ctx.form("when", Period, on_reject="resume")
+        return [answer.action, answer.data]
+
+    run = Run(handler)
+    run.asks()
+    run.come("when", decision("answered", {"first": 9, "last": 3}))
+    run.asks()
+    run.come("when/again/1", decision("rejected"))
+    assert run.output() == ["rejected", None]
+
+
+def test_what_follows_a_form_that_was_asked_twice_has_the_key_that_it_had() -> None:
+    async def handler(ctx: Context) -> list[int]:
+        both = await ctx.gather(ctx.input("when", Period), ctx.input("n", int))
+        again = await ctx.input("when", int)
+        return [both[0].first, both[1], again]
+
+    run = Run(handler)
+    run.asks()
+    run.come("gather#1/0/when", decision("answered", {"first": 9, "last": 3}))
+    run.come("gather#1/1/n", decision("answered", 7))
+    assert run.asks() == ["gather#1/0/when/again/1"]
+    run.come("gather#1/0/when/again/1", decision("answered", {"first": 1, "last": 3}))
+    assert run.asks() == ["when"]
+    run.come("when", decision("answered", 5))
+    assert run.output() == [1, 7, 5]
 
 
 def test_people_are_asked_again_when_an_approval_becomes_a_form() -> None:
