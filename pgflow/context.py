@@ -86,6 +86,11 @@ class Context(Steps, People, Waits, Branches):
         return self.lease.correlation_id or self.lease.run_id
 
     @property
+    def created_by(self) -> str:
+        """Who enqueued the run: a role, or a login."""
+        return self.lease.created_by
+
+    @property
     def tags(self) -> list[str]:
         """The run's tags."""
         return self.lease.tags or []

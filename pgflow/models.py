@@ -69,6 +69,7 @@ class Lease:
     correlation_id: str | None = None
     tags: list[str] | None = None
     priority: int = 0
+    created_by: str = ""
     journal: list[dict[str, Any]] | None = None
     unreadable: str | None = None
     more: dict[str, Any] = field(default_factory=dict)
@@ -90,6 +91,7 @@ class Lease:
             run.get("correlation_id"),
             run.get("tags"),
             run["priority"],
+            run["created_by"],
             run.get("journal"),
             None,
             run.get("more") or _NOTHING,

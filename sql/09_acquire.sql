@@ -30,7 +30,7 @@ begin
         where r.ctid = any (p_tids)
         returning r.run_id, r.lease_no, r.handler, r.queue, r.input, r.news, r.attempt,
             r.max_attempts, r.timeout, r.deadline, r.correlation_id, r.tags, r.priority, r.lane,
-            r.seq, r.slotted, r.watched,
+            r.seq, r.slotted, r.watched, r.created_by,
             case when r.step_count + r.news > 0
                  then pgflow._journal(p_project, r.run_id, null) end as journal,
             case when r.round > 0 or r.breakpoints is not null or r.undo_of is not null
@@ -54,6 +54,7 @@ begin
             ',"handler":', to_json(l.handler), ',"queue":', to_json(l.queue),
             ',"input":', l.input, ',"news":', l.news, ',"attempt":', l.attempt,
             ',"max_attempts":', l.max_attempts, ',"priority":', l.priority,
+            ',"created_by":', to_json(l.created_by),
             ',"timeout":' || extract(epoch from l.timeout),
             ',"deadline":' || to_json(l.deadline)::text,
             ',"correlation_id":' || to_json(l.correlation_id)::text,

@@ -109,6 +109,7 @@ class Run:
             "correlation_id": None,
             "tags": self.tags,
             "priority": 0,
+            "created_by": "ann",
             "journal": list(self.journal.values()),
         }
         lease = Lease.from_json(given | {"timeout": self.timeout, "deadline": self.deadline})

@@ -39,6 +39,7 @@ def test_the_worker_gets_all_that_it_needs(engine: Engine) -> None:
     assert (told["lease_no"], told["attempt"], told["max_attempts"]) == (1, 0, 5)
     assert (told["timeout"], told["priority"], told["tags"]) == (120, 2, ["t"])
     assert (told["correlation_id"], told["news"]) == ("c-1", 0)
+    assert told["created_by"] == engine.run(lease.run_id)["created_by"] == "postgres"
     assert "journal" not in told
     assert told["deadline"].startswith(deadline.date().isoformat())
 

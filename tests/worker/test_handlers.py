@@ -177,11 +177,12 @@ def test_a_context_tells_about_its_run(stage: Stage) -> None:
     @stage.app.handler
     async def look(ctx: Context) -> None:
         told.extend([ctx.run_id, ctx.attempt, ctx.correlation_id, ctx.lease.tags, ctx.cancelled])
+        told.append(ctx.created_by)
 
     with stage.worker():
         run_id = stage.client.enqueue(look, tags=["a", "b"])
         stage.output(run_id)
-    assert told == [str(run_id), 0, str(run_id), ["a", "b"], False]
+    assert told == [str(run_id), 0, str(run_id), ["a", "b"], False, "postgres"]
 
 
 def test_the_settings_of_a_handler_hold_for_runs_that_give_none(stage: Stage) -> None:
