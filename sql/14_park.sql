@@ -51,6 +51,9 @@ begin
             pgflow._tags(p_wait));
     elsif v_kind = 'breakpoint' and coalesce(p_wait ->> 'when', '') not in ('before', 'after') then
         perform pgflow._refuse_value('waits.when', 'before or after', p_wait ->> 'when');
+    elsif v_kind = 'breakpoint'
+        and not starts_with(p_wait ->> 'key', format('breakpoint/%s/', p_wait ->> 'when')) then
+        perform pgflow._refuse_value('waits.key', 'breakpoint/WHEN/STEP', p_wait ->> 'key');
     elsif v_kind in ('approval', 'form', 'input', 'interrupt') then
         perform pgflow._check_request(p_wait);
     end if;
@@ -240,7 +243,9 @@ begin
         waits = case when not v_sleeps then v_run.waits end,
         wake_at = case when not v_sleeps then v_due_at end,
         run_at = case when v_sleeps then v_due_at else r.run_at end,
-        pause_reason = case when v_state = 'paused' then pgflow._pause_of(v_missing) end,
+        pause_reason = case when v_state = 'paused' then pgflow._pause_of(array(
+            select w ->> 'key' from jsonb_array_elements(v_missing) as w
+            where w ->> 'kind' = 'breakpoint')) end,
         has_tasks = v_run.has_tasks, has_children = v_run.has_children, news = v_run.news,
         round = v_run.round, last_event_no = v_run.last_event_no, worker_id = null,
         leased_at = null, lease_event_no = null, slotted = false,
@@ -355,16 +360,17 @@ end
 $$;
 comment on function pgflow._park_one is 'Parks one run; see park.';
 
-create or replace function pgflow._pause_of(p_waits jsonb)
+create or replace function pgflow._pause_of(p_breakpoints text[])
 returns text
 language sql
 immutable
 as $$
-    select coalesce(jsonb_path_query_first(p_waits, '$[*] ? (@.kind == "breakpoint")') ->> 'when',
-        'interrupt')
+    select coalesce(split_part(min(k collate "C"), '/', 2), 'interrupt')
+    from unnest(p_breakpoints) as k
 $$;
 comment on function pgflow._pause_of is
-    'Why a run that waits for these is paused: interrupt, before or after.';
+    'Why a run is paused that stands at these breakpoints: before or after, as the first of them '
+    'says; interrupt where there are none.';
 
 create or replace function pgflow.park(parks jsonb, project text default null)
 returns setof pgflow.parked_v1
@@ -406,5 +412,6 @@ comment on function pgflow.park is
     'assignee_role, requested_by, not_requester, quorum, quorum_of, due_in (seconds), policy, '
     'escalate_to, escalate_in, on_reject; interrupt: title, payload; tool: tool, arguments, '
     'timeout; event: name, timeout; sleep: seconds; run: handler, input, queue, priority, '
-    'max_attempts, run_timeout, tags; breakpoint: when. Returns a line for each: done; news with '
-    'the entries not seen yet, and the run goes on; already; lost; refused. Raises PF101, PF502.';
+    'max_attempts, run_timeout, tags; breakpoint: when, and breakpoint/WHEN/STEP as its key. '
+    'Returns a line for each: done; news with the entries not seen yet, and the run goes on; '
+    'already; lost; refused. Raises PF101, PF502.';

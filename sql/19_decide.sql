@@ -267,9 +267,15 @@ begin
         case when not v_ends then p_task.key end, p_task.digest);
     if v_ends then
         perform pgflow._end_rejected(v_run, p_task);
-    elsif v_run.state = 'paused' and pgflow._stands_still(v_run)
-        and not pgflow._is_interrupted(v_run)
-    then
+    elsif v_run.state <> 'paused' or not pgflow._stands_still(v_run) then
+        return;
+    elsif pgflow._is_interrupted(v_run) then
+        update pgflow.run r set pause_reason = pgflow._pause_of(array(
+            select t.key from pgflow.task t
+            where t.project_id = v_run.project_id and t.run_id = v_run.run_id
+              and t.state = 'open' and t.kind = 'breakpoint'))
+        where r.project_id = v_run.project_id and r.run_id = v_run.run_id;
+    else
         perform pgflow._go_on(v_run, p_now);  -- what else it waits for is no reason to be paused
     end if;
 end

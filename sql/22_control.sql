@@ -181,19 +181,23 @@ end
 $$;
 comment on function pgflow._check_command is 'Refuses (PF101) what resume cannot do.';
 
--- An interrupt or a breakpoint is a task: to go on is to answer it.
+-- An interrupt or a breakpoint is a task: to go on is to answer it. Where a run stands at several
+-- breakpoints, only the one that it says it is paused by.
 create or replace function pgflow._pass(p_run pgflow.run, p_now timestamptz, p_command jsonb)
 returns void
 language plpgsql
 as $$
 declare
     v_task pgflow.task;
+    v_first text := (
+        select min(t.key) from pgflow.task t
+        where t.project_id = p_run.project_id and t.run_id = p_run.run_id and t.state = 'open'
+          and t.kind = 'breakpoint' and not p_command ? 'resume');
     v_keys text[] := array(
         select t.key from pgflow.task t
         where t.project_id = p_run.project_id and t.run_id = p_run.run_id and t.state = 'open'
-          and t.kind = any (case when p_command ? 'resume' then '{interrupt}'
-                                 else '{interrupt,breakpoint}' end::text[])
-          and t.key = coalesce(p_command ->> 'key', t.key)
+          and case when v_first is not null then t.key = v_first
+                   else t.kind = 'interrupt' and t.key = coalesce(p_command ->> 'key', t.key) end
         order by t.key);
 begin
     if p_command ? 'resume' and cardinality(v_keys) <> 1 then

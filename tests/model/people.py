@@ -214,10 +214,12 @@ class People(Waits):
         return run.state
 
     def _passed(self, run: Journey, command: dict[str, Any]) -> list[Task]:
-        kinds = {"interrupt"} if "resume" in command else {"interrupt", "breakpoint"}
-        passed = [task for task in run.open_tasks() if task.kind in kinds]
-        passed = [task for task in passed if task.key == command.get("key", task.key)]
-        return sorted(passed, key=lambda task: task.key)
+        tasks = sorted(run.open_tasks(), key=lambda task: task.key)
+        stops = [task for task in tasks if task.kind == "breakpoint"]
+        if stops and "resume" not in command:
+            return stops[:1]
+        interrupts = [task for task in tasks if task.kind == "interrupt"]
+        return [task for task in interrupts if task.key == command.get("key", task.key)]
 
     def _go_on(self, run: Journey) -> None:
         run.stopped_by, run.is_held = "", False

@@ -28,10 +28,10 @@ def asked(engine: Engine, kind: str = "form", form: Row | None = None) -> UUID:
     if kind in {"form", "input"}:
         request["form"] = form or FORM
     if kind == "breakpoint":
-        request["when"] = "before"
+        request |= {"when": "before", "key": "breakpoint/before/ok"}
     lease = engine.leased()
     assert engine.park(lease, request)["outcome"] == "done"
-    return engine.task(lease.run_id)
+    return engine.task(lease.run_id, request["key"])
 
 
 def answer(engine: Engine, task: UUID, data: object, **more: Any) -> Row:

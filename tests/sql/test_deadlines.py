@@ -91,7 +91,7 @@ def test_a_deadline_ends_a_run_that_stands_at_an_interrupt_or_a_breakpoint(
     engine: Engine, kind: str
 ) -> None:
     lease = engine.leased(deadline=engine.now + timedelta(minutes=10))
-    stop = {"kind": kind, "key": "i", "when": "before"}
+    stop = {"kind": kind, "key": "breakpoint/before/i", "when": "before"}
     assert engine.park(lease, stop, event("e"))["outcome"] == "done"
     engine.later(minutes=10)
     assert engine.tick()["expired"] == 1

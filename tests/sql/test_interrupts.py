@@ -126,15 +126,20 @@ def test_without_the_key_of_one_it_is_refused_with_the_list(
 
 
 def test_continue_passes_all_of_them(engine: Engine) -> None:
-    run_id = stopped(engine, interrupt("a"), interrupt("b"), breakpoint_())
+    run_id = stopped(engine, interrupt("a"), interrupt("b"))
     assert resume(engine, run_id) == "pending"
     assert "run.resumed" not in engine.types(run_id)
-    assert journal(engine, run_id) == {
-        "draft": 1,
-        "a": None,
-        "b": None,
-        "breakpoint/before/pay": None,
-    }
+    assert journal(engine, run_id) == {"draft": 1, "a": None, "b": None}
+
+
+def test_interrupts_beside_a_breakpoint_are_passed_after_it(engine: Engine) -> None:
+    run_id = stopped(engine, interrupt("a"), breakpoint_(), interrupt("b"))
+    assert engine.run(run_id)["pause_reason"] == "before"
+    assert resume(engine, run_id) == "paused"
+    assert engine.run(run_id)["pause_reason"] == "interrupt"
+    assert resume(engine, run_id) == "pending"
+    entries = {"draft": 1, "breakpoint/before/pay": None, "a": None, "b": None}
+    assert journal(engine, run_id) == entries
 
 
 def test_what_continue_passes_is_in_the_journal_in_the_order_of_the_keys(engine: Engine) -> None:
@@ -433,6 +438,47 @@ def test_a_breakpoint_that_was_passed_stops_nobody_who_names_it_beside_another_w
     engine.later(seconds=60)
     engine.tick()
     assert engine.state(run_id) == "pending"
+
+
+def test_each_resume_passes_one_breakpoint_and_the_run_says_which_is_next(engine: Engine) -> None:
+    stops = [breakpoint_("b"), breakpoint_("a"), breakpoint_("a", "after")]
+    run_id = stopped(engine, *stops)
+    passed: list[str] = []
+    for state, reason in [("paused", "after"), ("paused", "before"), ("pending", "before")]:
+        assert engine.run(run_id)["pause_reason"] == reason
+        before = {task["step"] for task in inbox(engine, run_id)}
+        assert resume(engine, run_id) == state
+        passed += before - {task["step"] for task in inbox(engine, run_id)}
+    assert passed == ["breakpoint/after/a", "breakpoint/before/a", "breakpoint/before/b"]
+    assert engine.run(run_id)["pause_reason"] is None
+
+
+def test_a_run_that_waits_for_any_goes_on_at_the_first_and_stops_at_the_second(
+    engine: Engine,
+) -> None:
+    run_id = stopped(engine, breakpoint_("a"), breakpoint_("b"), wait_any=True)
+    assert resume(engine, run_id) == "pending"
+    lease: Lease = engine.lease_of(run_id)
+    assert engine.park(lease, breakpoint_("b"), news=lease.body["news"])["outcome"] == "done"
+    assert engine.state(run_id) == "paused"
+    assert engine.types(run_id).count("breakpoint.hit") == 2
+    assert resume(engine, run_id) == "pending"
+
+
+def test_a_breakpoint_that_is_answered_is_no_more_why_the_run_is_paused(engine: Engine) -> None:
+    run_id = stopped(engine, interrupt("a"), breakpoint_())
+    engine.call("answer", task_id=engine.task(run_id, "breakpoint/before/pay"), data=None)
+    assert engine.run(run_id)["pause_reason"] == "interrupt"
+
+
+def test_an_update_passes_one_breakpoint_too(engine: Engine) -> None:
+    run_id = stopped(engine, breakpoint_("a"), breakpoint_("b"))
+    assert resume(engine, run_id, update={"draft": 2}) == "paused"
+    assert [task["step"] for task in inbox(engine, run_id)] == ["breakpoint/before/b"]
+
+
+def inbox(engine: Engine, run_id: UUID) -> list[Row]:
+    return engine.rows("select * from pgflow.inbox where run_id = %s", run_id)
 
 
 def test_after_a_rollback_a_breakpoint_fires_again(engine: Engine) -> None:

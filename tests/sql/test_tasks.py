@@ -101,6 +101,8 @@ def test_a_value_out_of_its_range_is_refused_by_its_name(
         ("quorum", {"kind": "form", "form": FORM, "quorum": 2}),
         ("quorum_of", {"quorum": 3, "quorum_of": 2}),
         ("when", {"kind": "breakpoint", "when": "during"}),
+        ("key", {"kind": "breakpoint", "when": "before", "key": "pay"}),
+        ("key", {"kind": "breakpoint", "when": "before", "key": "breakpoint/after/pay"}),
     ],
     ids=str,
 )
