@@ -317,6 +317,9 @@ begin
         return v_line;
     end if;
     perform pgflow._stop_executing(p_run, v_run, p_now, p_park, v_keys, v_any);
+    if p_run.has_tasks then  -- one may have come due while the handler ran
+        perform pgflow._expire_tasks(v_run, p_now);
+    end if;
     v_line.outcome := 'done';
     return v_line;
 end

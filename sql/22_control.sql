@@ -323,7 +323,6 @@ declare
     v_held_for numeric := extract(epoch from p_now - p_run.deadlines_held_at);
     v_state text := 'pending';
     v_seq bigint;
-    v_task pgflow.task;
     v_came boolean := v_run.waits_for is not null
         and pgflow._is_satisfied(v_run.project_id, v_run.run_id, v_run.waits_for, v_run.wait_any);
 begin
@@ -358,15 +357,7 @@ begin
         perform pgflow._time_out(v_run, p_now);
     end if;
     if v_run.has_tasks then
-        -- As in _due_tasks the one that was due first says how the run ends.
-        for v_task in
-            select t.* from pgflow.task t
-            where t.project_id = v_run.project_id and t.run_id = v_run.run_id and t.state = 'open'
-              and t.due_at <= p_now
-            order by t.due_at, t.key
-        loop
-            perform pgflow._expire_task(v_task, p_now);
-        end loop;
+        perform pgflow._expire_tasks(v_run, p_now);
     end if;
 end
 $$;

@@ -115,6 +115,27 @@ comment on function pgflow._expire_task is
     'Does what an open task''s policy says for its due time; 0 if the run is locked or gone, or '
     'doesn''t wait for it.';
 
+create or replace function pgflow._expire_tasks(p_run pgflow.run, p_now timestamptz)
+returns void
+language plpgsql
+as $$
+declare
+    v_task pgflow.task;
+begin
+    -- As in _due_tasks the one that was due first says how the run ends.
+    for v_task in
+        select t.* from pgflow.task t
+        where t.project_id = p_run.project_id and t.run_id = p_run.run_id and t.state = 'open'
+          and t.due_at <= p_now
+        order by t.due_at, t.key
+    loop
+        perform pgflow._expire_task(v_task, p_now);
+    end loop;
+end
+$$;
+comment on function pgflow._expire_tasks is
+    'Does what the policies of a run''s overdue tasks say. The caller holds its family.';
+
 create or replace function pgflow._after_expiry(
     p_run pgflow.run, p_task pgflow.task, p_now timestamptz
 )

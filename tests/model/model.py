@@ -190,6 +190,7 @@ class Model(Runs):
         run.tasks = {**waits, **run.tasks}
         self._leave(run, "run.waiting", stopped=True)
         run.state, run.waits_for, run.wait_any = "waiting_approval", keys, wait_any
+        self._expire_task(run)
         return "done"
 
     def record_step(self, lease: Lease, key: str, *, storable: bool) -> str:
@@ -215,11 +216,16 @@ class Model(Runs):
             if run.state != "paused" and run.is_overdue(self.now):
                 self._end(run, "timeout", "timeout E-RUN-003")
         for run in self.live():
-            for _, task in run.due_tasks(self.now)[: run.state != "paused"]:
-                task.state = "expired"
-                self._end(run, POLICY[run.handler], f"{POLICY[run.handler]} E-RUN-007")
+            if run.state != "paused":
+                self._expire_task(run)
         if self.last_tick < self.now - timedelta(seconds=1):
             self.last_tick = self.now
+
+    def _expire_task(self, run: Run) -> None:
+        """End a run that has an overdue task."""
+        for _, task in run.due_tasks(self.now)[:1]:
+            task.state = "expired"
+            self._end(run, POLICY[run.handler], f"{POLICY[run.handler]} E-RUN-007")
 
     def reap(self) -> None:
         for worker, beat_at in sorted(self.beats.items()):

@@ -65,6 +65,7 @@ class Waits(Journeys):
             self.runs = before
             return "refused"
         self._stand(run, asks, keys, wait_any=wait_any)
+        self.expire_tasks(run)
         return "done"
 
     def _is_changed(self, run: Journey, ask: Ask) -> bool:

@@ -209,6 +209,33 @@ def test_the_due_time_of_a_task_that_the_run_no_longer_waits_for_does_not_end_it
     assert engine.complete(lease) == []
 
 
+@pytest.mark.parametrize(
+    ("policy", "state"), [("cancel", "cancelled"), ("timeout", "timeout"), ("approve", "pending")]
+)
+def test_a_task_that_came_due_while_the_handler_ran_is_seen_to_when_it_parks(
+    engine: Engine, policy: str, state: str
+) -> None:
+    asked = {"key": "b", "due_in": 60, "policy": policy}
+    run_id = engine.waiting({"key": "a"}, asked, wait_any=True)
+    engine.approve(engine.task(run_id, "a"))
+    lease = engine.lease_of(run_id)
+    engine.later(seconds=60)
+    engine.tick()
+    assert engine.park(lease, asked, news=1)["outcome"] == "done"
+    assert engine.state(run_id) == state
+    history = "select state from pgflow.task_history where run_id = %s and step = 'b'"
+    assert engine.value(history, run_id) == "expired"
+
+
+def test_a_task_that_came_due_and_is_not_waited_for_any_more_ends_nothing(engine: Engine) -> None:
+    run_id = engine.waiting({"key": "a"}, {"key": "b", "due_in": 60}, wait_any=True)
+    engine.approve(engine.task(run_id, "a"))
+    lease = engine.lease_of(run_id)
+    engine.later(seconds=60)
+    assert engine.park(lease, {"key": "c"}, news=1)["outcome"] == "done"
+    assert engine.state(run_id) == "waiting_approval"
+
+
 def test_both_of_two_tasks_that_are_due_at_once_end_the_run_once(engine: Engine) -> None:
     run_id = engine.waiting({"key": "a", "due_in": 60}, {"key": "b", "due_in": 60})
     engine.later(minutes=5)
