@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
@@ -9,7 +10,7 @@ from uuid import UUID
 
 import click
 
-from . import forms
+from . import forms, logs
 from .decide import answer, find_task
 from .options import as_user_option, json_option, limit_option, task_argument
 from .output import print_block, print_json, print_record, print_rows, shown
@@ -23,6 +24,7 @@ _TOLD: Final = ("action", "from", "to", "reason", "rollback_to", "policy", "comm
 @click.option("--role", help="Only tasks for this role.")
 @click.option("--assignee", help="Only tasks for this person.")
 @click.option("--run", "run_id", type=click.UUID, metavar="RUN", help="Only tasks of this run.")
+@click.option("--watch", is_flag=True, help="Go on with new tasks as they come, until Ctrl-C.")
 @limit_option
 @json_option
 @global_options
@@ -34,15 +36,33 @@ def inbox(
     run_id: UUID | None,
     limit: int,
     *,
+    watch: bool,
     as_json: bool,
 ) -> None:
     """List the open tasks, the most urgent first."""
+    if watch:
+        if run_id is not None:
+            raise click.UsageError("--watch is for all runs: leave out --run")
+        _watch(session, role, assignee, as_json=as_json)
+        return
     with session.client() as client:
         rows = client.inbox(role=role, assignee=assignee, run_id=run_id, limit=limit)
     columns = (
         "task_id title kind due_at run_id assignee assignee_role claimed_by votes quorum created_at"
     )
     print_rows(rows, columns.split(), as_json=as_json)
+
+
+def _watch(session: Session, role: str | None, assignee: str | None, *, as_json: bool) -> None:
+    logs.to_stderr()
+    with session.waiting_client() as client:
+        for row in client.stream_inbox(role=role, assignee=assignee):
+            if as_json:
+                print_json(row)
+            else:
+                names = ("task_id", "kind", "due_at", "title")
+                click.echo("  ".join(shown(name, row[name]) for name in names))
+            sys.stdout.flush()
 
 
 @click.group()

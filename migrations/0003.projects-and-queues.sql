@@ -26,6 +26,7 @@ insert into pgflow.installation default values;
 create table pgflow.project (
     project_id text collate "C" not null,
     members_only boolean not null default true,
+    inbox_watched_until timestamptz,
     created_at timestamptz not null default clock_timestamp(),
     constraint project_pkey primary key (project_id),
     constraint project_id_is_a_plain_name check (project_id ~ '^[A-Za-z0-9_.-]{1,63}$')
@@ -34,6 +35,8 @@ comment on table pgflow.project is 'Tenants. Every other key begins with project
 comment on column pgflow.project.members_only is
     'False: every login with a pgflow role may use it, as the project default, which needs no '
     'set-up.';
+comment on column pgflow.project.inbox_watched_until is
+    'Until then changes of its inbox are hinted at: somebody asked.';
 insert into pgflow.project (project_id, members_only) values ('default', false);
 
 create table pgflow.project_member (

@@ -1,4 +1,4 @@
-"""Hints for those who wait for runs: one listening connection per client, however many wait."""
+"""Hints for those who wait: one listening connection per client, however many wait."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from pgflow._listener import Listener
 Ping = Callable[[str], Awaitable[None]]
 
 
+INBOX = "inbox"
+
+
 class Ear:
-    """Who waits for which run. Hints come once it has been started."""
+    """Who waits for which run, or for the inbox. Hints come once it has been started."""
 
     def __init__(self) -> None:
         self._waking: dict[str, set[Callable[[], None]]] = {}
@@ -30,7 +33,7 @@ class Ear:
 
     @contextmanager
     def waits(self, run_id: UUID | str | None, wake: Callable[[], None]) -> Iterator[None]:
-        """Have `wake` called at each hint about a run; None: at none."""
+        """Have `wake` called at each hint about a run, or about the INBOX; None: at none."""
         with contextlib.suppress(ValueError):  # what is no id the database refuses
             run_id = UUID(str(run_id))
         key = str(run_id)
@@ -51,6 +54,8 @@ class Ear:
                 wakings = [wake for wakes in self._waking.values() for wake in wakes]
             elif kind == "run":
                 wakings = list(self._waking.get(rest.rpartition(" ")[2], ()))
+            elif kind == INBOX:
+                wakings = list(self._waking.get(INBOX, ()))
             else:
                 wakings = []
         for wake in wakings:

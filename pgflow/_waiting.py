@@ -16,7 +16,7 @@ import psycopg
 
 from pgflow import protocol, views
 from pgflow._link import AGAIN
-from pgflow._statement import RunId, Statement
+from pgflow._statement import Row, RunId, Statement
 from pgflow.errors import BadRequest, BatchLost, ResultTimeout, ServerUnreachable, UnknownRun
 from pgflow.models import ENDS, Event, Result
 
@@ -28,6 +28,8 @@ _HINTED = 5.0
 # Without hints: the first nap and the longest.
 _FIRST, _LONGEST = 0.02, 0.5
 _PAGE = 500
+# Of more open tasks than these, only the most urgent are brought.
+_TASKS = 10_000
 _FIELDS = (
     *("run_id", "event_no", "type", "key", "payload", "at", "by"),
     *("step", "attempt", "lease_no", "worker_id"),
@@ -140,6 +142,33 @@ def follow(run_id: RunId, after: int, project: str | None, *, hinted: bool) -> S
             lost = True
         nap = next(waits)
         woken = yield Nap(nap if lost else _HINTED, nap)
+
+
+def watch_inbox(
+    role: str | None, assignee: str | None, project: str | None, *, hinted: bool
+) -> Steps[Row]:
+    """Bring each open task, then each new one, for ever; the most urgent first."""
+    waits, known, seen = naps(), False, set[object]()
+    while True:
+        lost = False
+        try:
+            if hinted:
+                yield Ask(protocol.watch_inbox(project=project))
+            rows = yield Ask(
+                views.inbox(role=role, assignee=assignee, limit=_TASKS, project=project)
+            )
+            known = True
+            for row in rows:
+                if row["task_id"] not in seen:
+                    waits = naps()
+                    yield row
+            seen = {row["task_id"] for row in rows}
+        except LOST as error:
+            if not known or not hinted or not passes(error):
+                raise
+            lost = True
+        nap = next(waits)
+        yield Nap(nap if lost else _HINTED, nap)
 
 
 def _known(run_id: RunId, found: T | None) -> T:

@@ -14,8 +14,8 @@ import psycopg
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from pgflow import protocol
-from pgflow._ear import AsyncEar, ThreadEar
-from pgflow._statement import RunId, Statement
+from pgflow._ear import INBOX, AsyncEar, ThreadEar
+from pgflow._statement import Row, RunId, Statement
 from pgflow._subscription import AsyncFollows, Follows
 from pgflow._verbs import AsyncVerbs, Verbs
 from pgflow._waiting import (
@@ -28,6 +28,7 @@ from pgflow._waiting import (
     advance,
     follow,
     wait_for_result,
+    watch_inbox,
 )
 from pgflow.database import aexecute, execute, refusals
 from pgflow.models import Event, Result
@@ -81,6 +82,16 @@ class Client(Verbs, Follows):
         None is left out and none comes twice; it ends with the run's last. Raises UnknownRun.
         """
         return self._carry_out(run_id, follow(run_id, after, project, hinted=self._conn is None))
+
+    def stream_inbox(
+        self, *, role: str | None = None, assignee: str | None = None, project: str | None = None
+    ) -> Generator[Row, None, None]:
+        """Yield each open task, a row of view inbox, then each new one as it is asked, for ever.
+
+        One that is open for so short that no look finds it is left out.
+        """
+        hinted = self._conn is None
+        return self._carry_out(INBOX, watch_inbox(role, assignee, project, hinted=hinted))
 
     def _carry_out(self, run_id: RunId | None, steps: Steps[R]) -> Generator[R, None, None]:
         woken = threading.Event()
@@ -190,6 +201,16 @@ class AsyncClient(AsyncVerbs, AsyncFollows):
         None is left out and none comes twice; it ends with the run's last. Raises UnknownRun.
         """
         return self._carry_out(run_id, follow(run_id, after, project, hinted=self._conn is None))
+
+    def stream_inbox(
+        self, *, role: str | None = None, assignee: str | None = None, project: str | None = None
+    ) -> AsyncGenerator[Row, None]:
+        """Yield each open task, a row of view inbox, then each new one as it is asked, for ever.
+
+        One that is open for so short that no look finds it is left out.
+        """
+        hinted = self._conn is None
+        return self._carry_out(INBOX, watch_inbox(role, assignee, project, hinted=hinted))
 
     async def _carry_out(self, run_id: RunId | None, steps: Steps[R]) -> AsyncGenerator[R, None]:
         woken = asyncio.Event()

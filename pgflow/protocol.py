@@ -305,6 +305,11 @@ def watch(run_id: RunId, *, project: str | None = None) -> Statement[str]:
     )
 
 
+def watch_inbox(*, project: str | None = None) -> Statement[datetime]:
+    """Ask for a hint at each change of the inbox, and return until when hints are given."""
+    return Statement(b"select pgflow.watch_inbox(%(project)s)", {"project": project}, _value)
+
+
 def result(run_id: RunId, *, project: str | None = None) -> Statement[Result | None]:
     """Return what became of a run so far; None if there is none."""
     return Statement(

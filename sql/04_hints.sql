@@ -103,3 +103,42 @@ comment on function pgflow.watch is
     'Asks for a hint at each new line of a live run''s timeline, its end included: ''run PROJECT '
     'RUN_ID'' on channel pgflow, to whoever listens there by then. Again is a no-op. Returns the '
     'state that the run is in. Example: select pgflow.watch(''...''). Raises PF102, PF502.';
+
+create or replace function pgflow._hint_inbox(p_project text)
+returns void
+language plpgsql
+as $$
+begin
+    if exists (select from pgflow.project p
+               where p.project_id = p_project and p.inbox_watched_until > pgflow.now()) then
+        perform pg_notify('pgflow', 'inbox ' || p_project);
+    end if;
+end
+$$;
+comment on function pgflow._hint_inbox is
+    'Tells whoever watches the inbox of a project that it has changed.';
+
+create or replace function pgflow.watch_inbox(project text default null)
+returns timestamptz
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_project text := pgflow._enter_project(watch_inbox.project);
+    v_now timestamptz := pgflow.now();
+    v_until timestamptz;
+begin
+    -- A row that is updated by each who looks grows slow under a held snapshot.
+    update pgflow.project p set inbox_watched_until = v_now + interval '5 minutes'
+    where p.project_id = v_project
+      and (p.inbox_watched_until is null or p.inbox_watched_until < v_now + interval '3 minutes');
+    select p.inbox_watched_until into v_until from pgflow.project p
+    where p.project_id = v_project;
+    return v_until;
+end
+$$;
+comment on function pgflow.watch_inbox is
+    'Asks for a hint at each change of the project''s inbox, a new task above all: ''inbox '
+    'PROJECT'' on channel pgflow, to whoever listens there by then. Returns until when, at least 3 '
+    'minutes on: ask again before. Example: select pgflow.watch_inbox(). Raises PF502.';

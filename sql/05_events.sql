@@ -22,6 +22,9 @@ begin
     if pgflow._is_followed(p_run.project_id) then
         perform pgflow._publish(p_run.project_id, array[p_run.run_id], array[p_event_no]);
     end if;
+    if starts_with(p_type, 'task.') or p_type = 'breakpoint.hit' then
+        perform pgflow._hint_inbox(p_run.project_id);
+    end if;
 end
 $$;
 comment on function pgflow._event is
@@ -47,6 +50,9 @@ begin
             array_fill(p_run.run_id, array[cardinality(p_types)]),
             array(select generate_series(
                 p_run.last_event_no - cardinality(p_types) + 1, p_run.last_event_no)));
+    end if;
+    if starts_with(p_types[1], 'task.') then
+        perform pgflow._hint_inbox(p_run.project_id);
     end if;
 end
 $$;

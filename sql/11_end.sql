@@ -88,6 +88,7 @@ begin
     if v_has_tasks then
         update pgflow.task t set state = 'cancelled'
         where t.project_id = p_project and t.run_id = any (v_ended) and t.state = 'open';
+        perform pgflow._hint_inbox(p_project);
     end if;
     if v_slotted and p_lease_nos is not null then
         -- Of this lease only: the handler of an earlier one may not have stopped yet.

@@ -12,7 +12,7 @@ grant select on
 to pgflow_reader;
 grant execute on function
     pgflow._my_projects, pgflow._sha256, pgflow._position, pgflow.now, pgflow._test_now,
-    pgflow.this_project, pgflow.doctor, pgflow.watch
+    pgflow.this_project, pgflow.doctor, pgflow.watch, pgflow.watch_inbox
 to pgflow_reader;
 
 grant execute on function

@@ -1042,6 +1042,7 @@ COMMENT ON COLUMN pgflow.outbox.place IS 'The id of the transaction that wrote t
 CREATE TABLE pgflow.project (
     project_id text NOT NULL COLLATE pg_catalog."C",
     members_only boolean DEFAULT true NOT NULL,
+    inbox_watched_until timestamp with time zone,
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     CONSTRAINT project_id_is_a_plain_name CHECK ((project_id ~ '^[A-Za-z0-9_.-]{1,63}$'::text))
 );
@@ -1049,6 +1050,8 @@ CREATE TABLE pgflow.project (
 COMMENT ON TABLE pgflow.project IS 'Tenants. Every other key begins with project_id.';
 
 COMMENT ON COLUMN pgflow.project.members_only IS 'False: every login with a pgflow role may use it, as the project default, which needs no set-up.';
+
+COMMENT ON COLUMN pgflow.project.inbox_watched_until IS 'Until then changes of its inbox are hinted at: somebody asked.';
 
 CREATE TABLE pgflow.project_member (
     project_id text NOT NULL COLLATE pg_catalog."C",

@@ -98,6 +98,7 @@ USAGE = [
     ("pause {run} --queue default", "give a RUN"),
     ("pause --queue default --reason lunch", "give a RUN"),
     ("pause --queue default --hold-deadlines", "give a RUN"),
+    ("inbox --watch --run {run}", "leave out --run"),
     ("resume", "give either a RUN or --queue"),
     ("resume {run} --queue default", "give either a RUN or --queue"),
     ("frobnicate", "No such command"),

@@ -123,6 +123,7 @@ PROJECT_CALLS: dict[str, dict[str, Any]] = {
     "retry": {"run_id": None},
     "emit": {"run_id": None, "type": "progress"},
     "watch": {"run_id": None},
+    "watch_inbox": {},
     "approve": {"task_id": None},
     "reject": {"task_id": None},
     "answer": {"task_id": None, "data": Jsonb(1)},

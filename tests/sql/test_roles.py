@@ -32,6 +32,7 @@ CALLS = {
     "this_project": (set(ROLES), "this_project()"),
     "doctor": (set(ROLES), "doctor()"),
     "watch": (set(ROLES), f"watch({ID})"),
+    "watch_inbox": (set(ROLES), "watch_inbox()"),
     "enqueue": (CLIENTS, "enqueue('h')"),
     "enqueue_many": (CLIENTS, "enqueue_many('h', '{}')"),
     "cancel": (CLIENTS, f"cancel({ID})"),

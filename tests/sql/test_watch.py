@@ -28,14 +28,15 @@ LIVE = [
 class Ear:
     """A session that listens for hints about runs."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, kind: str = "run") -> None:
+        self._kind = f"{kind} "
         self._conn = engine.conn
         self._heard: list[str] = []
         self._conn.add_notify_handler(self._hear)
         self._conn.execute("listen pgflow")
 
     def _hear(self, hint: psycopg.Notify) -> None:
-        if hint.payload.startswith("run "):
+        if hint.payload.startswith(self._kind):
             self._heard.append(hint.payload)
 
     def stop(self) -> None:
@@ -297,3 +298,84 @@ def test_every_function_that_numbers_a_line_tells_those_who_watch(engine: Engine
     }
     assert {"_emit", "_lease", "_end", "_record_step", "_pause"} <= writers
     assert silent == set()
+
+
+# ---- the inbox
+
+
+@pytest.fixture
+def inbox(connect: Connect) -> Iterator[Ear]:
+    ear = Ear(connect(), "inbox")
+    yield ear
+    ear.stop()
+
+
+def asked(engine: Engine) -> tuple[UUID, UUID]:
+    """Return a new run and the task that it waits for."""
+    run_id = engine.waiting({"key": "ok", "due_in": 60})
+    return run_id, engine.task(run_id)
+
+
+IN_THE_INBOX: dict[str, Callable[[Engine, UUID, UUID], object]] = {
+    "a decision": lambda engine, _, task: engine.approve(task),
+    "a rejection": lambda engine, _, task: engine.reject(task),
+    "a claim": lambda engine, _, task: engine.call("claim_task", task_id=task),
+    "a delegation": lambda engine, _, task: engine.call("delegate", task_id=task, assignee="ann"),
+    "the end of the run": lambda engine, run_id, _: engine.call("cancel", run_id=run_id),
+    "its due time": lambda engine, *_: (engine.later(seconds=60), engine.tick()),
+}
+
+
+def test_a_new_task_is_hinted_at_for_as_long_as_somebody_asked(engine: Engine, inbox: Ear) -> None:
+    asked(engine)
+    assert inbox.heard() == []
+    until = engine.tell("watch_inbox")
+    assert until == engine.now + timedelta(minutes=5)
+    asked(engine)
+    assert inbox.heard() == ["inbox default"]
+    engine.later(minutes=5)
+    asked(engine)
+    assert inbox.heard() == []
+
+
+@pytest.mark.parametrize("kind", ["form", "input", "interrupt", "breakpoint"])
+def test_whatever_a_person_is_asked_is_hinted_at(engine: Engine, inbox: Ear, kind: str) -> None:
+    engine.tell("watch_inbox")
+    wait = {"kind": kind, "key": "breakpoint/before/a", "form": {}, "when": "before"}
+    engine.park(engine.leased(), wait)
+    assert inbox.heard() == ["inbox default"]
+
+
+@pytest.mark.parametrize("what", IN_THE_INBOX)
+def test_what_changes_the_inbox_is_hinted_at(engine: Engine, inbox: Ear, what: str) -> None:
+    run_id, task = asked(engine)
+    engine.tell("watch_inbox")
+    assert inbox.heard() == []
+    IN_THE_INBOX[what](engine, run_id, task)
+    assert inbox.heard() == ["inbox default"]
+
+
+def test_what_people_are_not_asked_is_not_hinted_at(engine: Engine, inbox: Ear) -> None:
+    engine.tell("watch_inbox")
+    lease = engine.leased()
+    engine.call("emit", run_id=lease.run_id, type="note")
+    engine.park(lease, {"kind": "event", "key": "e", "name": "e"})
+    engine.call("signal", run_id=lease.run_id, name="e")
+    assert inbox.heard() == []
+
+
+def test_the_inbox_of_another_project_is_another(engine: Engine, inbox: Ear) -> None:
+    engine.tell("create_project", project="acme")
+    engine.tell("watch_inbox", project="acme")
+    asked(engine)
+    assert inbox.heard() == []
+
+
+def test_asking_again_soon_writes_nothing_and_later_goes_on(engine: Engine) -> None:
+    until = engine.tell("watch_inbox")
+    before = engine.place.rows()
+    engine.later(minutes=2)
+    assert engine.tell("watch_inbox") == until
+    assert engine.place.rows() == before
+    engine.later(minutes=1)
+    assert engine.tell("watch_inbox") == engine.now + timedelta(minutes=5)
