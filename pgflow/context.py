@@ -6,6 +6,7 @@ import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -171,9 +172,9 @@ class Context(Steps, People, Waits, Branches):
         output_tokens: int | None = None,
         cached_tokens: int | None = None,
         reasoning_tokens: int | None = None,
-        cost_usd: float | None = None,
-        cost_usd_input: float | None = None,
-        cost_usd_output: float | None = None,
+        cost_usd: float | Decimal | None = None,
+        cost_usd_input: float | Decimal | None = None,
+        cost_usd_output: float | Decimal | None = None,
         latency_ms: int | None = None,
         error_code: str | None = None,
         request_id: str | None = None,
@@ -188,7 +189,8 @@ class Context(Steps, People, Waits, Branches):
         It is written soon, and before the run ends or waits. `cost_usd` is the sum of the other
         two unless it is given; with an `error_code` the call has failed. A `call_key` counts once
         in the life of the run. Without one, a call in a step counts each time that the step is
-        executed, and one outside of steps once, however often the handler comes by.
+        executed, and one outside of steps once, however often the handler comes by. Costs that are
+        Decimals are kept to the last digit.
         Example: `ctx.usage(model="m-1", input_tokens=900, output_tokens=80, cost_usd=0.02)`.
         """
         for name, cost in (
@@ -221,7 +223,7 @@ class Context(Steps, People, Waits, Branches):
             "request_id": request_id,
         }
         told = {
-            name: storable(value) if isinstance(value, str) else value
+            name: storable(_exact(value)) if isinstance(value, str | Decimal) else value
             for name, value in call.items()
             if value is not None
         }
@@ -297,3 +299,8 @@ class Context(Steps, People, Waits, Branches):
         context._round = entries[-1].get("round", 0)
         context._known = read_entries(entries, self.journal.entries)
         return context
+
+
+def _exact(value: str | Decimal) -> str:
+    """Return a text as it is, and a Decimal as its digits: as a number of JSON it would be rounded."""
+    return value if isinstance(value, str) else f"{value:f}"

@@ -24,8 +24,8 @@ begin
             ('status', 'ok or failed', '{status}'),
             ('count', 'a whole number from 0 to 2147483647', '{turn_index,input_tokens,
                 output_tokens,cached_tokens,reasoning_tokens,latency_ms}'),
-            ('cost', 'a number from 0 to 1000000000', '{cost_usd_input,cost_usd_output,
-                cost_usd_total}')) as g (kind, must, fields)
+            ('cost', 'a number from 0 to 1000000000, or a text of digits that is one',
+                '{cost_usd_input,cost_usd_output,cost_usd_total}')) as g (kind, must, fields)
         cross join lateral unnest(g.fields) as u (field)
     ) k on k.field = f.key
     where k.kind is null
@@ -35,6 +35,8 @@ begin
                when k.kind = 'text' then jsonb_typeof(f.value) <> 'string'
                    or char_length(f.value #>> '{}') not between 1 and 500
                when k.kind = 'status' then f.value not in ('"ok"', '"failed"')
+               when k.kind = 'cost' and jsonb_typeof(f.value) = 'string'
+                   then f.value #>> '{}' !~ '^(\d{1,9}(\.\d{1,50})?|10{9}(\.0{1,50})?)$'
                when jsonb_typeof(f.value) <> 'number' then true
                when k.kind = 'count' then (f.value #>> '{}')::numeric not between 0 and 2147483647
                    or (f.value #>> '{}')::numeric <> trunc((f.value #>> '{}')::numeric)

@@ -168,6 +168,12 @@ def test_several_calls_of_several_runs_go_at_once(engine: Engine) -> None:
         ("latency_ms", 2**31),
         ("turn_index", [1]),
         ("cost_usd_total", -0.01),
+        ("cost_usd_total", "-1"),
+        ("cost_usd_total", "1e3"),
+        ("cost_usd_total", "NaN"),
+        ("cost_usd_total", "1000000001"),
+        ("cost_usd_total", ""),
+        ("input_tokens", "7"),
         ("cost_usd_input", "0.02"),
         ("cost_usd_output", 10**10),
         ("model", 4),
@@ -240,3 +246,11 @@ def test_the_sum_of_the_ledger_is_what_the_run_has_cost(engine: Engine) -> None:
         "select sum(cost_usd_total) from pgflow.model_calls where run_id = %s", lease.run_id
     )
     assert engine.run(lease.run_id)["cost_usd"] == total == 1225
+
+
+@pytest.mark.parametrize("cost", ["0", "0.1", "1000000000", "0." + "1" * 50])
+def test_a_cost_may_be_a_text_of_digits(engine: Engine, cost: str) -> None:
+    lease = engine.leased()
+    assert engine.record_usage(lease, {"call_key": "a", "cost_usd_input": cost}) == []
+    (row,) = ledger(engine, lease)
+    assert row["cost_usd_input"] == Decimal(cost)

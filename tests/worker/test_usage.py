@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from datetime import timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -173,6 +174,30 @@ def test_it_is_seen_while_the_handler_works(stage: Stage) -> None:
         stage.until(lambda: stage.run(run_id)["cost_usd"])
         assert stage.run(run_id)["state"] == "running"
         goes_on.set()
+
+
+def test_a_decimal_is_kept_to_the_last_digit(stage: Stage) -> None:
+    costs = ["0.1", "12345.678901234567890123456789", "1E-9", "1e3"]
+
+    @stage.app.handler
+    async def asks(ctx: Context) -> None:
+        for cost in costs:
+            ctx.usage(cost_usd_input=Decimal(cost), cost_usd_output=0)
+
+    with stage.worker():
+        run = stage.ends(stage.client.enqueue(asks))
+    assert run["cost_usd"] == sum(map(Decimal, costs)) == Decimal("13345.778901235567890123456789")
+
+
+def test_a_decimal_that_is_no_cost_is_refused(stage: Stage) -> None:
+    @stage.app.handler
+    async def asks(ctx: Context) -> None:
+        for cost in ("NaN", "Infinity", "-0.01"):
+            with pytest.raises(ValueError, match="cost_usd must be a finite number from 0"):
+                ctx.usage(cost_usd=Decimal(cost))
+
+    with stage.worker():
+        assert stage.ends(stage.client.enqueue(asks))["cost_usd"] is None
 
 
 def test_a_lost_lease_adds_nothing(stage: Stage, logs: Logs) -> None:
