@@ -11,7 +11,7 @@
 -- completed failed cancelled timeout are the ends. Table move has the legal moves; 02_guards
 -- refuses all others to everybody.
 --
--- Who may call what. 39_grants has the list: readers the views and watch, clients what starts and
+-- Who may call what. 90_grants has the list: readers the views and watch, clients what starts and
 -- steers runs, approvers what decides tasks, workers the worker's verbs, admins all of it. Each
 -- public function takes `project` last and begins with _enter_project(), which refuses whoever is
 -- not a member. Private functions begin with _ and take p_project first; nobody is granted them.
