@@ -15,8 +15,8 @@ from uuid import UUID
 
 from pgflow._json import dumps
 from pgflow._named import Named
-from pgflow._statement import Row, RunId, Statement, _int4, _json, _value, _values
-from pgflow.models import Event
+from pgflow._statement import Row, RunId, Statement, _int4, _json, _outcomes, _value, _values
+from pgflow.models import Event, Outcome
 
 
 def _handler(
@@ -238,6 +238,34 @@ def signal(
             "project": project,
         },
         _value,
+    )
+
+
+def signal_many(
+    run_ids: Sequence[RunId],
+    name: str,
+    payloads: Sequence[object] | None = None,
+    *,
+    idempotency_key: str | None = None,
+    project: str | None = None,
+) -> Statement[list[Outcome]]:
+    """Signal many runs at once; returns a line for each not simply done, with why.
+
+    A line says `already` where the key was used for the same signal, or `refused`: an unknown or a
+    finished run keeps no other from its signal. Raises BadRequest.
+    """
+    return Statement(
+        b"select s.run_id::text, s.outcome, s.state, s.code, s.detail"
+        b" from pgflow.signal_many(%(run_ids)s::text[]::uuid[], %(name)s, %(payloads)s::jsonb[],"
+        b" %(idempotency_key)s, %(project)s) as s",
+        {
+            "run_ids": [str(run_id) for run_id in run_ids],
+            "name": name,
+            "payloads": None if payloads is None else [_json(p, "a payload") for p in payloads],
+            "idempotency_key": idempotency_key,
+            "project": project,
+        },
+        _outcomes,
     )
 
 

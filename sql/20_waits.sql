@@ -57,6 +57,40 @@ comment on function pgflow._take_signals is
     'Answers calls that wait under some keys with signals from the run''s mailbox; returns the '
     'run.';
 
+create or replace function pgflow._check_signal(p_name text, p_key text, p_size integer)
+returns void
+language plpgsql
+as $$
+begin
+    if coalesce(char_length(p_name), 0) not between 1 and 200 then
+        perform pgflow._refuse_value('name', '1 to 200 characters', p_name);
+    elsif char_length(p_key) not between 1 and 500 then
+        perform pgflow._refuse_value('idempotency_key', '1 to 500 characters', p_key);
+    elsif p_size > 1048576 then
+        perform pgflow._refuse_value('payload', 'at most 1 MB', p_size || ' bytes');
+    end if;
+end
+$$;
+comment on function pgflow._check_signal is
+    'Refuses (PF101) a signal by its name, its key, or the size of its payload.';
+
+create or replace function pgflow._signal_of_key(p_project text, p_run_id uuid, p_key text)
+returns pgflow.signal
+language plpgsql
+as $$
+declare
+    v_signal pgflow.signal;
+begin
+    if p_key is not null then
+        select s.* into v_signal from pgflow.signal s
+        where s.project_id = p_project and s.run_id = p_run_id and s.key = p_key;
+    end if;
+    return v_signal;
+end
+$$;
+comment on function pgflow._signal_of_key is
+    'The signal that a run was sent under an idempotency key; nulls if there is none.';
+
 create or replace function pgflow.signal(
     run_id uuid, name text, payload jsonb default null, idempotency_key text default null,
     project text default null
@@ -72,21 +106,10 @@ declare
     v_run pgflow.run;
     v_first pgflow.signal;
 begin
-    if coalesce(char_length(signal.name), 0) not between 1 and 200 then
-        perform pgflow._refuse_value('name', '1 to 200 characters', signal.name);
-    elsif char_length(signal.idempotency_key) not between 1 and 500 then
-        perform pgflow._refuse_value('idempotency_key', '1 to 500 characters',
-            signal.idempotency_key);
-    elsif pg_column_size(signal.payload) > 1048576 then
-        perform pgflow._refuse_value('payload', 'at most 1 MB',
-            pg_column_size(signal.payload) || ' bytes');
-    end if;
+    perform pgflow._check_signal(signal.name, signal.idempotency_key,
+        pg_column_size(signal.payload));
     v_run := pgflow._locked_to_end(v_project, signal.run_id);
-    if signal.idempotency_key is not null then
-        select s.* into v_first from pgflow.signal s
-        where s.project_id = v_project and s.run_id = signal.run_id
-          and s.key = signal.idempotency_key;
-    end if;
+    v_first := pgflow._signal_of_key(v_project, signal.run_id, signal.idempotency_key);
     if v_first.signal_no is not null
         and (v_first.name <> signal.name or v_first.payload is distinct from signal.payload)
     then
@@ -108,6 +131,71 @@ comment on function pgflow.signal is
     'Early, the run finds it when it asks; each is taken once, in order; the same '
     'idempotency_key again returns the first''s number. Example: select pgflow.signal(''...'', '
     '''payment'', ''{"paid": 5}''). Raises PF101, PF102, PF202, PF401, PF502.';
+
+create or replace function pgflow.signal_many(
+    run_ids uuid[], name text, payloads jsonb[] default null, idempotency_key text default null,
+    project text default null
+)
+returns setof pgflow.outcome_v1
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_project text := pgflow._enter_project(signal_many.project);
+    v_now timestamptz := pgflow.now();
+    v_sent record;
+    v_run pgflow.run;
+    v_first pgflow.signal;
+begin
+    perform pgflow._check_signal(signal_many.name, signal_many.idempotency_key,
+        (select max(pg_column_size(u.payload)) from unnest(signal_many.payloads) as u (payload)));
+    if coalesce(cardinality(signal_many.run_ids), 0) not between 1 and 10000
+       or array_position(signal_many.run_ids, null) is not null then
+        perform pgflow._refuse_value('run_ids', '1 to 10000 run ids',
+            cardinality(signal_many.run_ids) || ' run ids');
+    elsif cardinality(signal_many.payloads) <> cardinality(signal_many.run_ids) then
+        perform pgflow._refuse_value('payloads', 'one for each run id, or null',
+            cardinality(signal_many.payloads) || ' payloads');
+    end if;
+    perform pgflow._lock_family(v_project, signal_many.run_ids);
+    for v_sent in
+        select u.run_id, u.payload
+        from unnest(signal_many.run_ids, signal_many.payloads) with ordinality
+            as u (run_id, payload, nth)
+        order by u.run_id, u.nth
+    loop
+        v_run := pgflow._locked(v_project, v_sent.run_id);
+        v_first := pgflow._signal_of_key(v_project, v_sent.run_id, signal_many.idempotency_key);
+        if v_first.signal_no is not null and v_first.name = signal_many.name
+            and v_first.payload is not distinct from v_sent.payload
+        then
+            return query select v_sent.run_id, 'already', v_run.state, null::text, null::text;
+        elsif v_first.signal_no is not null then
+            return query select v_sent.run_id, 'refused', v_run.state, 'PF401',
+                format('idempotency key %s was used for another signal',
+                    signal_many.idempotency_key);
+        elsif v_run.run_id is null then
+            return query select v_sent.run_id, 'refused', f.state,
+                case when f.state is null then 'PF102' else 'PF202' end,
+                case when f.state is null then 'unknown run' else 'already finished' end
+            from (values (1)) as one
+            left join pgflow.run_finished f
+                on f.project_id = v_project and f.run_id = v_sent.run_id;
+        else
+            perform pgflow._signal(v_run, v_now, signal_many.name, v_sent.payload,
+                signal_many.idempotency_key);
+        end if;
+    end loop;
+end
+$$;
+comment on function pgflow.signal_many is
+    'Sends many runs a signal in one statement, each its own payload, or null. Returns a line for '
+    'each not simply done: already (the same key again), or refused, with why; an unknown or '
+    'finished run keeps no other from its signal. Example: select * from pgflow.signal_many(array('
+    'select run_id from pgflow.runs where state = ''waiting_event''), ''opened''). Raises PF101, '
+    'PF502.';
 
 -- A run that waits for a name has no signal of that name in its mailbox: it took what was there
 -- when it parked, and each since as it came. So this one is the oldest.

@@ -52,7 +52,7 @@ def signal(place: Place, sizes: Sizes, kind: Kind = "wait") -> Numbers:
 
 
 def signal_all(place: Place, sizes: Sizes) -> Numbers:
-    """Wake many waiting runs as fast as 8 connections can: until the last handler goes on."""
+    """Wake many waiting runs, in bulk where the peer can: until the last handler goes on."""
     with place.fresh() as dsn, workers(place.environment, dsn, kind="wait") as (worker,):
         runs = _waiting(place, dsn, "wait", sizes.waits)
         sent = order(place.environment, dsn, "signal", kind="wait", runs=runs, gap=None)

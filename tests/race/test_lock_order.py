@@ -86,6 +86,15 @@ def _batch(query: str) -> Callable[[Scene, Connection], None]:
     return call
 
 
+def _all(query: str) -> Callable[[Scene, Connection], None]:
+    """Return a call with all of the runs, a child before its parent."""
+
+    def call(scene: Scene, conn: Connection) -> None:
+        conn.execute(query.encode(), [[*reversed(scene.leased), scene.waiting]])
+
+    return call
+
+
 def _on(what: str, query: str) -> Callable[[Scene, Connection], None]:
     """Return a call on the waiting run or one of its tasks."""
 
@@ -112,6 +121,7 @@ VERBS: dict[str, Callable[[Scene, Connection], None]] = {
     "answer": _on("form", "select pgflow.answer(%s, '{}')"),
     "claim_task": _on("task", "select pgflow.claim_task(%s)"),
     "signal": _on("waiting", "select pgflow.signal(%s, 'e')"),
+    "signal_many": _all("select pgflow.signal_many(%s, 'e')"),
     "resolve_tool": _on("waiting", "select pgflow.resolve_tool(%s, 'tool')"),
     "set_breakpoint": _on("waiting", "select pgflow.set_breakpoint(%s, 'draft')"),
     "fork": _on("waiting", "select pgflow.fork(%s, 'draft')"),

@@ -90,6 +90,19 @@ def test_a_signal_may_come_before_it_is_waited_for_and_after(stage: Stage) -> No
         assert stage.output(run_id) == [1, 2, 3]
 
 
+def test_many_are_signalled_at_once_and_who_is_not_is_told(stage: Stage) -> None:
+    @stage.app.handler
+    async def waits(ctx: Context) -> Any:
+        return await ctx.wait_for("paid")
+
+    run_ids = stage.client.enqueue_many(waits, [None] * 3)
+    stage.client.cancel(run_ids[0])
+    with stage.worker():
+        (line,) = stage.client.signal_many(run_ids, "paid", [0, {"n": 1}, None])
+        assert (line.run_id, line.outcome, line.code) == (str(run_ids[0]), "refused", "PF202")
+        assert [stage.output(run_id) for run_id in run_ids[1:]] == [{"n": 1}, None]
+
+
 def test_what_does_not_come_in_time_is_raised_and_can_be_caught(stage: Stage) -> None:
     @stage.app.handler(retry=ONCE)
     async def waits(ctx: Context, how: str) -> str:

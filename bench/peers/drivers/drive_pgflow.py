@@ -1,4 +1,4 @@
-"""pgflow: clients on connections of their own, enqueue_many, result, signal and approve.
+"""pgflow: clients on connections of their own, enqueue_many, signal_many, result and approve.
 
 Its worker is the command `pgflow worker` with the handlers of bench/app.py.
 """
@@ -6,16 +6,18 @@ Its worker is the command `pgflow worker` with the handlers of bench/app.py.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from uuid import UUID
 
 import psycopg
 
-from bench.peers.drivers.driver import Driver, Payload
+from bench.peers.drivers.driver import Driver, Payload, sent
 from bench.recorder import now
 from pgflow import AsyncClient
 from pgflow.schema import migrate
 
 QUEUE = "bench"
+SIGNALS = 100  # at once
 
 
 class PeerDriver(Driver):
@@ -52,3 +54,12 @@ class PeerDriver(Driver):
             return
         tasks = await self.clients[slot].inbox(run_id=run)
         await self.clients[slot].approve(tasks[0]["task_id"], str(now()))
+
+    async def signal_all(self, runs: Sequence[str]) -> None:
+        async def send(slot: int, number: int) -> None:
+            batch = range(number * SIGNALS, min((number + 1) * SIGNALS, len(runs)))
+            await self.clients[slot].signal_many(
+                [runs[n] for n in batch], "go", [sent(n) for n in batch]
+            )
+
+        await self.each(-(-len(runs) // SIGNALS), send)

@@ -30,6 +30,11 @@ def payload(number: int) -> Payload:
     return {"id": number, "pad": "x" * 70}
 
 
+def sent(number: int) -> Payload:
+    """Return the same with when it was sent."""
+    return {**payload(number), "sent": now()}
+
+
 class Driver:
     """A peer as its users drive it. A subclass overrides what the peer can do."""
 
@@ -66,6 +71,14 @@ class Driver:
     async def signal(self, slot: int, kind: str, run: str, payload: Payload) -> None:
         """Send a waiting run on its way."""
         raise NotImplementedError
+
+    async def signal_all(self, runs: Sequence[str]) -> None:
+        """Send many waiting runs on their way, as fast as the peer can."""
+
+        async def send(slot: int, number: int) -> None:
+            await self.signal(slot, "wait", runs[number], sent(number))
+
+        await self.each(len(runs), send)
 
     async def work(self, recorder: Recorder, kind: str) -> None:
         """Be a worker until the process is ended."""
@@ -122,7 +135,7 @@ async def pickup(driver: Driver, order: dict[str, Any]) -> dict[str, Any]:
     """Enqueue runs that carry when they were sent, with gaps between them."""
     await driver.connect(1)
     for number in range(order["count"]):
-        await driver.enqueue(0, {**payload(number), "sent": now()})
+        await driver.enqueue(0, sent(number))
         await asyncio.sleep(order["gap"])
     await driver.disconnect()
     return {}
@@ -144,19 +157,15 @@ async def call(driver: Driver, order: dict[str, Any]) -> dict[str, Any]:
 
 
 async def signal(driver: Driver, order: dict[str, Any]) -> dict[str, Any]:
-    """Signal runs, one by one with gaps or, without a gap, as fast as the connections can."""
+    """Signal runs, one by one with gaps or, without a gap, as fast as the peer can."""
     await driver.connect(driver.connections)
-    runs, kind, gap = order["runs"], order["kind"], order["gap"]
-
-    async def send(slot: int, number: int) -> None:
-        await driver.signal(slot, kind, runs[number], {**payload(number), "sent": now()})
-
+    runs, gap = order["runs"], order["gap"]
     began = now()
     if gap is None:
-        await driver.each(len(runs), send)
+        await driver.signal_all(runs)
     else:
-        for number in range(len(runs)):
-            await send(0, number)
+        for number, run in enumerate(runs):
+            await driver.signal(0, order["kind"], run, sent(number))
             await asyncio.sleep(gap)
     await driver.disconnect()
     return {"began": began}
