@@ -85,11 +85,12 @@ insert into pgflow.tick (project_id, last_at) values ('default', '-infinity');
 
 -- What worker verbs return. Fields are only ever added at the end; readers ignore what they don't
 -- know.
-create type pgflow.acquired_v1 as (runs json, marks jsonb, look_again_in interval, reaped json);
+create type pgflow.acquired_v1 as (runs json, marks jsonb, look_again_in interval, reaped json,
+    batch bigint);
 comment on type pgflow.acquired_v1 is
     'runs: an array of leases; marks: opaque, to be given back at the next acquire; '
     'look_again_in: how long to sleep if no hint arrives before; reaped: runs that this call took'
-    ' back from dead workers.';
+    ' back from dead workers; batch: the number of these leases, to be told to the next beat.';
 create type pgflow.outcome_v1 as (run_id uuid, outcome text, state text, code text, detail text);
 comment on type pgflow.outcome_v1 is
     'outcome: done, already (said before under this lease), lost (the lease is gone), refused '

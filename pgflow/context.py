@@ -302,5 +302,5 @@ class Context(Steps, People, Waits, Branches):
 
 
 def _exact(value: str | Decimal) -> str:
-    """Return a text as it is, and a Decimal as its digits: as a number of JSON it would be rounded."""
+    """Return a text as it is, a Decimal as its digits: as a number of JSON it would be rounded."""
     return value if isinstance(value, str) else f"{value:f}"

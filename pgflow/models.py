@@ -143,12 +143,16 @@ class Reaped(_FromJson):
 
 @dataclass(slots=True, frozen=True)
 class Acquired:
-    """What a look for work brought. `marks` is opaque; `look_again_in` is in seconds."""
+    """What a look for work brought. `marks` is opaque; `look_again_in` is in seconds.
+
+    `batch` is the number of the leases, if there are any.
+    """
 
     leases: list[Lease]
     marks: str
     look_again_in: float
     reaped: list[Reaped]
+    batch: int | None
 
 
 @dataclass(slots=True, frozen=True)

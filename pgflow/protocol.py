@@ -55,7 +55,7 @@ def acquire(
 ) -> Statement[Acquired]:
     """Lease up to `max_runs` ready runs. `marks` is what the last call returned."""
     return Statement(
-        b"select a.runs::text, a.marks::text, a.look_again_in, a.reaped::text"
+        b"select a.runs::text, a.marks::text, a.look_again_in, a.reaped::text, a.batch"
         b" from pgflow.acquire(%(worker_id)s, %(queues)s::text[], %(max_runs)s::integer,"
         b" %(marks)s::jsonb, %(listening)s, %(project)s) as a",
         {
@@ -77,6 +77,7 @@ def _acquired(rows: list[Row]) -> Acquired:
         marks=row["marks"],
         look_again_in=row["look_again_in"].total_seconds(),
         reaped=[Reaped.from_json(run) for run in orjson.loads(row["reaped"] or b"[]")],
+        batch=row["batch"],
     )
 
 
@@ -108,18 +109,20 @@ def beat(
     worker_id: str,
     run_ids: Sequence[str],
     lease_nos: Sequence[int],
+    batches: Sequence[int] = (),
     *,
     project: str | None = None,
 ) -> Statement[list[Outcome]]:
-    """Keep all leases; returns a line for each that is lost."""
+    """Keep all leases; returns a line for each that is lost. `batches` are those that arrived."""
     return Statement(
         b"select b.run_id::text, b.outcome, b.state, b.code, b.detail"
         b" from pgflow.beat(%(worker_id)s, %(run_ids)b::text[]::uuid[], %(lease_nos)s::integer[],"
-        b" %(project)s) as b",
+        b" %(batches)s::bigint[], %(project)s) as b",
         {
             "worker_id": worker_id,
             "run_ids": list(run_ids),
             "lease_nos": list(lease_nos),
+            "batches": list(batches),
             "project": project,
         },
         _outcomes,

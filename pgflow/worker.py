@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _log = structlog.get_logger("pgflow")
+# A beat tidies up after so many acquires, so that it stays a short one.
+_MANY_BATCHES = 100
 
 
 @dataclass(slots=True, eq=False)
@@ -89,6 +91,7 @@ class Worker:
         self._reporter = Reporter(self._reports, project, self._ended)
         self._listener = Listener(direct_dsn or dsn, self.worker_id, self._hear, self._ping)
         self._beat_every = 15.0
+        self._batches: list[int] = []  # that arrived since the last beat
         # Bound once: the lazy proxy of get_logger costs more per line than a run.
         self._run_log = _log.bind()
 
@@ -175,8 +178,12 @@ class Worker:
                 _log.info("stale_run_reaper_done", reaped=len(acquired.reaped))
             for lease in acquired.leases:
                 self._start(lease)
-            if not acquired.leases:
+            if acquired.batch is None:
                 await _wait(self._look, acquired.look_again_in)
+                continue
+            self._batches.append(acquired.batch)
+            if len(self._batches) >= _MANY_BATCHES:
+                self._beat_now.set()
 
     def _start(self, lease: Lease) -> None:
         held = _Held(lease, Context(lease, self))
@@ -285,19 +292,21 @@ class Worker:
         while True:
             await _wait(self._beat_now, self._beat_every)
             self._beat_now.clear()
-            held = list(self._held)
+            held, batches = list(self._held), list(self._batches)
             try:
                 lines = await self._claims.run(
                     protocol.beat(
                         self.worker_id,
                         [run_id for run_id, _ in held],
                         [lease_no for _, lease_no in held],
+                        batches,
                         project=self.project,
                     )
                 )
             except UnknownWorker:
                 await self._register()
                 continue
+            del self._batches[: len(batches)]
             for line in lines:
                 if line.outcome == "lost":
                     # Of two leases of one run the older is the one that is lost.

@@ -127,11 +127,15 @@ $$;
 comment on function pgflow._leased is
     'The runs that a worker was given, those that it still holds among them.';
 
+-- What was leased in replies that reached the worker it names, or it has ended: a worker may end
+-- hundreds of thousands between two beats, and to look for each would take seconds.
 create or replace function pgflow._keep_leases(
-    p_project text, p_worker text, p_leased_before timestamptz
+    p_project text, p_worker text, p_leased_before timestamptz, p_named uuid[], p_batches bigint[]
 )
 returns uuid[]
 language plpgsql
+set enable_seqscan = off
+set enable_bitmapscan = off
 as $$
 declare
     v_since timestamptz;
@@ -140,16 +144,17 @@ begin
     with old as (
         delete from pgflow.lease l
         where l.project_id = p_project and l.worker_id = p_worker
-          and l.leased_at < p_leased_before
-        returning l.leased_at, l.run_ids
+          and (l.leased_at < p_leased_before or l.batch = any (p_batches))
+        returning l.batch, l.leased_at, l.run_ids
     )
     select min(o.leased_at), array_agg(u.run_id) into v_since, v_leased
     from old o
-    cross join lateral unnest(o.run_ids) as u (run_id);
+    left join lateral unnest(o.run_ids) as u (run_id) on o.batch <> all (p_batches);
     v_leased := array(
         select r.run_id from pgflow.run r
-        where r.project_id = p_project and r.run_id = any (v_leased) and r.worker_id = p_worker);
-    if cardinality(v_leased) > 0 then
+        where r.project_id = p_project and r.run_id = any (v_leased || p_named)
+          and r.worker_id = p_worker);
+    if v_since is not null and cardinality(v_leased) > 0 then
         insert into pgflow.lease (project_id, worker_id, batch, leased_at, run_ids)
         values (p_project, p_worker, nextval('pgflow.lease_batch'), v_since, v_leased);
     end if;
@@ -160,12 +165,15 @@ comment on function pgflow._keep_leases is
     'Makes one row of a worker''s older rows of table lease, of what it still holds; returns that.';
 
 -- The worker names what it holds. What it names and has not is lost; what it has and does not name
--- was leased in a reply that never reached it, and goes back.
+-- was leased in a reply that never reached it, and goes back. Each run is looked up by its key, as
+-- in _advance.
 create or replace function pgflow._beat(
-    p_project text, p_worker text, p_run_ids uuid[], p_lease_nos integer[]
+    p_project text, p_worker text, p_run_ids uuid[], p_lease_nos integer[], p_batches bigint[]
 )
 returns setof pgflow.outcome_v1
 language plpgsql
+set enable_seqscan = off
+set enable_bitmapscan = off
 as $$
 declare
     v_now timestamptz := pgflow.now();
@@ -194,7 +202,7 @@ begin
     )
     select array_agg(f.queue) into v_queues from freed f;
     perform pgflow._hint_queues(p_project, v_queues);
-    v_held := pgflow._keep_leases(p_project, p_worker, v_before);
+    v_held := pgflow._keep_leases(p_project, p_worker, v_before, p_run_ids, p_batches);
     v_unnamed := array(
         select r.run_id from pgflow.run r
         where r.project_id = p_project and r.run_id = any (v_held) and r.worker_id = p_worker
@@ -211,21 +219,33 @@ begin
     return query
     select n.run_id, 'lost', coalesce(r.state, f.state), f.error_code, f.error_detail
     from unnest(p_run_ids, p_lease_nos) as n (run_id, lease_no)
-    left join pgflow.run r on r.project_id = p_project and r.run_id = n.run_id
-    left join pgflow.run_finished f on f.project_id = p_project and f.run_id = n.run_id
+    left join lateral (
+        select r.state, r.lease_no from pgflow.run r
+        where r.project_id = p_project and r.run_id = n.run_id
+        limit 1
+    ) r on true
+    left join lateral (
+        select f.state, f.error_code, f.error_detail from pgflow.run_finished f
+        where f.project_id = p_project and f.run_id = n.run_id
+        limit 1
+    ) f on true
     where not coalesce(r.state = 'running' and r.lease_no = n.lease_no, false)
     union all
     select n.run_id, 'stops', r.state, null, to_json(r.breakpoints)::text
     from unnest(p_run_ids, p_lease_nos) as n (run_id, lease_no)
-    join pgflow.run r on r.project_id = p_project and r.run_id = n.run_id
-    where r.state = 'running' and r.lease_no = n.lease_no and r.breakpoints is not null;
+    cross join lateral (
+        select r.state, r.breakpoints from pgflow.run r
+        where r.project_id = p_project and r.run_id = n.run_id and r.state = 'running'
+          and r.lease_no = n.lease_no and r.breakpoints is not null
+        limit 1
+    ) r;
 end
 $$;
 comment on function pgflow._beat is 'Renews a worker''s leases; see beat.';
 
 create or replace function pgflow.beat(
     worker_id text, run_ids uuid[] default '{}', lease_nos integer[] default '{}',
-    project text default null
+    batches bigint[] default '{}', project text default null
 )
 returns setof pgflow.outcome_v1
 language plpgsql
@@ -240,14 +260,16 @@ begin
             cardinality(beat.lease_nos) || ' numbers');
     end if;
     return query select b.* from pgflow._beat(pgflow._enter_project(beat.project), beat.worker_id,
-        beat.run_ids, beat.lease_nos) as b;
+        beat.run_ids, beat.lease_nos, coalesce(beat.batches, '{}')) as b;
 end
 $$;
 comment on function pgflow.beat is
     'Keeps all leases of a worker, which names those it holds; returns a line for each that it '
     'has lost (cancelled, paused, reaped: interrupt the handler), and a line `stops` for each run '
     'with breakpoints, a json array in detail. A lease that it doesn''t name within 5 s goes back '
-    'to the queue. Raises PF302, PF502.';
+    'to the queue. batches: those that acquire gave it since the last beat; a worker that leases '
+    'much should tell, and beat after a hundred: of what was leased in them, all that it doesn''t '
+    'name has ended, and needs no look. Raises PF302, PF502.';
 
 create or replace function pgflow.stop_worker(worker_id text, project text default null)
 returns integer

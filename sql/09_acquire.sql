@@ -2,7 +2,7 @@
 -- sees to what is due. 08_ready has the marks, 04_hints the reason of what _idle does.
 
 create or replace function pgflow._lease(
-    p_project text, p_worker text, p_tids tid[], p_limited text[]
+    p_project text, p_worker text, p_batch bigint, p_tids tid[], p_limited text[]
 )
 returns json
 language plpgsql
@@ -39,7 +39,7 @@ begin
     ),
     batch as (
         insert into pgflow.lease (project_id, worker_id, batch, leased_at, run_ids)
-        select p_project, p_worker, nextval('pgflow.lease_batch'), v_now, array_agg(l.run_id)
+        select p_project, p_worker, p_batch, v_now, array_agg(l.run_id)
         from leased l
     ),
     slots as (
@@ -171,7 +171,8 @@ begin
     end loop;
     v_marks := jsonb_set(v_marks, '{groups}', (v_marks -> 'groups') || v_moved);
     if cardinality(v_tids) > 0 then
-        v_acquired.runs := pgflow._lease(p_project, p_worker, v_tids,
+        v_acquired.batch := nextval('pgflow.lease_batch');
+        v_acquired.runs := pgflow._lease(p_project, p_worker, v_acquired.batch, v_tids,
             array(select jsonb_object_keys(v_free)));
         v_acquired.marks := pgflow._busy(p_project, p_worker, v_marks);
         v_acquired.look_again_in := '0';

@@ -12,6 +12,7 @@ $$;
 comment on function pgflow._expire_run is
     'Ends a run whose deadline has passed. The caller holds it and its family.';
 
+-- In the order of the index by which they are found: no planner then prefers to walk over all runs.
 -- A run that somebody paused is left alone until it is resumed. One that stands at an interrupt or
 -- a breakpoint waits as others do, and its deadline bounds that.
 create or replace function pgflow._expire(p_project text, p_now timestamptz)
@@ -27,7 +28,7 @@ begin
         select r.* from pgflow.run r
         where r.project_id = p_project and r.deadline <= p_now
           and (r.state <> 'paused' or pgflow._stands_still(r))
-        order by r.run_id
+        order by r.deadline
         limit 500
         for update skip locked
     loop
@@ -39,7 +40,7 @@ begin
     for v_run in
         select r.* from pgflow.run r
         where r.project_id = p_project and r.wake_at <= p_now and r.state <> 'paused'
-        order by r.run_id
+        order by r.wake_at
         limit 500
         for update skip locked
     loop
@@ -67,10 +68,14 @@ language sql
 stable
 as $$
     select t.* from pgflow.task t
-    join pgflow.run r on r.project_id = p_project and r.run_id = t.run_id
+    cross join lateral (
+        select from pgflow.run r
+        where r.project_id = p_project and r.run_id = t.run_id
+          and r.state <> 'paused' and t.key = any (r.waits_for)
+        limit 1
+    ) r
     where t.project_id = p_project and t.state = 'open' and t.due_at <= p_now
-      and r.state <> 'paused' and t.key = any (r.waits_for)
-    order by t.run_id, t.due_at, t.key
+    order by t.due_at, t.run_id, t.key
     limit 500
 $$;
 comment on function pgflow._due_tasks is 'Open tasks whose due time has passed.';

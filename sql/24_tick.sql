@@ -200,8 +200,40 @@ comment on function pgflow._fail_lost is
     'running -> pending for a run whose lease expired, or failed with E-RUN-002 if its attempts '
     'are used up.';
 
--- The lock is held for this transaction only; whoever doesn't get it has nothing to do. The planner
--- likes to read the whole table for the first thing that is due, and mostly nothing is.
+-- Each is asked for in the order of its index: mostly nothing is due, and no planner then prefers
+-- to walk over all that is not.
+create or replace function pgflow._is_due(p_project text, p_now timestamptz)
+returns boolean
+language plpgsql
+stable
+set enable_seqscan = off
+as $$
+begin
+    return coalesce(
+        (select true from pgflow.run r
+         where r.project_id = p_project and r.run_at <= p_now
+           and r.seq is null and r.waits_for is null and r.pause_reason is null
+         order by r.run_at
+         limit 1),
+        (select true from pgflow.run r
+         where r.project_id = p_project and r.deadline <= p_now
+           and (r.state <> 'paused' or pgflow._stands_still(r))
+         order by r.deadline
+         limit 1),
+        (select true from pgflow.run r
+         where r.project_id = p_project and r.wake_at <= p_now and r.state <> 'paused'
+         order by r.wake_at
+         limit 1),
+        (select true from pgflow._due_tasks(p_project, p_now) limit 1),
+        (select true from pgflow.left_behind l
+         where l.project_id = p_project and l.due_at <= p_now
+         limit 1),
+        false);
+end
+$$;
+comment on function pgflow._is_due is 'Whether anything is due of what the tick sees to.';
+
+-- The lock is held for this transaction only; whoever doesn't get it has nothing to do.
 create or replace function pgflow._tick(
     p_project text, p_now timestamptz, out promoted integer, out reaped json[], out expired integer
 )
@@ -219,22 +251,7 @@ begin
     perform pgflow._trim_outbox(p_project);
     -- Not while something is left that is due: a full batch, a run that was locked. And once a
     -- second at most: a row that is updated all the time grows slow under a held snapshot.
-    if cardinality(reaped) < 500 and expired < 500 and not exists (
-        select from pgflow.run r
-        where r.project_id = p_project and r.run_at <= p_now
-          and r.seq is null and r.waits_for is null and r.pause_reason is null
-        union all
-        select from pgflow.run r
-        where r.project_id = p_project and r.deadline <= p_now
-          and (r.state <> 'paused' or pgflow._stands_still(r))
-        union all
-        select from pgflow.run r
-        where r.project_id = p_project and r.wake_at <= p_now and r.state <> 'paused'
-        union all
-        select from pgflow._due_tasks(p_project, p_now)
-        union all
-        select from pgflow.left_behind l where l.project_id = p_project and l.due_at <= p_now
-    ) then
+    if cardinality(reaped) < 500 and expired < 500 and not pgflow._is_due(p_project, p_now) then
         update pgflow.tick t set last_at = p_now
         where t.project_id = p_project and t.last_at < p_now - interval '1 second';
     end if;

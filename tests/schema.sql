@@ -493,6 +493,30 @@ COMMENT ON COLUMN pgflow.step_definition.handler IS 'Of what no worker executes:
 
 COMMENT ON COLUMN pgflow.step_definition.dependants IS 'The steps that need it.';
 
+CREATE TABLE pgflow.signal (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    run_id uuid NOT NULL,
+    signal_no integer NOT NULL,
+    name text NOT NULL COLLATE pg_catalog."C",
+    key text COLLATE pg_catalog."C",
+    at timestamp with time zone NOT NULL,
+    by text NOT NULL,
+    taken_as text COLLATE pg_catalog."C",
+    payload jsonb,
+    CONSTRAINT key_is_at_most_500_characters CHECK (((char_length(key) >= 1) AND (char_length(key) <= 500))),
+    CONSTRAINT name_is_at_most_200_characters CHECK (((char_length(name) >= 1) AND (char_length(name) <= 200))),
+    CONSTRAINT payload_is_at_most_1_mb CHECK ((pg_column_size(payload) <= 1048576))
+)
+PARTITION BY RANGE (run_id);
+
+COMMENT ON TABLE pgflow.signal IS 'The mailbox of each run: signals in the order in which they came, each taken once.';
+
+COMMENT ON COLUMN pgflow.signal.signal_no IS 'The number of its signal.received event.';
+
+COMMENT ON COLUMN pgflow.signal.key IS 'Idempotency key, unique within the run.';
+
+COMMENT ON COLUMN pgflow.signal.taken_as IS 'The journal key of the call that it answered; null while nobody has asked for it.';
+
 CREATE TABLE pgflow.installation (
     one boolean DEFAULT true NOT NULL,
     test_clock boolean DEFAULT false NOT NULL,
@@ -1406,30 +1430,6 @@ COMMENT ON COLUMN pgflow.runs.flow_version IS 'Of a flow: its version.';
 COMMENT ON COLUMN pgflow.runs.super_step IS 'Of a flow: how often ended steps have made others ready.';
 
 COMMENT ON COLUMN pgflow.runs.deadlines_held_at IS 'Since when its deadlines stand still; they are moved on by that span when it is resumed.';
-
-CREATE TABLE pgflow.signal (
-    project_id text NOT NULL COLLATE pg_catalog."C",
-    run_id uuid NOT NULL,
-    signal_no integer NOT NULL,
-    name text NOT NULL COLLATE pg_catalog."C",
-    key text COLLATE pg_catalog."C",
-    at timestamp with time zone NOT NULL,
-    by text NOT NULL,
-    taken_as text COLLATE pg_catalog."C",
-    payload jsonb,
-    CONSTRAINT key_is_at_most_500_characters CHECK (((char_length(key) >= 1) AND (char_length(key) <= 500))),
-    CONSTRAINT name_is_at_most_200_characters CHECK (((char_length(name) >= 1) AND (char_length(name) <= 200))),
-    CONSTRAINT payload_is_at_most_1_mb CHECK ((pg_column_size(payload) <= 1048576))
-)
-PARTITION BY RANGE (run_id);
-
-COMMENT ON TABLE pgflow.signal IS 'The mailbox of each run: signals in the order in which they came, each taken once.';
-
-COMMENT ON COLUMN pgflow.signal.signal_no IS 'The number of its signal.received event.';
-
-COMMENT ON COLUMN pgflow.signal.key IS 'Idempotency key, unique within the run.';
-
-COMMENT ON COLUMN pgflow.signal.taken_as IS 'The journal key of the call that it answered; null while nobody has asked for it.';
 
 CREATE TABLE pgflow.state (
     state text NOT NULL COLLATE pg_catalog."C",

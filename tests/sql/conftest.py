@@ -47,6 +47,7 @@ class Look:
     marks: Row
     look_again_in: float
     reaped: list[Row]
+    batch: int | None
 
     @property
     def run_ids(self) -> list[UUID]:
@@ -243,7 +244,7 @@ class Engine:
         )
         leases = [Lease(UUID(run["run_id"]), run["lease_no"], run) for run in look["runs"]]
         wait = look["look_again_in"].total_seconds()
-        return Look(leases, look["marks"], wait, look["reaped"] or [])
+        return Look(leases, look["marks"], wait, look["reaped"] or [], look["batch"])
 
     def leased(self, handler: str = "h", worker_id: str = "w:1", **arguments: Any) -> Lease:
         """Enqueue a run and lease it; registers the worker if it is not."""
@@ -263,9 +264,9 @@ class Engine:
         assert lease.run_id == run_id
         return lease
 
-    def beat(self, *held: Lease, worker_id: str = "w:1") -> list[Row]:
+    def beat(self, *held: Lease, worker_id: str = "w:1", **arguments: object) -> list[Row]:
         """Beat, naming these leases."""
-        return self.call("beat", worker_id=worker_id, **_named(held))
+        return self.call("beat", worker_id=worker_id, **_named(held), **arguments)
 
     def complete(self, *held: Lease, output: str = "null", **arguments: Any) -> list[Row]:
         """Complete runs, all with the same output unless `outputs` are given."""

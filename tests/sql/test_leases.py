@@ -66,6 +66,55 @@ def test_a_beat_leaves_alone_what_was_leased_within_the_last_seconds(engine: Eng
     assert batches(engine) == [{lease.run_id}]
 
 
+def test_of_batches_that_arrived_a_beat_keeps_what_is_named_at_once(engine: Engine) -> None:
+    engine.worker()
+    for _ in range(4):
+        engine.enqueue()
+    first, second = engine.acquire(max_runs=2), engine.acquire(max_runs=2)
+    assert first.batch != second.batch
+    held = [first.leases[0], second.leases[0]]
+    engine.complete(first.leases[1], second.leases[1])
+    assert engine.beat(*held, batches=[first.batch, second.batch]) == []
+    assert batches(engine) == [{lease.run_id for lease in held}]
+
+
+def test_a_batch_whose_reply_was_lost_goes_back_though_later_ones_arrived(engine: Engine) -> None:
+    lost = engine.leased()
+    engine.enqueue()
+    arrived = engine.acquire()
+    engine.later(seconds=6)
+    assert engine.beat(*arrived.leases, batches=[arrived.batch]) == []
+    assert engine.state(lost.run_id) == "pending"
+    assert engine.state(arrived.leases[0].run_id) == "running"
+
+
+def test_a_batch_that_arrived_and_has_ended_is_forgotten(engine: Engine) -> None:
+    engine.worker()
+    engine.enqueue()
+    arrived = engine.acquire()
+    engine.complete(*arrived.leases)
+    engine.beat(batches=[arrived.batch])
+    assert batches(engine) == []
+
+
+def test_what_arrived_and_has_ended_is_not_looked_for(engine: Engine) -> None:
+    looks = "select idx_scan from pg_stat_xact_user_tables where relid = 'pgflow.run'::regclass"
+    engine.worker()
+    for _ in range(200):
+        engine.enqueue()
+    arrived = engine.acquire(max_runs=200)
+    engine.complete(*arrived.leases[1:])
+    with engine.conn.transaction():
+        before = engine.value(looks)
+        engine.beat(arrived.leases[0], batches=[arrived.batch])
+        assert engine.value(looks) - before < 20
+
+
+def test_no_acquire_without_runs_has_a_batch(engine: Engine) -> None:
+    engine.worker()
+    assert engine.acquire().batch is None
+
+
 def test_a_run_that_its_worker_leased_again_is_kept_by_either_row(engine: Engine) -> None:
     lease = engine.leased()
     engine.release(lease)
