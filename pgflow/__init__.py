@@ -5,6 +5,7 @@ from __future__ import annotations
 from pgflow._threads import ThreadContext
 from pgflow._version import __version__
 from pgflow.app import App
+from pgflow.budget import Budget
 from pgflow.client import AsyncClient, Client
 from pgflow.context import Context, First
 from pgflow.definition import Flow, Step
@@ -26,6 +27,7 @@ __all__ = [
     "App",
     "Approval",
     "AsyncClient",
+    "Budget",
     "ChildFailed",
     "Client",
     "Context",

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from pgflow import flows as _flows
-from pgflow import gateway, people, queues, views
+from pgflow import gateway, money, people, queues, views
 from pgflow import subscriptions as _subscriptions
 from pgflow._statement import Statement
 
@@ -78,6 +78,7 @@ class Verbs:
     pause_queue = _sync(queues.pause_queue)
     resume_queue = _sync(queues.resume_queue)
     set_retention = _sync(queues.set_retention)
+    define_price = _sync(money.define_price)
     maintain = _sync(queues.maintain)
     runs = _sync(views.runs)
     timeline = _sync(views.timeline)
@@ -91,6 +92,9 @@ class Verbs:
     worker_status = _sync(views.worker_status)
     flows = _sync(_flows.flows)
     flow_steps = _sync(_flows.flow_steps)
+    prices = _sync(money.prices)
+    budgets = _sync(money.budgets)
+    usage_by_model = _sync(money.usage_by_model)
     doctor = _sync(views.doctor)
 
 
@@ -129,6 +133,7 @@ class AsyncVerbs:
     pause_queue = _async(queues.pause_queue)
     resume_queue = _async(queues.resume_queue)
     set_retention = _async(queues.set_retention)
+    define_price = _async(money.define_price)
     maintain = _async(queues.maintain)
     runs = _async(views.runs)
     timeline = _async(views.timeline)
@@ -142,4 +147,7 @@ class AsyncVerbs:
     worker_status = _async(views.worker_status)
     flows = _async(_flows.flows)
     flow_steps = _async(_flows.flow_steps)
+    prices = _async(money.prices)
+    budgets = _async(money.budgets)
+    usage_by_model = _async(money.usage_by_model)
     doctor = _async(views.doctor)

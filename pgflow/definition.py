@@ -14,6 +14,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_serializer
 
+from pgflow.budget import Budget
 from pgflow.errors import BadDefinition
 from pgflow.models import Retry
 
@@ -68,6 +69,9 @@ class Step(BaseModel):
         description="If it does not complete: `fail` ends the flow, `continue` leaves it to the"
         " join rules of the steps that need it, and `{run: STEP}` runs another step as well.",
     )
+    budget: Budget | None = Field(
+        default=None, description="How much its run and all below that may spend; as a flow's."
+    )
     description: str | None = Field(default=None, description="For people.")
 
     @field_serializer("retry")
@@ -105,6 +109,11 @@ class Flow(BaseModel):
         default={},
         description="What its run returns: a name for each, and the step whose output it is;"
         " without it, the outputs of the steps that no other needs, by name.",
+    )
+    budget: Budget | None = Field(
+        default=None,
+        description="How much its run and all below that may spend: `usd`, `tokens`, `seconds`,"
+        " `on_breach`, `assignee`, `assignee_role`; [money.md](money.md#budgets).",
     )
     description: str | None = Field(default=None, description="For people.")
 

@@ -7,7 +7,8 @@ from datetime import datetime
 from uuid import UUID
 
 from pgflow._json import dumps
-from pgflow._statement import Row, RunId, Statement, _int4, _rows, _value
+from pgflow._statement import Row, RunId, Statement, _int4, _json, _rows, _value
+from pgflow.budget import Budget
 from pgflow.definition import Flow, FlowVersion
 
 
@@ -38,17 +39,20 @@ def start(
     correlation_id: str | None = None,
     run_id: RunId | None = None,
     tags: Sequence[str] | None = None,
+    budget: Budget | Mapping[str, object] | None = None,
     project: str | None = None,
 ) -> Statement[UUID]:
     """Start a flow, without a `version` the one that was defined last, and return its run's id.
 
+    A `budget` bounds what all of it spends, instead of what the definition says.
     Raises BadRequest, UnknownFlow, IdempotencyConflict, NotJson.
     """
     return Statement(
         b"select pgflow.start(%(flow)s, %(input)s::jsonb, version => %(version)s::integer,"
         b" priority => %(priority)s::integer, deadline => %(deadline)s,"
         b" idempotency_key => %(idempotency_key)s, correlation_id => %(correlation_id)s,"
-        b" run_id => %(run_id)s::uuid, tags => %(tags)s::text[], project => %(project)s)",
+        b" run_id => %(run_id)s::uuid, tags => %(tags)s::text[], budget => %(budget)s::jsonb,"
+        b" project => %(project)s)",
         {
             "flow": flow.name if isinstance(flow, Flow) else flow,
             "input": "{}" if input is None else dumps(input, "the input"),
@@ -59,6 +63,7 @@ def start(
             "correlation_id": correlation_id,
             "run_id": run_id,
             "tags": None if tags is None else list(tags),
+            "budget": _json(budget, "the budget"),
             "project": project,
         },
         _value,

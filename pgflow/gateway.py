@@ -16,6 +16,7 @@ from uuid import UUID
 from pgflow._json import dumps
 from pgflow._named import Named
 from pgflow._statement import Row, RunId, Statement, _int4, _json, _outcomes, _value, _values
+from pgflow.budget import Budget
 from pgflow.models import Event, Outcome
 
 
@@ -49,12 +50,14 @@ def enqueue(
     correlation_id: str | None = None,
     run_id: RunId | None = None,
     tags: Sequence[str] | None = None,
+    budget: Budget | Mapping[str, object] | None = None,
     project: str | None = None,
 ) -> Statement[UUID]:
     """Start a run of `handler` and return its id; what is not given, the handler's settings say.
 
     `input` is anything that is JSON: a pydantic model, a dataclass, a dict; None is `{}`. `timeout`
-    bounds one execution, `deadline` the whole run. The same `idempotency_key` returns the same run.
+    bounds one execution, `deadline` the whole run, `budget` what it and all below it spend. The
+    same `idempotency_key` returns the same run.
     Raises BadRequest, IdempotencyConflict, UnknownProject, NotJson.
     """
     return Statement(
@@ -63,7 +66,7 @@ def enqueue(
         b" max_attempts => %(max_attempts)s::integer, timeout => %(timeout)s,"
         b" deadline => %(deadline)s, idempotency_key => %(idempotency_key)s,"
         b" correlation_id => %(correlation_id)s, run_id => %(run_id)s::uuid,"
-        b" tags => %(tags)s::text[], project => %(project)s)",
+        b" tags => %(tags)s::text[], budget => %(budget)s::jsonb, project => %(project)s)",
         {
             **_handler(handler, queue, max_attempts, timeout),
             "input": "{}" if input is None else dumps(input, "the input"),
@@ -74,6 +77,7 @@ def enqueue(
             "correlation_id": correlation_id,
             "run_id": run_id,
             "tags": None if tags is None else list(tags),
+            "budget": _json(budget, "the budget"),
             "project": project,
         },
         _value,

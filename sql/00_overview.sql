@@ -5,7 +5,7 @@
 -- lease_no, worker). The journal is what a run has learned, the timeline what happened to it, a
 -- task what a person is asked. A flow is a definition of steps that need each other; its run is
 -- nobody's lease, and each of its steps is a child run. A subscription follows the
--- events of all runs of a project.
+-- events of all runs of a project. A budget bounds what a run and all below it spend.
 --
 -- States. scheduled pending running waiting_tool waiting_approval waiting_event paused are live,
 -- completed failed cancelled timeout are the ends. Table move has the legal moves; 02_guards
@@ -23,13 +23,13 @@
 -- Time is now(), the database's clock, read once per verb. Ownership is lease_no: it grows at every
 -- lease, each write of a worker names it, and a write that names an old one changes nothing.
 --
--- Lock order: (1) roots of the trees touched, sorted; (2) runs, sorted by run_id; (3) tasks, by id;
--- (4) queues and slots, sorted; (5) inserts into journal, event. A worker's beat comes before its
--- idle flags and its own row; reap has the beat before the runs, and skips those that are locked. A
--- verb that starts at a task reads it unlocked, locks the run, then the task, and looks again.
--- Claim and reap skip what is locked. Upkeep (28_history, 29_retention) is under a lock of its own
--- and waits for no other longer than 100 ms. A reader of events has its subscription
--- before all of these; nobody else locks one.
+-- Lock order: (1) roots of the trees touched, sorted; (2) runs, sorted by run_id; (3) tasks, by
+-- id; (4) budgets, by run_id; queues and slots, sorted; (5) inserts into journal, event. A
+-- worker's beat comes before its idle flags and its own row; reap has the beat before the runs,
+-- and skips those that are locked. A verb that starts at a task reads it unlocked, locks the run,
+-- then the task, and looks again. Claim and reap skip what is locked. Upkeep (28_history,
+-- 29_retention) is under a lock of its own and waits for no other longer than 100 ms. A reader of
+-- events has its subscription before all of these; nobody else locks one.
 --
 -- Refusals. Table refusal has the SQLSTATEs; each is raised with message, detail and hint by
 -- _refuse(). A refused argument is named in the error's column field.

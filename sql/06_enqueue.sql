@@ -221,10 +221,14 @@ comment on function pgflow._same_run is
     'The run id if such a run is there with the same handler and input, null if none is. Raises '
     'PF401.';
 
+drop function if exists pgflow._enqueue_once(text, text, text, jsonb, text, integer, timestamptz,
+    integer, interval, timestamptz, text, uuid, text[], uuid);
+
 create or replace function pgflow._enqueue_once(
     p_project text, p_key text, p_handler text, p_input jsonb, p_queue text, p_priority integer,
     p_run_at timestamptz, p_max_attempts integer, p_timeout interval, p_deadline timestamptz,
-    p_correlation_id text, p_run_id uuid, p_tags text[], p_retry_of uuid
+    p_correlation_id text, p_run_id uuid, p_tags text[], p_retry_of uuid,
+    p_budget jsonb default null
 )
 returns uuid
 language plpgsql
@@ -254,6 +258,7 @@ begin
     perform pgflow._enqueue(p_project, p_handler, array[v_run_id], array[p_input], p_queue,
         p_priority, p_run_at, p_max_attempts, p_timeout, p_deadline, p_key, p_correlation_id,
         p_tags, p_retry_of);
+    perform pgflow._give_budget(p_project, v_run_id, p_budget);
     return v_run_id;
 end
 $$;
@@ -261,13 +266,16 @@ comment on function pgflow._enqueue_once is
     'Enqueues under an idempotency key, a run id or both: the first call''s run is returned ever '
     'after. Raises PF401.';
 
+drop function if exists pgflow.enqueue(text, jsonb, text, integer, timestamptz, integer, interval,
+    timestamptz, text, text, uuid, text[], text);
+
 create or replace function pgflow.enqueue(
     handler text, input jsonb default '{}', queue text default null, priority integer default 0,
     run_at timestamptz default null, max_attempts integer default null,
     timeout interval default null,
     deadline timestamptz default null, idempotency_key text default null,
     correlation_id text default null, run_id uuid default null, tags text[] default null,
-    project text default null
+    budget jsonb default null, project text default null
 )
 returns uuid
 language plpgsql
@@ -283,6 +291,9 @@ begin
         enqueue.max_attempts,
         enqueue.timeout, enqueue.deadline, enqueue.idempotency_key, enqueue.correlation_id,
         enqueue.run_id, enqueue.tags);
+    if enqueue.budget is not null then
+        perform pgflow._check_budget(enqueue.budget);
+    end if;
     if pg_column_size(enqueue.input) > 8388608 then
         perform pgflow._refuse_value('input', 'at most 8 MB',
             pg_column_size(enqueue.input) || ' bytes');
@@ -290,18 +301,23 @@ begin
         return pgflow._enqueue_once(v_project, enqueue.idempotency_key, enqueue.handler,
             enqueue.input, enqueue.queue, enqueue.priority, enqueue.run_at, enqueue.max_attempts,
             enqueue.timeout, enqueue.deadline, enqueue.correlation_id, enqueue.run_id,
-            enqueue.tags, null);
+            enqueue.tags, null, enqueue.budget);
     end if;
     perform pgflow._enqueue(v_project, enqueue.handler, array[v_run_id], array[enqueue.input],
         enqueue.queue, enqueue.priority, enqueue.run_at, enqueue.max_attempts, enqueue.timeout,
         enqueue.deadline, null, enqueue.correlation_id, enqueue.tags, null);
+    if enqueue.budget is not null then
+        perform pgflow._give_budget(v_project, v_run_id, enqueue.budget);
+    end if;
     return v_run_id;
 end
 $$;
 comment on function pgflow.enqueue is
     'Starts a run of a handler in the caller''s transaction and returns its id. What is not given'
     ' comes from the handler''s registration, then from the queue. The same idempotency_key '
-    'returns the same run, live or finished. Example: select pgflow.enqueue(''send_email'', '
+    'returns the same run, live or finished. budget bounds what the run and all below it spend: '
+    'usd, tokens, seconds; on_breach, assignee, assignee_role. '
+    'Example: select pgflow.enqueue(''send_email'', '
     '''{"to": "a@b.c"}'', queue => ''mail''). Raises PF101, PF401, PF502.';
 
 create or replace function pgflow.enqueue_many(

@@ -34,7 +34,7 @@ begin
             case when r.step_count + r.news > 0
                  then pgflow._journal(p_project, r.run_id, null) end as journal,
             case when r.round > 0 or r.breakpoints is not null or r.undo_of is not null
-                   or r.parent_run_id is not null
+                   or r.parent_run_id is not null or r.budget_run_id is not null
                  then pgflow._lease_more(r) end as more
     ),
     batch as (
@@ -88,12 +88,14 @@ begin
         'root_run_id', p_run.root_run_id, 'undo_of', p_run.undo_of,
         'undo', case when p_run.round > 0 or p_run.undo_of is not null
                      then pgflow._to_undo(p_run) end,
-        'flow', case when p_run.step is not null then pgflow._step_context(p_run) end);
+        'flow', case when p_run.step is not null then pgflow._step_context(p_run) end,
+        'budget', case when p_run.budget_run_id is not null
+                       then pgflow._budget_left(p_run, pgflow.now()) end);
 end
 $$;
 comment on function pgflow._lease_more is
     'What few runs have, for their worker: round, feedback, breakpoints, family, steps to undo, '
-    'their flow.';
+    'their flow, what is left of their budget.';
 
 create or replace function pgflow._journal(p_project text, p_run_id uuid, p_after_news integer)
 returns json

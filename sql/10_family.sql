@@ -141,7 +141,8 @@ begin
         coalesce(p_parent.correlation_id, p_parent.run_id::text), pgflow._tags(p_wait), null);
     update pgflow.run r
     set parent_run_id = p_parent.run_id, parent_key = p_wait ->> 'key', lane = 0,
-        root_run_id = coalesce(p_parent.root_run_id, p_parent.run_id), depth = p_parent.depth + 1
+        root_run_id = coalesce(p_parent.root_run_id, p_parent.run_id), depth = p_parent.depth + 1,
+        budget_run_id = p_parent.budget_run_id
     where r.project_id = p_parent.project_id and r.run_id = v_child_id;
     return v_child_id;
 end

@@ -28,6 +28,9 @@ begin
             'tool, event, sleep or run', v_kind);
     elsif coalesce(char_length(p_wait ->> 'key'), 0) not between 1 and 500 then
         perform pgflow._refuse_value('waits.key', '1 to 500 characters', p_wait ->> 'key');
+    elsif starts_with(p_wait ->> 'key', 'pgflow:') then
+        perform pgflow._refuse_value('waits.key', 'none of the engine''s own, which begin with '
+            'pgflow:', p_wait ->> 'key');
     elsif p_wait ->> 'digest' !~ '^([0-9a-f]{2})*$' then
         perform pgflow._refuse_value('waits.digest', 'hex digits', p_wait ->> 'digest');
     elsif (p_wait ->> 'timeout')::float8 not between 0.001 and 315360000 then

@@ -241,7 +241,10 @@ declare
     v_run pgflow.run := p_run;
     v_ends boolean := p_task.state = 'rejected' and p_task.on_reject <> 'resume';
 begin
-    if p_rollback_to is not null then
+    if starts_with(p_task.key, 'pgflow:budget/') then
+        perform pgflow._after_raise(v_run, p_now, p_task, p_rollback_to);
+        return;
+    elsif p_rollback_to is not null then
         v_run.last_event_no := v_run.last_event_no + 1;
         perform pgflow._event(v_run, v_run.last_event_no, 'task.resolved', p_now,
             jsonb_build_object('task_id', p_task.task_id, 'key', p_task.key,

@@ -63,7 +63,7 @@ begin
         v_run := pgflow._void_tasks(v_run, p_now, array(
             select t.key from pgflow.task t
             where t.project_id = v_run.project_id and t.run_id = v_run.run_id
-              and t.voided_at is null and not exists (
+              and t.voided_at is null and not starts_with(t.key, 'pgflow:') and not exists (
                   select from pgflow.journal j
                   where j.project_id = v_run.project_id and j.run_id = v_run.run_id
                     and j.key = t.key)), p_reason);
@@ -386,6 +386,7 @@ begin
     from jsonb_object_keys(fork.updates) as u (key)
     where (pgflow._known_entry(v_run, u.key, 'updates')).event_no >= v_entry.event_no;
     v_fork_id := pgflow._enqueue_again(v_project, fork.run_id);
+    perform pgflow._give_budget(v_project, v_fork_id, pgflow._budget_of(v_project, fork.run_id));
     perform pgflow._copy_journal(v_project, v_run.run_id, v_fork_id, v_entry.event_no,
         coalesce(fork.updates, '{}'));
     return v_fork_id;

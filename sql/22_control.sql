@@ -87,9 +87,9 @@ declare
     v_hold boolean := coalesce(pause.hold_deadlines, false);
     v_run pgflow.run := pgflow._locked_to_end(v_project, pause.run_id);
 begin
-    if pause.reason in ('interrupt', 'before', 'after', 'flow') then
+    if pause.reason in ('interrupt', 'before', 'after', 'flow', 'budget') then
         perform pgflow._refuse_value('reason',
-            'none of the engine''s own: interrupt, before, after, flow', pause.reason);
+            'none of the engine''s own: interrupt, before, after, flow, budget', pause.reason);
     elsif v_run.run_id is null then
         perform pgflow._refuse_gone(v_project, pause.run_id, 'be paused');
     elsif v_run.state = 'paused' and v_hold and pgflow._stands_still(v_run) then
@@ -276,6 +276,7 @@ declare
     v_run pgflow.run := pgflow._locked_to_end(v_project, resume.run_id);
 begin
     perform pgflow._check_command(resume.command);
+    perform pgflow._check_spending(v_run);
     if v_run.run_id is null then
         perform pgflow._refuse_gone(v_project, resume.run_id, 'be resumed');
     elsif v_run.state <> 'paused' or resume.command ? 'resume'
@@ -409,7 +410,8 @@ begin
     v_run_id := pgflow._enqueue_once(v_project, 'pgflow:retry:' || retry.run_id, v_old.handler,
         v_old.input,
         v_old.queue, v_old.priority, null, v_old.max_attempts, v_old.timeout, null,
-        coalesce(v_old.correlation_id, v_old.run_id::text), null, v_old.tags, v_old.run_id);
+        coalesce(v_old.correlation_id, v_old.run_id::text), null, v_old.tags, v_old.run_id,
+        pgflow._budget_of(v_project, v_old.run_id));
     if v_old.undo_of is not null then
         perform pgflow._go_on_undoing(v_old, v_run_id);
     end if;
@@ -418,8 +420,9 @@ end
 $$;
 comment on function pgflow.retry is
     'Does a finished run''s work again, as a new run with retry_of set; its idempotency key and '
-    'deadline are not inherited. The same run again returns the same new run. Of a flow that did '
-    'not complete, the steps that did are kept. Raises PF101, PF102, PF201, PF502.';
+    'deadline are not inherited, its budget is, with nothing used. The same run again returns the '
+    'same new run. Of a flow that did not complete, the steps that did are kept. Raises PF101, '
+    'PF102, PF201, PF502.';
 
 drop function if exists pgflow.define_queue(text, integer, integer, interval, interval, text);
 

@@ -21,7 +21,9 @@ begin
         (select min(t.due_at) from pgflow.task t
          where t.project_id = p_project and t.state = 'open' and t.due_at > p_after),
         (select min(l.due_at) from pgflow.left_behind l
-         where l.project_id = p_project and l.due_at > p_after));
+         where l.project_id = p_project and l.due_at > p_after),
+        (select min(d.due_at) from pgflow.budget_due d
+         where d.project_id = p_project and d.due_at > p_after));
 end
 $$;
 comment on function pgflow._next_due is
@@ -228,6 +230,9 @@ begin
         (select true from pgflow.left_behind l
          where l.project_id = p_project and l.due_at <= p_now
          limit 1),
+        (select true from pgflow.budget_due d
+         where d.project_id = p_project and d.due_at <= p_now
+         limit 1),
         false);
 end
 $$;
@@ -248,6 +253,7 @@ begin
     reaped := pgflow._reap(p_project, p_now);
     expired := pgflow._expire(p_project, p_now);
     perform pgflow._end_left_behind(p_project, p_now);
+    perform pgflow._end_overtime(p_project, p_now);
     perform pgflow._trim_outbox(p_project);
     -- Not while something is left that is due: a full batch, a run that was locked. And once a
     -- second at most: a row that is updated all the time grows slow under a held snapshot.

@@ -103,6 +103,13 @@ begin
     where a.backend_xid is not null and a.xact_start < clock_timestamp() - interval '10 minutes'
       and exists (select from pgflow.subscription s where s.project_id = v_project);
     return query
+    select 'warn', 'model without price',
+        format('%s calls of model %s in the last day, at a cost that nobody knows', m.calls,
+            m.model),
+        format('pgflow price set %s INPUT OUTPUT; until then its calls count in no budget in USD.',
+            m.model)
+    from pgflow._models_without_price(v_project, v_now - interval '1 day', v_now) as m;
+    return query
     select 'warn', 'handler unknown at run time',
         format('%s runs of handler %s failed in the last day', count(*), f.handler),
         'Deploy a worker that has this handler, then pgflow retry RUN.'

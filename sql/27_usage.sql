@@ -63,6 +63,7 @@ begin
     v_usage.at := pgflow.now();
     v_usage.status := coalesce(v_usage.status,
         case when v_usage.error_code is null then 'ok' else 'failed' end);
+    v_usage := pgflow._priced(v_usage);
     v_usage.cost_usd_total := coalesce(v_usage.cost_usd_total,
         v_usage.cost_usd_input + v_usage.cost_usd_output);
     insert into pgflow.usage select v_usage.*;
@@ -77,6 +78,55 @@ comment on function pgflow._add_usage is
     'Writes a call of a model that is right in all fields, and adds its cost to its run, which the '
     'caller holds.';
 
+create or replace function pgflow._record_usage(
+    p_project text, p_run_ids uuid[], p_lease_nos integer[], p_calls jsonb,
+    p_family_is_held boolean
+)
+returns setof pgflow.outcome_v1
+language plpgsql
+as $$
+declare
+    v_run pgflow.run;
+    v_given record;
+    v_spenders uuid[] := '{}';
+    v_spent_keys text[] := '{}';
+begin
+    for v_given in
+        select g.run_id, g.lease_no, g.call, g.call ->> 'call_key' as key,
+            pgflow._wrong_field(g.call) as wrong
+        from rows from (unnest(p_run_ids), unnest(p_lease_nos), jsonb_array_elements(p_calls))
+            with ordinality as g (run_id, lease_no, call, n)
+        order by g.run_id, g.n
+    loop
+        if v_given.wrong is not null then
+            return query select v_given.run_id, 'refused', null::text, v_given.key, v_given.wrong;
+            continue;
+        end if;
+        v_run := pgflow._held(p_project, v_given.run_id, v_given.lease_no);
+        -- A later statement than the lock: it sees what the last holder wrote.
+        if exists (select from pgflow.usage u
+                   where u.project_id = p_project and u.run_id = v_given.run_id
+                     and u.call_key = v_given.key) then
+            return query select v_given.run_id, 'already', null::text, v_given.key, null::text;
+        elsif v_run.run_id is null then
+            return query select v_given.run_id, 'lost', null::text, v_given.key, null::text;
+        else
+            perform pgflow._add_usage(v_run, v_given.call);
+            if v_run.budget_run_id is not null then
+                v_spenders := v_spenders || v_run.run_id;
+                v_spent_keys := v_spent_keys || v_given.key;
+            end if;
+        end if;
+    end loop;
+    if v_spenders <> '{}' then
+        perform pgflow._spend(p_project, v_spenders, v_spent_keys, p_family_is_held);
+    end if;
+end
+$$;
+comment on function pgflow._record_usage is
+    'Records calls of models, in the order of their runs, and counts them to budgets; see '
+    'record_usage and _spend.';
+
 create or replace function pgflow.record_usage(
     run_ids uuid[], lease_nos integer[], calls jsonb, project text default null
 )
@@ -88,44 +138,30 @@ set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_project text := pgflow._enter_project(record_usage.project);
-    v_run pgflow.run;
-    v_given record;
+    v_spenders uuid[];
 begin
     perform pgflow._check_batch(record_usage.run_ids, record_usage.lease_nos, array[
         case when jsonb_typeof(record_usage.calls) = 'array'
              then jsonb_array_length(record_usage.calls) else 0 end]);
-    for v_given in
-        select g.run_id, g.lease_no, g.call, g.call ->> 'call_key' as key,
-            pgflow._wrong_field(g.call) as wrong
-        from rows from (unnest(record_usage.run_ids), unnest(record_usage.lease_nos),
-                        jsonb_array_elements(record_usage.calls))
-            with ordinality as g (run_id, lease_no, call, n)
-        order by g.run_id, g.n
-    loop
-        if v_given.wrong is not null then
-            return query select v_given.run_id, 'refused', null::text, v_given.key, v_given.wrong;
-            continue;
-        end if;
-        v_run := pgflow._held(v_project, v_given.run_id, v_given.lease_no);
-        -- A later statement than the lock: it sees what the last holder wrote.
-        if exists (select from pgflow.usage u
-                   where u.project_id = v_project and u.run_id = v_given.run_id
-                     and u.call_key = v_given.key) then
-            return query select v_given.run_id, 'already', null::text, v_given.key, null::text;
-        elsif v_run.run_id is null then
-            return query select v_given.run_id, 'lost', null::text, v_given.key, null::text;
-        else
-            perform pgflow._add_usage(v_run, v_given.call);
-        end if;
-    end loop;
+    v_spenders := pgflow._spenders(v_project, record_usage.run_ids);
+    if v_spenders = '{}' then
+        return query select l.* from pgflow._record_usage(v_project, record_usage.run_ids,
+            record_usage.lease_nos, record_usage.calls, false) as l;
+        return;
+    end if;
+    return query select l.* from unnest(pgflow._record_within_budgets(v_project,
+        record_usage.run_ids, record_usage.lease_nos, record_usage.calls)) as l;
+    return query select l.* from pgflow._tell_budgets(v_project, v_spenders) as l;
 end
 $$;
 comment on function pgflow.record_usage is
     'Records calls of models, failed ones too, and adds what they cost to their runs; several runs '
     'and several calls of one run at once. Each element of calls is an object of call_key and '
     'fields of view model_calls (but attempt, lease_no, at); its call_key is told once in the '
-    'life of a run, whatever the lease. Returns a line, the call_key in code, for those not simply '
-    'done: already, lost, refused (detail names the field). '
+    'life of a run, whatever the lease. A cost that is not told the prices make. Returns a line, '
+    'the call_key in code, for those not simply done: already, lost, refused (detail names the '
+    'field); and a line `budget` for each run that counts to one, with its state by now and in '
+    'detail what is left (a json object of usd, tokens, seconds; null: unbound). '
     'Example: select * from pgflow.record_usage(''{...}'', ''{1}'', ''[{"call_key": "draft/1", '
     '"model": "m-1", "input_tokens": 900, "cost_usd_total": 0.02}]''). Raises PF101, PF502.';
 
@@ -145,6 +181,7 @@ comment on column pgflow.model_calls.at is 'When it was recorded, shortly after 
 comment on column pgflow.model_calls.actor is 'Which agent called, as the handler names it.';
 comment on column pgflow.model_calls.role is 'As what it was called, as the handler names it.';
 comment on column pgflow.model_calls.thread_id is 'The conversation, as the handler names it.';
-comment on column pgflow.model_calls.cost_usd_total is 'Null: unknown, and in no sum.';
+comment on column pgflow.model_calls.cost_usd_total is
+    'As it was told, else by the price of the model. Null: unknown, and in no sum.';
 comment on column pgflow.model_calls.status is 'ok or failed; a failed call may cost, too.';
 comment on column pgflow.model_calls.request_id is 'What the provider calls the call.';

@@ -275,6 +275,7 @@ begin
     where v.project_id = p_project and v.run_id = any (p_run_ids);
     delete from pgflow.signal s where s.project_id = p_project and s.run_id = any (p_run_ids);
     delete from pgflow.usage u where u.project_id = p_project and u.run_id = any (p_run_ids);
+    delete from pgflow.budget b where b.project_id = p_project and b.run_id = any (p_run_ids);
     delete from pgflow.flow_step s where s.project_id = p_project and s.run_id = any (p_run_ids);
     perform pgflow._delete_tasks(p_project, array(
         select t.task_id from pgflow.task t

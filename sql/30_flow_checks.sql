@@ -132,6 +132,7 @@ as $$
         ('needs', 'a list of names of steps, each of them once',
             pgflow._are_names(p_step -> 'needs')),
         ('config', 'an object', jsonb_typeof(p_step -> 'config') = 'object'),
+        ('budget', 'an object', jsonb_typeof(p_step -> 'budget') = 'object'),
         ('retry', 'an object of max_attempts, base, factor and longest',
             jsonb_typeof(p_step -> 'retry') = 'object'),
         ('timeout', 'seconds, more than 0 and at most 2592000',
@@ -149,7 +150,7 @@ as $$
     select r.field, r.expected from pgflow._retry_faults(p_step -> 'retry') as r
     union all
     select u, 'left out: no worker executes a ' || (p_step ->> 'type')
-    from unnest('{handler,queue,retry,timeout}'::text[]) as u
+    from unnest('{handler,queue,retry,timeout,budget}'::text[]) as u
     where pgflow._members(p_step) ? 'type' and pgflow._members(p_step) ? u
     union all
     select 'config', pgflow._wait_fault(p_step)
@@ -373,6 +374,7 @@ begin
         ('queue', 'a text of 1 to 100 characters',
             pgflow._is_text(p_flow -> 'queue', '^.{1,100}$')),
         ('output', 'an object of names of steps', jsonb_typeof(p_flow -> 'output') = 'object'),
+        ('budget', 'an object', jsonb_typeof(p_flow -> 'budget') = 'object'),
         ('steps', 'a list of 1 to 10000 steps',
             jsonb_array_length(v_steps) between 1 and 10000)
     ) as k (name, expected, is_right) on k.name = m.key
@@ -405,6 +407,8 @@ begin
         format('step %s: %s', coalesce(left(v_steps -> (g.place - 1) ->> 'name', 100),
             format('[%s]', g.place - 1)), g.message)
     from pgflow._graph_faults(v_steps) as g;
+    return query
+    select b.field, b.message from pgflow._budget_faults_of(p_flow, v_steps) as b;
     return query
     select o.field, o.message from pgflow._output_faults(p_flow -> 'output', v_steps) as o;
 end

@@ -152,6 +152,7 @@ begin
         where v.project_id = v_project and v.flow = v_flow ->> 'name'
         returning * into v_version;
         perform pgflow._store_steps(v_version);
+        perform pgflow._store_budgets(v_version);
     end if;
     if v_current <> v_version.version then
         update pgflow.flow f set version = v_version.version
@@ -162,9 +163,10 @@ end
 $$;
 comment on function pgflow.define_flow is
     'Stores a flow: a name and steps, each with name, handler, needs, config, retry, timeout, '
-    'queue, join, on_failure; docs/flows.md tells what they mean. New content is a new version; '
-    'content that was defined before is the version that it was. New runs get the version that was '
-    'defined last, others keep theirs. Example: select pgflow.define_flow(''{"name": "review", '
+    'queue, join, on_failure, budget; docs/flows.md tells what they mean. New content is a new '
+    'version; content that was defined before is the version that it was. New runs get the version '
+    'that was defined last, others keep theirs. Example: '
+    'select pgflow.define_flow(''{"name": "review", '
     '"steps": [{"name": "draft"}, {"name": "publish", "needs": ["draft"]}]}''). Raises PF101, '
     'PF502.';
 

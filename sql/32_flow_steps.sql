@@ -230,13 +230,13 @@ begin
     with made as (
         insert into pgflow.run (project_id, run_id, parent_run_id, root_run_id, parent_key, step,
             depth, handler, queue, state, priority, lane, seq, max_attempts, timeout, deadline,
-            created_at, created_by, correlation_id, tags, feedback, input)
+            created_at, created_by, correlation_id, tags, feedback, budget_run_id, input)
         select p_project, m.run_id, f.run_id, coalesce(f.root_run_id, f.run_id), d.step, d.step,
             f.depth + 1, d.handler, n.queue, 'pending', f.priority, 0, nextval('pgflow.run_seq'),
             coalesce(d.max_attempts, h.max_attempts, q.max_attempts, 3),
             coalesce(d.timeout, h.timeout, q.timeout, '300 seconds'), f.deadline, p_now,
             f.created_by, coalesce(f.correlation_id, f.run_id::text), f.tags, f.feedback,
-            pgflow._step_input(p_project, f, d.needs)
+            f.budget_run_id, pgflow._step_input(p_project, f, d.needs)
         from unnest(p_ids, p_flow_ids, p_steps) as m (run_id, flow_id, step)
         cross join lateral (
             select r.* from pgflow.run r
@@ -265,6 +265,7 @@ begin
     select array_agg(m.queue), array_agg(m.priority), (select array_agg(d.run_id) from made d)
     into v_queues, v_priorities, v_run_ids
     from (select distinct m.queue, m.priority from made m) m;
+    perform pgflow._give_step_budgets(p_project, p_ids, p_flow_ids, p_steps);
     if pgflow._is_followed(p_project) then
         perform pgflow._publish(p_project, v_run_ids);
     end if;

@@ -31,10 +31,13 @@ $$;
 comment on function pgflow._found_flow is
     'A version of a flow, without one the current. Raises PF106.';
 
+drop function if exists pgflow._start_flow(pgflow.flow_version, jsonb, integer, timestamptz, text,
+    text, uuid, text[], uuid);
+
 create or replace function pgflow._start_flow(
     p_version pgflow.flow_version, p_input jsonb, p_priority integer, p_deadline timestamptz,
     p_idempotency_key text, p_correlation_id text, p_run_id uuid, p_tags text[],
-    p_retry_of uuid default null
+    p_retry_of uuid default null, p_budget jsonb default null
 )
 returns uuid
 language plpgsql
@@ -50,6 +53,8 @@ begin
         coalesce(p_version.definition ->> 'queue', 'default'), 'running', p_priority, 1, null, 0,
         p_deadline, v_now, v_now, pgflow._actor(), p_correlation_id, p_idempotency_key, p_tags,
         p_retry_of, coalesce(p_input, '{}'));
+    perform pgflow._give_budget(p_version.project_id, p_run_id,
+        coalesce(p_budget, p_version.definition -> 'budget'));
     if pgflow._is_followed(p_version.project_id) then
         perform pgflow._publish(p_version.project_id, array[p_run_id], array[1]);
     end if;
@@ -92,9 +97,12 @@ $$;
 comment on function pgflow._keep_steps is
     'Gives a new run the steps that another, which did not complete, has completed; returns them.';
 
+drop function if exists pgflow._start_once(pgflow.flow_version, jsonb, integer, timestamptz, text,
+    text, uuid, text[]);
+
 create or replace function pgflow._start_once(
     p_version pgflow.flow_version, p_input jsonb, p_priority integer, p_deadline timestamptz,
-    p_key text, p_correlation_id text, p_run_id uuid, p_tags text[]
+    p_key text, p_correlation_id text, p_run_id uuid, p_tags text[], p_budget jsonb
 )
 returns uuid
 language plpgsql
@@ -125,18 +133,21 @@ begin
         end if;
     end if;
     return pgflow._start_flow(p_version, p_input, p_priority, p_deadline, p_key, p_correlation_id,
-        v_run_id, p_tags);
+        v_run_id, p_tags, null, p_budget);
 end
 $$;
 comment on function pgflow._start_once is
     'Starts a flow under an idempotency key, a run id or both: the first call''s run is returned '
     'ever after. Raises PF401.';
 
+drop function if exists pgflow.start(text, jsonb, integer, integer, timestamptz, text, text, uuid,
+    text[], text);
+
 create or replace function pgflow.start(
     flow text, input jsonb default '{}', version integer default null, priority integer default 0,
     deadline timestamptz default null, idempotency_key text default null,
     correlation_id text default null, run_id uuid default null, tags text[] default null,
-    project text default null
+    budget jsonb default null, project text default null
 )
 returns uuid
 language plpgsql
@@ -151,18 +162,20 @@ begin
     v_version := pgflow._found_flow(v_project, start.flow, start.version);
     perform pgflow._check_run(start.flow, null, start.priority, null, null, null, start.deadline,
         start.idempotency_key, start.correlation_id, start.run_id, start.tags);
+    perform pgflow._check_budget(start.budget);
     if pg_column_size(start.input) > 8388608 then
         perform pgflow._refuse_value('input', 'at most 8 MB',
             pg_column_size(start.input) || ' bytes');
     end if;
     return pgflow._start_once(v_version, start.input, start.priority, start.deadline,
-        start.idempotency_key, start.correlation_id, start.run_id, start.tags);
+        start.idempotency_key, start.correlation_id, start.run_id, start.tags, start.budget);
 end
 $$;
 comment on function pgflow.start is
     'Starts a flow in the caller''s transaction and returns the id of its run; without a version, '
     'the one that was defined last. Its steps are runs too, of the same priority, deadline, tags '
-    'and correlation id. The same idempotency_key returns the same run, live or finished. Example: '
+    'and correlation id. The same idempotency_key returns the same run, live or finished. budget '
+    'bounds what all of it spends, instead of what the definition says. Example: '
     'select pgflow.start(''review'', ''{"article": 7}''). Raises PF101, PF106, PF401, PF502.';
 
 create or replace function pgflow._retry_flow(p_old pgflow.run_finished)
@@ -177,7 +190,7 @@ begin
     return coalesce(v_first, pgflow._start_flow(
         pgflow._found_flow(p_old.project_id, p_old.handler, p_old.flow_version), p_old.input,
         p_old.priority, null, null, coalesce(p_old.correlation_id, p_old.run_id::text), v_run_id,
-        p_old.tags, p_old.run_id));
+        p_old.tags, p_old.run_id, pgflow._budget_of(p_old.project_id, p_old.run_id)));
 end
 $$;
 comment on function pgflow._retry_flow is

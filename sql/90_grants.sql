@@ -7,12 +7,14 @@ grant usage on schema pgflow to pgflow_reader;
 grant select on
     pgflow.runs, pgflow.timeline, pgflow.inbox, pgflow.task_history, pgflow.journal_entries,
     pgflow.tool_calls, pgflow.model_calls, pgflow.queue_stats,
-    pgflow.worker_status, pgflow.flows, pgflow.flow_steps, pgflow.subscriptions, pgflow.state,
+    pgflow.worker_status, pgflow.flows, pgflow.flow_steps, pgflow.subscriptions, pgflow.prices,
+    pgflow.budgets, pgflow.state,
     pgflow.move, pgflow.error_code, pgflow.refusal, pgflow.event_type, pgflow.task_policy
 to pgflow_reader;
 grant execute on function
     pgflow._my_projects, pgflow._sha256, pgflow._position, pgflow.now, pgflow._test_now,
-    pgflow.this_project, pgflow.doctor, pgflow.watch, pgflow.watch_inbox
+    pgflow.this_project, pgflow.doctor, pgflow.watch, pgflow.watch_inbox,
+    pgflow.usage_by_model
 to pgflow_reader;
 
 grant execute on function
@@ -36,5 +38,6 @@ to pgflow_worker;
 
 grant execute on function
     pgflow.create_project, pgflow.add_member, pgflow.remove_member, pgflow.define_queue,
-    pgflow.pause_queue, pgflow.resume_queue, pgflow.set_retention
+    pgflow.pause_queue, pgflow.resume_queue, pgflow.set_retention,
+    pgflow.define_price
 to pgflow_admin;

@@ -12,7 +12,7 @@ from tests.sql.conftest import Engine, Lease, Place, Row
 
 TABLES = (
     *("run_finished", "event", "journal", "journal_voided", "signal", "usage"),
-    "flow_step",
+    *("flow_step", "budget"),
 )
 WEEK = timedelta(days=7)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from pgflow import flows, gateway, people, protocol, queues, subscriptions, views
+from pgflow import flows, gateway, money, people, protocol, queues, subscriptions, views
 from pgflow._statement import Statement
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ MAKERS: dict[str, Maker] = {
     **dict(makers(people)),
     **dict(makers(queues)),
     **dict(makers(flows)),
+    **dict(makers(money)),
     **dict(makers(subscriptions)),
     **dict(makers(views)),
     **dict(makers(protocol)),

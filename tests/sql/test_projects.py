@@ -124,6 +124,7 @@ PROJECT_CALLS: dict[str, dict[str, Any]] = {
     "emit": {"run_id": None, "type": "progress"},
     "watch": {"run_id": None},
     "watch_inbox": {},
+    "usage_by_model": {"run_id": None},
     "approve": {"task_id": None},
     "reject": {"task_id": None},
     "answer": {"task_id": None, "data": Jsonb(1)},
@@ -175,6 +176,7 @@ ADMIN_CALLS: dict[str, dict[str, Any]] = {
     "resume_queue": {"queue": "default"},
     "add_member": {"member": "pgflow_reader"},
     "remove_member": {"member": "pgflow_reader"},
+    "define_price": {"model": "m-1", "input_per_1k_usd": 1, "output_per_1k_usd": 1},
 }
 
 
@@ -208,7 +210,9 @@ def test_every_verb_that_works_in_a_project_is_listed_here(engine: Engine) -> No
     assert {row["proname"] for row in rows} == listed
 
 
-@pytest.mark.parametrize("verb", ["cancel", "pause", "resume", "retry", "emit", "watch"])
+@pytest.mark.parametrize(
+    "verb", ["cancel", "pause", "resume", "retry", "emit", "watch", "usage_by_model"]
+)
 @pytest.mark.parametrize("which", ["waiting", "finished"])
 def test_a_run_of_others_is_as_unknown_as_one_that_is_not_there(
     tenants: Tenants, verb: str, which: str

@@ -33,6 +33,7 @@ CALLS = {
     "doctor": (set(ROLES), "doctor()"),
     "watch": (set(ROLES), f"watch({ID})"),
     "watch_inbox": (set(ROLES), "watch_inbox()"),
+    "usage_by_model": (set(ROLES), f"usage_by_model({ID})"),
     "enqueue": (CLIENTS, "enqueue('h')"),
     "enqueue_many": (CLIENTS, "enqueue_many('h', '{}')"),
     "cancel": (CLIENTS, f"cancel({ID})"),
@@ -81,6 +82,7 @@ CALLS = {
     "pause_queue": (ADMINS, "pause_queue('nobody''s')"),
     "resume_queue": (ADMINS, "resume_queue('nobody''s')"),
     "set_retention": (ADMINS, "set_retention()"),
+    "define_price": (ADMINS, "define_price('m-1', 1, 1)"),
 }
 VIEWS = [
     "runs",
@@ -95,6 +97,8 @@ VIEWS = [
     "queue_stats",
     "worker_status",
     "subscriptions",
+    "prices",
+    "budgets",
 ]
 WORDS = ["state", "move", "error_code", "refusal", "event_type", "task_policy"]
 # What the views call is called with the rights of whoever selects from them.
