@@ -43,15 +43,21 @@ class Reporter:
     """Collects reports and sends what has piled up when the last statement has returned.
 
     Results are kept until they are delivered, however long the server is away. `ended` is called
-    with every report of an end and its outcome; None: it was simply done.
+    with every report of an end and its outcome; None: it was simply done. `stopped` is called when
+    a lease was taken away because a budget is exceeded.
     """
 
     def __init__(
-        self, link: Link, project: str | None, ended: Callable[[End, Outcome | Parked | None], None]
+        self,
+        link: Link,
+        project: str | None,
+        ended: Callable[[End, Outcome | Parked | None], None],
+        stopped: Callable[[], None],
     ) -> None:
         self._link = link
         self._project = project
         self._ended = ended
+        self._stopped = stopped
         self._ends: list[End] = []
         self._steps: list[Unwritten] = []
         self._usages: deque[Usage] = deque()
@@ -186,9 +192,21 @@ class Reporter:
         while self._usages:
             while self._usages and len(self._telling) < _BATCH:
                 self._telling.append(self._usages.popleft())
-            await self._in_halves(self._record_usages, self._telling, _usages_told, _usage_refused)
+            await self._in_halves(
+                self._record_usages, self._telling, self._usages_told, _usage_refused
+            )
             self._telling = []
             self._told.set()
+
+    def _usages_told(self, usages: Sequence[Usage], lines: Sequence[Outcome]) -> None:
+        leases = {usage.lease.run_id: usage.lease for usage in usages}
+        for line in lines:
+            if line.outcome != "budget":
+                _log_unrecorded(line)
+            elif line.state == "running" and line.detail is not None:
+                leases[line.run_id].set_budget(line.detail)
+            else:
+                self._stopped()
 
     def _record_usages(self, usages: Sequence[Usage]) -> Statement[list[Outcome]]:
         calls = [u.call for u in usages]
@@ -225,11 +243,10 @@ def _step_refused(step: Unwritten, error: Exception) -> None:
         step[1].set_exception(_not_stored(step[0], error))
 
 
-def _usages_told(_: Sequence[Usage], lines: Sequence[Outcome]) -> None:
-    for line in lines:
-        if line.outcome != "already":
-            why = "the lease is lost" if line.outcome == "lost" else line.detail
-            _log.warning("usage_refused", run_id=line.run_id, call_key=line.code, reason=why)
+def _log_unrecorded(line: Outcome) -> None:
+    if line.outcome != "already":
+        why = "the lease is lost" if line.outcome == "lost" else line.detail
+        _log.warning("usage_refused", run_id=line.run_id, call_key=line.code, reason=why)
 
 
 def _usage_refused(usage: Usage, error: Exception) -> None:

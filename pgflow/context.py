@@ -19,6 +19,7 @@ from pgflow._json import dumps
 from pgflow._people import People
 from pgflow._steps import Steps
 from pgflow._waits import Waits
+from pgflow.budget import BudgetLeft
 from pgflow.definition import FailedNeed
 from pgflow.errors import MisplacedCall
 from pgflow.models import Event
@@ -101,6 +102,14 @@ class Context(Steps, People, Waits, Branches):
         """When the run ends, whatever it does then."""
         deadline = self.lease.deadline
         return None if deadline is None else datetime.fromisoformat(deadline)
+
+    @property
+    def budget(self) -> BudgetLeft:
+        """What is left to spend, to this run and all that count with it, as of the last report.
+
+        After a step what was used in it is counted. Example: `if (ctx.budget.usd or 1) < 0.5: …`
+        """
+        return BudgetLeft(**self.lease.budget)
 
     # What a step of a flow has beside
 

@@ -11,7 +11,7 @@ from uuid import UUID
 from pgflow.errors import RunNotCompleted
 
 T = TypeVar("T")
-Outcomes = Literal["done", "already", "lost", "refused", "news", "stops"]
+Outcomes = Literal["done", "already", "lost", "refused", "news", "stops", "budget"]
 
 
 class _FromJson:
@@ -118,6 +118,15 @@ class Lease:
         """Take the breakpoints that a beat told, as json text; None: there are none."""
         if text is not None or "breakpoints" in self.more:
             self.more = {**self.more, "breakpoints": text and json.loads(text)}
+
+    @property
+    def budget(self) -> dict[str, Any]:
+        """What is left to the run: usd, tokens, seconds; what is not there is not bounded."""
+        return self.more.get("budget") or {}
+
+    def set_budget(self, text: str) -> None:
+        """Take what record_usage told is left, as json text."""
+        self.more = {**self.more, "budget": json.loads(text)}
 
     @property
     def undo(self) -> list[dict[str, Any]] | None:

@@ -88,7 +88,7 @@ class Worker:
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="pgflow")
         self._claims = Link(dsn, "claims")
         self._reports = Link(dsn, "reports")
-        self._reporter = Reporter(self._reports, project, self._ended)
+        self._reporter = Reporter(self._reports, project, self._ended, self._beat_now.set)
         self._listener = Listener(direct_dsn or dsn, self.worker_id, self._hear, self._ping)
         self._beat_every = 15.0
         self._batches: list[int] = []  # that arrived since the last beat
