@@ -152,6 +152,12 @@ def steps(session: Session, run_id: UUID, *, as_json: bool) -> None:
 @click.option(
     "--deadline", type=timestamp, metavar="TIME", help="Ends the run, whatever it does then."
 )
+@click.option(
+    "--budget",
+    type=json_text,
+    metavar="JSON",
+    help='Bounds what all of it spends, such as {"usd": 2.5}.',
+)
 @click.option("--idempotency-key", metavar="KEY", help="The same key returns the same run.")
 @click.option("--correlation-id", metavar="ID", help="Ties the run to others.")
 @click.option("--tag", "tags", multiple=True, help="A label; may be given several times.")

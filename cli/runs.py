@@ -54,6 +54,12 @@ _COLUMNS: Final = (
 @click.option(
     "--deadline", type=timestamp, metavar="TIME", help="Ends the run, whatever it does then."
 )
+@click.option(
+    "--budget",
+    type=json_text,
+    metavar="JSON",
+    help='Bounds what it and all below it spend, such as {"usd": 2.5}.',
+)
 @click.option("--idempotency-key", metavar="KEY", help="The same key returns the same run.")
 @click.option("--correlation-id", metavar="ID", help="Ties the run to others.")
 @click.option("--tag", "tags", multiple=True, help="A label; may be given several times.")
@@ -103,18 +109,22 @@ def runs(
 @global_options
 @pass_session
 def show(session: Session, run_id: UUID, *, as_json: bool) -> None:
-    """Print what is known of a run, then its open tasks."""
+    """Print what is known of a run, its budget, then its open tasks."""
     with session.client() as client:
         found = client.runs(run_id=run_id)
+        budgets = client.budgets(run_id=run_id)
         tasks = client.inbox(run_id=run_id)
     if not found:
         raise _unknown(run_id)
     run = found[0]
     if as_json:
-        print_json({**run, "open_tasks": tasks})
+        print_json({**run, "budget": budgets[0] if budgets else None, "open_tasks": tasks})
         return
     error = run["last_error"]
     print_record({**run, "last_error": error and (error.get("traceback") or error["message"])})
+    for budget in budgets:
+        click.echo("\nbudget")
+        print_record({k: v for k, v in budget.items() if k not in run})
     for task in tasks:
         click.echo(f"\nopen task {task['task_id']}")
         print_record({k: v for k, v in task.items() if k not in {"task_id", "project", "run_id"}})

@@ -15,6 +15,7 @@ COMMANDS = (
     *("tool", "signal", "journal", "fork", "breakpoint", "watch", "tail", "maintain", "flow"),
     "start",
     "subscription",
+    "price",
 )
 GROUPS = {
     "task": {"show", "answer", "claim", "release", "delegate", "comment"},
@@ -22,6 +23,7 @@ GROUPS = {
     "breakpoint": {"set", "clear"},
     "flow": {"apply", "list", "show", "graph", "diff", "steps"},
     "subscription": {"read", "list", "end"},
+    "price": {"list", "set"},
 }
 BELOW = sorted((group, name) for group, names in GROUPS.items() for name in names)
 
