@@ -20,7 +20,8 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 class Scene:
     """A limited queue with a run that waits, its leased child, another leased run, and ready ones.
 
-    The waiting run has a step `draft` and waits for people, a tool, an event and its child.
+    The waiting run has a step `draft` and waits for people, a tool, an event and its child, which
+    exceeds its budget by the first call of a model.
     """
 
     conn: Connection
@@ -44,6 +45,8 @@ class Scene:
             self.waiting,
             lease_no,
         )
+        budget = """'{"usd": 0.5, "on_breach": "ask"}'"""
+        self.one(f"select pgflow._give_budget('default', %s, {budget})", self.waiting)
         waits = [
             {"kind": "approval", "key": "ok", "title": "ok?"},
             {"kind": "form", "key": "form", "title": "how?", "form": {}},
