@@ -96,16 +96,18 @@ class Calls(RuleBasedStateMachine):
             "deadline": self._after(data.draw(spans)),
             "run_at": self._after(data.draw(spans)),
         }
+        budget = data.draw(st.sampled_from([None, None, 3]))
+        bounds = None if budget is None else {"usd": budget}
         first = self.model.keys.get(key or "")
         given = first or self._next_id()
         ids = {"idempotency_key": key, "run_id": given}
-        run_id = said(lambda: self.engine.enqueue(handler, **arguments, **ids))
+        run_id = said(lambda: self.engine.enqueue(handler, budget=bounds, **arguments, **ids))
         if first is not None:
             same = self.model.runs[first].handler == handler
             assert run_id == (first if same else "PF401")
             return
         assert run_id == given
-        self.model.enqueue(Run(given, handler, **arguments), key)
+        self.model.enqueue(Run(given, handler, budget=budget, **arguments), key)
 
     def _next_id(self) -> UUID:
         """Return ids that grow: those of one millisecond come in no order, and so would runs."""
@@ -142,6 +144,7 @@ class Calls(RuleBasedStateMachine):
             return
         assert not isinstance(run_id, str)
         run = Run(run_id, old.handler, old.queue, old.priority, old.max_attempts)
+        run.budget = old.budget
         self.model.enqueue(run, key)
 
     def emit(self, data: st.DataObject) -> None:
@@ -276,6 +279,14 @@ class Calls(RuleBasedStateMachine):
         lines = self.engine.record_steps(held([lease])[0], **{key: "1" if storable else "{bad"})
         outcome = lines[0]["outcome"] if lines else "done"
         assert outcome == self.model.record_step(lease, key, storable=storable)
+
+    def record_usage(self, data: st.DataObject) -> None:
+        (lease,) = self.leases(data, most=1)
+        key = data.draw(st.sampled_from("mno"))
+        call = {"call_key": key, "cost_usd_total": 2}
+        lines = self.engine.record_usage(held([lease])[0], call)
+        outcomes = [line["outcome"] for line in lines if line["outcome"] != "budget"]
+        assert (outcomes or ["done"]) == [self.model.record_usage(lease, key, 2)]
 
     # ---- time
 

@@ -193,6 +193,17 @@ class Model(Runs):
         self._expire_task(run)
         return "done"
 
+    def record_usage(self, lease: Lease, key: str, cost: int) -> str:
+        run = self.runs[lease.run_id]
+        if key in run.calls:
+            return "already"
+        if not self.holds(lease):
+            return "lost"
+        run.calls[key] = cost
+        if run.budget is not None and sum(run.calls.values()) > run.budget:
+            self._end(run, "failed", "failed E-RUN-009")
+        return "done"
+
     def record_step(self, lease: Lease, key: str, *, storable: bool) -> str:
         run = self.runs[lease.run_id]
         if key in run.journal:

@@ -41,6 +41,7 @@ class Run:
     max_attempts: int
     deadline: datetime | None = None
     run_at: datetime | None = None
+    budget: int | None = None
     state: str = "pending"
     lane: int = 1
     seq: int = 0
@@ -53,6 +54,7 @@ class Run:
     news: int = 0
     journal: dict[str, int] = field(default_factory=dict)  # the lease that wrote it; 0: a person
     tasks: dict[str, Task] = field(default_factory=dict)
+    calls: dict[str, int] = field(default_factory=dict)  # of models, and what each cost
     how_ended: dict[int, str] = field(default_factory=dict)  # of each lease that is gone
 
     @property

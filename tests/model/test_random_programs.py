@@ -31,7 +31,7 @@ PROGRAMS = settings(
 
 CLIENT_VERBS = ["enqueue", "resume"] * 2 + ["decide"] * 3 + ["cancel", "pause", "retry", "emit"]
 WORKER_VERBS = ["acquire"] * 4 + ["park"] * 3 + ["record_step", "complete", "fail"] * 2
-WORKER_VERBS += ["release", "beat", "register_worker", "stop_worker"]
+WORKER_VERBS += ["record_usage"] * 2 + ["release", "beat", "register_worker", "stop_worker"]
 
 
 class Programs(Calls):
@@ -62,6 +62,19 @@ class Programs(Calls):
         assert engine == model
 
     @invariant()
+    def what_was_spent_is_what_was_told(self) -> None:
+        spent = self.engine.rows(
+            "select r.run_id, coalesce(r.cost_usd, 0) as cost, b.usd, b.used_usd from pgflow.runs r"
+            " left join pgflow.budgets b using (run_id) where r.run_id = any (%s)",
+            list(self.model.runs),
+        )
+        for row in spent:
+            run = self.model.runs[row["run_id"]]
+            total = sum(run.calls.values())
+            assert (row["cost"], row["usd"]) == (total, run.budget)
+            assert row["used_usd"] == (None if run.budget is None else total)
+
+    @invariant()
     def the_tables_are_sound(self) -> None:
         assert self.engine.rows(QUERY) == []
 
@@ -74,6 +87,7 @@ class Programs(Calls):
         while self.model.live():
             self._go_on()
             self.the_engine_is_as_the_model()
+            self.what_was_spent_is_what_was_told()
             self.the_tables_are_sound()
 
     def _go_on(self) -> None:
