@@ -67,6 +67,7 @@ create table pgflow.budget_due (
     due_at timestamptz not null,
     constraint budget_due_pkey primary key (project_id, run_id)
 );
+create index budget_is_due on pgflow.budget_due (project_id, due_at);
 comment on table pgflow.budget_due is
     'When the tick looks whether a budget''s seconds are over, at the earliest: nobody writes here '
     'when a run is started, so it looks again if they are not.';

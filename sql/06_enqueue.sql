@@ -221,9 +221,6 @@ comment on function pgflow._same_run is
     'The run id if such a run is there with the same handler and input, null if none is. Raises '
     'PF401.';
 
-drop function if exists pgflow._enqueue_once(text, text, text, jsonb, text, integer, timestamptz,
-    integer, interval, timestamptz, text, uuid, text[], uuid);
-
 create or replace function pgflow._enqueue_once(
     p_project text, p_key text, p_handler text, p_input jsonb, p_queue text, p_priority integer,
     p_run_at timestamptz, p_max_attempts integer, p_timeout interval, p_deadline timestamptz,
@@ -258,16 +255,15 @@ begin
     perform pgflow._enqueue(p_project, p_handler, array[v_run_id], array[p_input], p_queue,
         p_priority, p_run_at, p_max_attempts, p_timeout, p_deadline, p_key, p_correlation_id,
         p_tags, p_retry_of);
-    perform pgflow._give_budget(p_project, v_run_id, p_budget);
+    if p_budget is not null then
+        perform pgflow._give_budget(p_project, v_run_id, p_budget);
+    end if;
     return v_run_id;
 end
 $$;
 comment on function pgflow._enqueue_once is
     'Enqueues under an idempotency key, a run id or both: the first call''s run is returned ever '
     'after. Raises PF401.';
-
-drop function if exists pgflow.enqueue(text, jsonb, text, integer, timestamptz, integer, interval,
-    timestamptz, text, text, uuid, text[], text);
 
 create or replace function pgflow.enqueue(
     handler text, input jsonb default '{}', queue text default null, priority integer default 0,

@@ -424,8 +424,6 @@ comment on function pgflow.retry is
     'same new run. Of a flow that did not complete, the steps that did are kept. Raises PF101, '
     'PF102, PF201, PF502.';
 
-drop function if exists pgflow.define_queue(text, integer, integer, interval, interval, text);
-
 create or replace function pgflow.define_queue(
     queue text, max_concurrent integer default null, max_attempts integer default 3,
     timeout interval default null, lease_ttl interval default '60 seconds',

@@ -232,6 +232,7 @@ begin
          limit 1),
         (select true from pgflow.budget_due d
          where d.project_id = p_project and d.due_at <= p_now
+         order by d.due_at
          limit 1),
         false);
 end

@@ -31,9 +31,6 @@ $$;
 comment on function pgflow._found_flow is
     'A version of a flow, without one the current. Raises PF106.';
 
-drop function if exists pgflow._start_flow(pgflow.flow_version, jsonb, integer, timestamptz, text,
-    text, uuid, text[], uuid);
-
 create or replace function pgflow._start_flow(
     p_version pgflow.flow_version, p_input jsonb, p_priority integer, p_deadline timestamptz,
     p_idempotency_key text, p_correlation_id text, p_run_id uuid, p_tags text[],
@@ -97,9 +94,6 @@ $$;
 comment on function pgflow._keep_steps is
     'Gives a new run the steps that another, which did not complete, has completed; returns them.';
 
-drop function if exists pgflow._start_once(pgflow.flow_version, jsonb, integer, timestamptz, text,
-    text, uuid, text[]);
-
 create or replace function pgflow._start_once(
     p_version pgflow.flow_version, p_input jsonb, p_priority integer, p_deadline timestamptz,
     p_key text, p_correlation_id text, p_run_id uuid, p_tags text[], p_budget jsonb
@@ -139,9 +133,6 @@ $$;
 comment on function pgflow._start_once is
     'Starts a flow under an idempotency key, a run id or both: the first call''s run is returned '
     'ever after. Raises PF401.';
-
-drop function if exists pgflow.start(text, jsonb, integer, integer, timestamptz, text, text, uuid,
-    text[], text);
 
 create or replace function pgflow.start(
     flow text, input jsonb default '{}', version integer default null, priority integer default 0,

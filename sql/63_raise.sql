@@ -309,7 +309,7 @@ begin
     for v_due in
         select d.* from pgflow.budget_due d
         where d.project_id = p_project and d.due_at <= p_now
-        order by d.run_id
+        order by d.due_at
         limit 100
         for update skip locked
     loop

@@ -52,6 +52,7 @@ CREATE TABLE pgflow.run (
     feedback jsonb,
     input jsonb NOT NULL,
     last_error jsonb,
+    budget_run_id uuid,
     CONSTRAINT a_child_has_a_root CHECK (((parent_run_id IS NULL) = (root_run_id IS NULL))),
     CONSTRAINT input_is_at_most_8_mb CHECK ((pg_column_size(input) <= 8388608)),
     CONSTRAINT only_a_child_has_a_parent_key CHECK (((parent_key IS NULL) OR (parent_run_id IS NOT NULL))),
@@ -126,6 +127,8 @@ COMMENT ON COLUMN pgflow.run.breakpoints IS 'Each "before KEY" or "after KEY" of
 COMMENT ON COLUMN pgflow.run.waits IS 'What it waits for beside tasks: an array of kind, key, digest and, as the kind has them, tool, name, run_id, asked_at, due_at.';
 
 COMMENT ON COLUMN pgflow.run.feedback IS 'Why it was rolled back last: comment, by, at, key, task_id, round.';
+
+COMMENT ON COLUMN pgflow.run.budget_run_id IS 'The run whose budget its calls of models count to: itself, or the next above it that has one.';
 
 CREATE TABLE pgflow.task (
     project_id text NOT NULL COLLATE pg_catalog."C",
@@ -210,6 +213,39 @@ COMMENT ON COLUMN pgflow.task.decided_by IS 'The actor: as_user where given, els
 COMMENT ON COLUMN pgflow.task.decided_login IS 'The login of the session in which it was decided.';
 
 COMMENT ON COLUMN pgflow.task.voided_at IS 'Since when it counts no more: something else was asked, or it was rolled back.';
+
+CREATE TABLE pgflow.budget (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    run_id uuid NOT NULL,
+    outer_run_id uuid,
+    usd numeric,
+    tokens numeric,
+    seconds numeric,
+    used_usd numeric DEFAULT 0 NOT NULL,
+    used_tokens numeric DEFAULT 0 NOT NULL,
+    waited_seconds numeric DEFAULT 0 NOT NULL,
+    on_breach text DEFAULT 'fail'::text NOT NULL COLLATE pg_catalog."C",
+    assignee text,
+    assignee_role text,
+    exceeded_at timestamp with time zone,
+    asked_at timestamp with time zone,
+    task_id uuid,
+    times_asked integer DEFAULT 0 NOT NULL,
+    CONSTRAINT a_budget_bounds_something CHECK ((num_nonnulls(usd, tokens, seconds) > 0)),
+    CONSTRAINT asked_at_iff_there_is_a_task CHECK (((asked_at IS NULL) = (task_id IS NULL))),
+    CONSTRAINT on_breach_is_known CHECK ((on_breach = ANY (ARRAY['fail'::text, 'ask'::text])))
+)
+PARTITION BY RANGE (run_id);
+
+COMMENT ON TABLE pgflow.budget IS 'How much a run and all below it may spend, and what they have spent. View budgets shows them.';
+
+COMMENT ON COLUMN pgflow.budget.outer_run_id IS 'The next run above it that has a budget, to which its calls count too.';
+
+COMMENT ON COLUMN pgflow.budget.waited_seconds IS 'For how long it stood still because somebody was asked to raise it.';
+
+COMMENT ON COLUMN pgflow.budget.exceeded_at IS 'When it was exceeded last.';
+
+COMMENT ON COLUMN pgflow.budget.task_id IS 'The open task that asks to raise it; nothing of the run and below it is executed meanwhile.';
 
 CREATE TABLE pgflow.subscription (
     project_id text NOT NULL COLLATE pg_catalog."C",
@@ -493,6 +529,49 @@ COMMENT ON COLUMN pgflow.step_definition.handler IS 'Of what no worker executes:
 
 COMMENT ON COLUMN pgflow.step_definition.dependants IS 'The steps that need it.';
 
+CREATE TABLE pgflow.usage (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    run_id uuid NOT NULL,
+    call_key text NOT NULL COLLATE pg_catalog."C",
+    step text COLLATE pg_catalog."C",
+    attempt integer NOT NULL,
+    lease_no integer NOT NULL,
+    at timestamp with time zone NOT NULL,
+    actor text,
+    model text COLLATE pg_catalog."C",
+    role text,
+    thread_id text COLLATE pg_catalog."C",
+    turn_index integer,
+    input_tokens bigint,
+    output_tokens bigint,
+    cached_tokens bigint,
+    reasoning_tokens bigint,
+    cost_usd_input numeric,
+    cost_usd_output numeric,
+    cost_usd_total numeric,
+    latency_ms bigint,
+    status text NOT NULL COLLATE pg_catalog."C",
+    error_code text,
+    request_id text,
+    CONSTRAINT call_key_is_at_most_600_characters CHECK (((char_length(call_key) >= 1) AND (char_length(call_key) <= 600))),
+    CONSTRAINT costs_are_from_0_to_2_billion CHECK (((LEAST(cost_usd_input, cost_usd_output, cost_usd_total) >= (0)::numeric) AND (GREATEST(cost_usd_input, cost_usd_output, cost_usd_total) <= (2000000000)::numeric))),
+    CONSTRAINT counts_are_not_negative CHECK ((LEAST((turn_index)::bigint, input_tokens, output_tokens, cached_tokens, reasoning_tokens, latency_ms) >= 0)),
+    CONSTRAINT status_is_known CHECK ((status = ANY (ARRAY['ok'::text, 'failed'::text])))
+)
+PARTITION BY RANGE (run_id);
+
+COMMENT ON TABLE pgflow.usage IS 'Calls of models: what each took and cost. run.cost_usd has the sum. View model_calls shows them.';
+
+COMMENT ON COLUMN pgflow.usage.call_key IS 'Unique in the life of a run: a call that is told again counts once.';
+
+COMMENT ON COLUMN pgflow.usage.step IS 'The key of the step in which it was called.';
+
+COMMENT ON COLUMN pgflow.usage.attempt IS 'run.attempt when it was recorded.';
+
+COMMENT ON COLUMN pgflow.usage.actor IS 'Which agent called, as the handler names it.';
+
+COMMENT ON COLUMN pgflow.usage.cost_usd_total IS 'Null: unknown.';
+
 CREATE TABLE pgflow.signal (
     project_id text NOT NULL COLLATE pg_catalog."C",
     run_id uuid NOT NULL,
@@ -517,6 +596,21 @@ COMMENT ON COLUMN pgflow.signal.key IS 'Idempotency key, unique within the run.'
 
 COMMENT ON COLUMN pgflow.signal.taken_as IS 'The journal key of the call that it answered; null while nobody has asked for it.';
 
+CREATE TABLE pgflow.price (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    model text NOT NULL COLLATE pg_catalog."C",
+    valid_from timestamp with time zone NOT NULL,
+    input_per_1k_usd numeric NOT NULL,
+    output_per_1k_usd numeric NOT NULL,
+    cached_per_1k_usd numeric,
+    defined_at timestamp with time zone NOT NULL,
+    defined_by text NOT NULL,
+    CONSTRAINT model_is_at_most_500_characters CHECK (((char_length(model) >= 1) AND (char_length(model) <= 500))),
+    CONSTRAINT prices_are_from_0_to_100 CHECK (((LEAST(input_per_1k_usd, output_per_1k_usd, cached_per_1k_usd) >= (0)::numeric) AND (GREATEST(input_per_1k_usd, output_per_1k_usd, cached_per_1k_usd) <= (100)::numeric)))
+);
+
+COMMENT ON TABLE pgflow.price IS 'What a thousand tokens of a model cost since when. View prices shows them.';
+
 CREATE TABLE pgflow.installation (
     one boolean DEFAULT true NOT NULL,
     test_clock boolean DEFAULT false NOT NULL,
@@ -535,6 +629,70 @@ COMMENT ON COLUMN pgflow.installation.test_clock IS 'True lets a session set pgf
 COMMENT ON COLUMN pgflow.installation.retention IS 'How long finished runs are kept, where their queue doesn''t say otherwise. Null: for ever.';
 
 COMMENT ON COLUMN pgflow.installation.partition_width IS 'For how long all new run ids go into the same partitions. set_retention() sets it.';
+
+CREATE TABLE pgflow.budget_due (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    run_id uuid NOT NULL,
+    due_at timestamp with time zone NOT NULL
+);
+
+COMMENT ON TABLE pgflow.budget_due IS 'When the tick looks whether a budget''s seconds are over, at the earliest: nobody writes here when a run is started, so it looks again if they are not.';
+
+CREATE VIEW pgflow.budgets WITH (security_barrier='true') AS
+ SELECT project_id,
+    run_id,
+    handler,
+    state,
+    usd,
+    used_usd,
+    tokens,
+    used_tokens,
+    seconds,
+    used_seconds,
+    on_breach,
+    assignee,
+    assignee_role,
+    outer_run_id,
+    exceeded_at,
+    task_id
+   FROM ( SELECT b.project_id,
+            b.run_id,
+            COALESCE(r.handler, f.handler) AS handler,
+            COALESCE(r.state, f.state) AS state,
+            b.usd,
+            b.used_usd,
+            b.tokens,
+            b.used_tokens,
+            b.seconds,
+            (EXTRACT(epoch FROM (COALESCE(b.asked_at, f.finished_at, pgflow.now()) - COALESCE(r.first_started_at, f.first_started_at))) - b.waited_seconds) AS used_seconds,
+            b.on_breach,
+            b.assignee,
+            b.assignee_role,
+            b.outer_run_id,
+            b.exceeded_at,
+            b.task_id
+           FROM ((pgflow.budget b
+             LEFT JOIN pgflow.run r ON (((r.project_id = b.project_id) AND (r.run_id = b.run_id))))
+             LEFT JOIN pgflow.run_finished f ON (((f.project_id = b.project_id) AND (f.run_id = b.run_id))))) u
+  WHERE (project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[]));
+
+COMMENT ON VIEW pgflow.budgets IS 'Runs that have a budget, and what they and all below them have used of it.';
+
+COMMENT ON COLUMN pgflow.budgets.usd IS 'The bound; null: there is none.';
+
+COMMENT ON COLUMN pgflow.budgets.used_usd IS 'The sum of the known costs of calls of models.';
+
+COMMENT ON COLUMN pgflow.budgets.used_tokens IS 'Input and output tokens of calls of models.';
+
+COMMENT ON COLUMN pgflow.budgets.used_seconds IS 'Since its first start, waits included, but for those for a raise of this budget.';
+
+COMMENT ON COLUMN pgflow.budgets.on_breach IS 'fail: the run fails with E-RUN-009; ask: it is paused, and a task asks to raise the budget.';
+
+COMMENT ON COLUMN pgflow.budgets.outer_run_id IS 'The next run above it that has a budget; what counts here counts there too.';
+
+COMMENT ON COLUMN pgflow.budgets.exceeded_at IS 'When it was exceeded last.';
+
+COMMENT ON COLUMN pgflow.budgets.task_id IS 'The open task that asks to raise it.';
 
 CREATE TABLE pgflow.error_code (
     error_code text NOT NULL COLLATE pg_catalog."C",
@@ -951,49 +1109,6 @@ CREATE TABLE pgflow.left_behind (
 
 COMMENT ON TABLE pgflow.left_behind IS 'Runs that ended while others held some of their children. The tick ends those.';
 
-CREATE TABLE pgflow.usage (
-    project_id text NOT NULL COLLATE pg_catalog."C",
-    run_id uuid NOT NULL,
-    call_key text NOT NULL COLLATE pg_catalog."C",
-    step text COLLATE pg_catalog."C",
-    attempt integer NOT NULL,
-    lease_no integer NOT NULL,
-    at timestamp with time zone NOT NULL,
-    actor text,
-    model text COLLATE pg_catalog."C",
-    role text,
-    thread_id text COLLATE pg_catalog."C",
-    turn_index integer,
-    input_tokens bigint,
-    output_tokens bigint,
-    cached_tokens bigint,
-    reasoning_tokens bigint,
-    cost_usd_input numeric,
-    cost_usd_output numeric,
-    cost_usd_total numeric,
-    latency_ms bigint,
-    status text NOT NULL COLLATE pg_catalog."C",
-    error_code text,
-    request_id text,
-    CONSTRAINT call_key_is_at_most_600_characters CHECK (((char_length(call_key) >= 1) AND (char_length(call_key) <= 600))),
-    CONSTRAINT costs_are_from_0_to_2_billion CHECK (((LEAST(cost_usd_input, cost_usd_output, cost_usd_total) >= (0)::numeric) AND (GREATEST(cost_usd_input, cost_usd_output, cost_usd_total) <= (2000000000)::numeric))),
-    CONSTRAINT counts_are_not_negative CHECK ((LEAST((turn_index)::bigint, input_tokens, output_tokens, cached_tokens, reasoning_tokens, latency_ms) >= 0)),
-    CONSTRAINT status_is_known CHECK ((status = ANY (ARRAY['ok'::text, 'failed'::text])))
-)
-PARTITION BY RANGE (run_id);
-
-COMMENT ON TABLE pgflow.usage IS 'Calls of models: what each took and cost. run.cost_usd has the sum. View model_calls shows them.';
-
-COMMENT ON COLUMN pgflow.usage.call_key IS 'Unique in the life of a run: a call that is told again counts once.';
-
-COMMENT ON COLUMN pgflow.usage.step IS 'The key of the step in which it was called.';
-
-COMMENT ON COLUMN pgflow.usage.attempt IS 'run.attempt when it was recorded.';
-
-COMMENT ON COLUMN pgflow.usage.actor IS 'Which agent called, as the handler names it.';
-
-COMMENT ON COLUMN pgflow.usage.cost_usd_total IS 'Null: unknown.';
-
 CREATE VIEW pgflow.model_calls WITH (security_barrier='true') AS
  SELECT project_id,
     run_id,
@@ -1035,7 +1150,7 @@ COMMENT ON COLUMN pgflow.model_calls.role IS 'As what it was called, as the hand
 
 COMMENT ON COLUMN pgflow.model_calls.thread_id IS 'The conversation, as the handler names it.';
 
-COMMENT ON COLUMN pgflow.model_calls.cost_usd_total IS 'Null: unknown, and in no sum.';
+COMMENT ON COLUMN pgflow.model_calls.cost_usd_total IS 'As it was told, else by the price of the model. Null: unknown, and in no sum.';
 
 COMMENT ON COLUMN pgflow.model_calls.status IS 'ok or failed; a failed call may cost, too.';
 
@@ -1062,6 +1177,25 @@ CREATE TABLE pgflow.outbox (
 COMMENT ON TABLE pgflow.outbox IS 'The events that subscriptions have still to read, in their order. What they say is in view timeline. Empty in projects without a subscription.';
 
 COMMENT ON COLUMN pgflow.outbox.place IS 'The id of the transaction that wrote the event, or the place of the event before it in the same run, if that is higher: an order in which nothing appears below a place once all transactions with lower ids have ended.';
+
+CREATE VIEW pgflow.prices WITH (security_barrier='true') AS
+ SELECT project_id,
+    model,
+    valid_from,
+    lead(valid_from) OVER (PARTITION BY project_id, model ORDER BY valid_from) AS valid_until,
+    input_per_1k_usd,
+    output_per_1k_usd,
+    cached_per_1k_usd,
+    defined_at,
+    defined_by
+   FROM pgflow.price p
+  WHERE (project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[]));
+
+COMMENT ON VIEW pgflow.prices IS 'What a thousand tokens of each model cost, and when.';
+
+COMMENT ON COLUMN pgflow.prices.valid_until IS 'When the next price begins; null: none does.';
+
+COMMENT ON COLUMN pgflow.prices.cached_per_1k_usd IS 'Of the cached ones among the input tokens; null: as the others.';
 
 CREATE TABLE pgflow.project (
     project_id text NOT NULL COLLATE pg_catalog."C",
@@ -1438,6 +1572,16 @@ CREATE TABLE pgflow.state (
 );
 
 COMMENT ON TABLE pgflow.state IS 'The states of a run. Live ones are in table run, the others in run_finished.';
+
+CREATE TABLE pgflow.step_budget (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    flow text NOT NULL COLLATE pg_catalog."C",
+    version integer NOT NULL,
+    step text NOT NULL COLLATE pg_catalog."C",
+    budget jsonb NOT NULL
+);
+
+COMMENT ON TABLE pgflow.step_budget IS 'The budgets of steps, which few have: to look whether there are any is cheap.';
 
 CREATE VIEW pgflow.subscriptions WITH (security_barrier='true') AS
  SELECT project_id,
@@ -1850,6 +1994,12 @@ COMMENT ON COLUMN pgflow.worker_status.beat_at IS 'When it was last heard of; nu
 
 COMMENT ON COLUMN pgflow.worker_status.version IS 'The version of the worker''s app.';
 
+ALTER TABLE ONLY pgflow.budget_due
+    ADD CONSTRAINT budget_due_pkey PRIMARY KEY (project_id, run_id);
+
+ALTER TABLE ONLY pgflow.budget
+    ADD CONSTRAINT budget_pkey PRIMARY KEY (project_id, run_id);
+
 ALTER TABLE ONLY pgflow.error_code
     ADD CONSTRAINT error_code_pkey PRIMARY KEY (error_code);
 
@@ -1901,6 +2051,9 @@ ALTER TABLE ONLY pgflow.period
 ALTER TABLE ONLY pgflow.period
     ADD CONSTRAINT period_pkey PRIMARY KEY (period);
 
+ALTER TABLE ONLY pgflow.price
+    ADD CONSTRAINT price_pkey PRIMARY KEY (project_id, model, valid_from);
+
 ALTER TABLE ONLY pgflow.project_member
     ADD CONSTRAINT project_member_pkey PRIMARY KEY (project_id, member);
 
@@ -1930,6 +2083,9 @@ ALTER TABLE ONLY pgflow.slot
 
 ALTER TABLE ONLY pgflow.state
     ADD CONSTRAINT state_pkey PRIMARY KEY (state);
+
+ALTER TABLE ONLY pgflow.step_budget
+    ADD CONSTRAINT step_budget_pkey PRIMARY KEY (project_id, flow, version, step);
 
 ALTER TABLE ONLY pgflow.step_definition
     ADD CONSTRAINT step_definition_pkey PRIMARY KEY (project_id, flow, version, step);
@@ -1967,6 +2123,8 @@ ALTER TABLE ONLY pgflow.worker
 CREATE UNIQUE INDEX a_run_asks_once_per_key ON pgflow.task USING btree (project_id, run_id, key) WHERE (voided_at IS NULL);
 
 CREATE UNIQUE INDEX a_step_counts_once ON ONLY pgflow.flow_step USING btree (project_id, run_id, step, element) WHERE (voided_at IS NULL);
+
+CREATE INDEX budget_is_due ON pgflow.budget_due USING btree (project_id, due_at);
 
 CREATE INDEX event_by_time ON ONLY pgflow.event USING brin (project_id, at, leased_at) WITH (autosummarize='true');
 
@@ -2047,11 +2205,17 @@ ALTER TABLE ONLY pgflow.move
 ALTER TABLE ONLY pgflow.task
     ADD CONSTRAINT policy_fkey FOREIGN KEY (policy) REFERENCES pgflow.task_policy(policy);
 
+ALTER TABLE ONLY pgflow.price
+    ADD CONSTRAINT price_project_fkey FOREIGN KEY (project_id) REFERENCES pgflow.project(project_id);
+
 ALTER TABLE ONLY pgflow.project_member
     ADD CONSTRAINT project_member_project_fkey FOREIGN KEY (project_id) REFERENCES pgflow.project(project_id);
 
 ALTER TABLE ONLY pgflow.queue
     ADD CONSTRAINT queue_project_fkey FOREIGN KEY (project_id) REFERENCES pgflow.project(project_id);
+
+ALTER TABLE ONLY pgflow.step_budget
+    ADD CONSTRAINT step_budget_step_fkey FOREIGN KEY (project_id, flow, version, step) REFERENCES pgflow.step_definition(project_id, flow, version, step);
 
 ALTER TABLE ONLY pgflow.step_definition
     ADD CONSTRAINT step_definition_version_fkey FOREIGN KEY (project_id, flow, version) REFERENCES pgflow.flow_version(project_id, flow, version);
@@ -2068,6 +2232,8 @@ ALTER TABLE ONLY pgflow.vote
 ALTER TABLE ONLY pgflow.worker
     ADD CONSTRAINT worker_project_fkey FOREIGN KEY (project_id) REFERENCES pgflow.project(project_id);
 
+GRANT SELECT ON TABLE pgflow.budgets TO pgflow_reader;
+
 GRANT SELECT ON TABLE pgflow.error_code TO pgflow_reader;
 
 GRANT SELECT ON TABLE pgflow.event_type TO pgflow_reader;
@@ -2083,6 +2249,8 @@ GRANT SELECT ON TABLE pgflow.journal_entries TO pgflow_reader;
 GRANT SELECT ON TABLE pgflow.model_calls TO pgflow_reader;
 
 GRANT SELECT ON TABLE pgflow.move TO pgflow_reader;
+
+GRANT SELECT ON TABLE pgflow.prices TO pgflow_reader;
 
 GRANT SELECT ON TABLE pgflow.queue_stats TO pgflow_reader;
 

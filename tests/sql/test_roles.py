@@ -42,6 +42,7 @@ CALLS = {
     "retry": (CLIENTS, f"retry({ID})"),
     "emit": (CLIENTS, f"emit({ID}, 'progress')"),
     "signal": (CLIENTS, f"signal({ID}, 'payment')"),
+    "signal_many": (CLIENTS, f"signal_many(array[{ID}]::uuid[], 'go')"),
     "resolve_tool": (CLIENTS, f"resolve_tool({ID}, 'transcode')"),
     "fail_tool": (CLIENTS, f"fail_tool({ID}, 'transcode', 'no')"),
     "fork": (CLIENTS, f"fork({ID}, 'draft')"),
