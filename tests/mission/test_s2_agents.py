@@ -1,0 +1,299 @@
+"""S2, the workflow engine for agent work; README.md has what is missing."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import signal
+from collections import Counter
+from contextlib import ExitStack
+from datetime import timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pgflow import Worker
+from pgflow.errors import AlreadyFinished, BadRequest, RunNotCompleted
+from tests.mission.app import app
+from tests.mission.conftest import until
+
+if TYPE_CHECKING:
+    from tests.mission.conftest import Mission
+
+CALL = (
+    *("run_id", "step", "attempt", "call_key", "thread_id", "actor", "model", "role"),
+    *("turn_index", "input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens"),
+    *("cost_usd_input", "cost_usd_output", "cost_usd_total", "latency_ms", "status"),
+    *("error_code", "request_id", "at"),
+)
+
+
+def gate(name: str, *needs: str, **more: Any) -> dict[str, Any]:
+    """Return a gate that somebody approves."""
+    return {"name": name, "type": "approval_gate", "needs": list(needs), **more}
+
+
+def test_s2_01_every_type_of_event_that_a_run_has_is_in_the_catalogue(mission: Mission) -> None:
+    run_id = mission.client.enqueue("asks_twice")
+    for key in ("legal", "editor"):
+        mission.client.approve(mission.task(run_id, key)["task_id"])
+    mission.output(run_id)
+    known = {row["type"] for row in mission.rows("select type from pgflow.event_type")}
+    assert set(mission.events(run_id)) <= known
+    with pytest.raises(BadRequest):
+        mission.client.emit(run_id, "run.completed")
+
+
+def test_s2_02_an_event_says_of_which_run_and_step_it_is_who_did_it_and_when(
+    mission: Mission,
+) -> None:
+    run_id = mission.client.enqueue("asks_twice", correlation_id="s2-events")
+    mission.client.approve(mission.task(run_id, "legal")["task_id"], "fine")
+    mission.task(run_id, "editor")
+    mission.client.emit(run_id, "note", {"n": 1}, idempotency_key="n-1")
+    lines = mission.client.timeline(run_id)
+    assert [line["event_no"] for line in lines] == list(range(1, len(lines) + 1))
+    assert [line["at"] for line in lines] == sorted(line["at"] for line in lines)
+    for line in lines:
+        assert (line["run_id"], line["project_id"]) == (run_id, "default")
+        assert (line["correlation_id"], line["attempt"]) == ("s2-events", 0)
+    said = {line["type"]: line for line in lines}
+    assert (said["note"]["payload"], said["note"]["key"]) == ({"n": 1}, "n-1")
+    assert said["step.completed"]["step"] == "one"
+    assert said["task.resolved"]["payload"]["key"] == "legal"
+    assert said["task.resolved"]["by"] == mission.value("select session_user::text")
+    mission.client.cancel(run_id)
+
+
+def test_s2_03_of_two_steps_two_equal_approvals_and_two_resumes_every_event_is_there(
+    mission: Mission,
+) -> None:
+    run_id = mission.client.enqueue("asks_twice")
+    for key in ("legal", "editor"):
+        task = mission.task(run_id, key)
+        mission.client.pause(run_id)
+        mission.client.resume(run_id)
+        mission.client.approve(task["task_id"], "fine")
+    assert mission.output(run_id) == ["ONE", "approved", "approved", "TWO"]
+    assert Counter(mission.events(run_id)) == {
+        "run.created": 1,
+        "run.started": 3,
+        "step.completed": 2,
+        "task.requested": 2,
+        "run.waiting": 2,
+        "run.paused": 2,
+        "run.resumed": 2,
+        "task.resolved": 2,
+        "run.woken": 2,
+        "run.completed": 1,
+    }
+
+
+def test_s2_04_the_same_event_is_told_once_and_nothing_else_is_passed_over(
+    mission: Mission,
+) -> None:
+    run_id = mission.client.enqueue("asks", {})
+    mission.reaches(run_id, "waiting_approval")
+    first = mission.client.emit(run_id, "progress", {"pct": 40}, idempotency_key="p-1")
+    assert mission.client.emit(run_id, "progress", {"pct": 41}, idempotency_key="p-1") == first
+    for wrong in ({"type": ""}, {"type": "x" * 200}, {"type": "run.started"}):
+        with pytest.raises(BadRequest):
+            mission.client.emit(run_id, **wrong)
+    mission.client.cancel(run_id)
+    with pytest.raises(AlreadyFinished):
+        mission.client.emit(run_id, "progress")
+    assert mission.client.emit(run_id, "progress", idempotency_key="p-1") == first
+    assert mission.events(run_id).count("progress") == 1
+
+
+def test_s2_05_s2_23_sigint_and_sigterm_release_what_runs_and_sigkill_loses_nothing(
+    mission: Mission,
+) -> None:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+    with ExitStack() as stack:
+        begun = []
+        for number in numbers:
+            queue, hold = f"s2-{number.name}", mission.hold()
+            mission.client.define_queue(queue, lease_ttl=timedelta(seconds=1))
+            daemon = stack.enter_context(mission.daemon("--queues", queue, "--grace", "0.1"))
+            run_id = mission.client.enqueue("held", hold.path, queue=queue)
+            begun.append((number, daemon, run_id, hold))
+        for number, daemon, _, hold in begun:
+            hold.begun()
+            assert daemon.stop(number) == (-number if number is signal.SIGKILL else 0)
+    for number, _, run_id, _ in begun:
+        run = mission.reaches(run_id, "pending")
+        killed = number is signal.SIGKILL
+        assert (run["attempt_count"], run["worker_id"]) == (int(killed), None)
+        line = mission.client.timeline(run_id)[-1]
+        assert line["type"] == ("run.requeued" if killed else "run.released")
+        assert killed or line["payload"] == {"reason": "shutdown"}
+        mission.client.cancel(run_id)
+
+
+def test_s2_05_a_worker_inside_another_program_leaves_its_signals_alone(mission: Mission) -> None:
+    async def embed() -> None:
+        before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        worker = Worker(app, mission.dsn, queues=["s2-embedded"])
+        working = asyncio.create_task(worker.run())
+        known = "select exists (select from pgflow.worker_status where worker_id = %s)"
+        await asyncio.to_thread(until, lambda: mission.value(known, worker.worker_id))
+        during = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        worker.stop()
+        await working
+        assert during == before
+
+    asyncio.run(asyncio.wait_for(embed(), 20))
+
+
+@pytest.mark.parametrize(("on_reject", "state"), [("cancel", "cancelled"), ("fail", "failed")])
+def test_s2_06_a_rejected_gate_cancels_its_flow_or_fails_it_as_it_says(
+    mission: Mission, on_reject: str, state: str
+) -> None:
+    run_id = mission.start("s2-reject", gate("ok", config={"on_reject": on_reject}))
+    mission.client.reject(mission.task(run_id)["task_id"], "too dear")
+    run = mission.ends(run_id)
+    assert (run["state"], run["error_code"]) == (state, "E-RUN-006")
+    assert "too dear" in run["error_detail"]
+    assert mission.steps(run_id) == {"ok": "rejected"}
+
+
+def test_s2_07_an_execution_of_a_step_has_300_seconds_or_what_the_step_says(
+    mission: Mission,
+) -> None:
+    hold = mission.hold()
+    run_id = mission.start(
+        "s2-timeouts",
+        {"name": "default", "handler": "told", "config": {"value": 1}},
+        {
+            "name": "short",
+            "handler": "held",
+            "timeout": 0.05,
+            "retry": {"max_attempts": 1},
+            "config": {"where": hold.path},
+            "needs": ["default"],
+        },
+    )
+    run = mission.ends(run_id)
+    assert (run["state"], run["error_code"]) == ("failed", "E-RUN-003")
+    seconds = {
+        name: mission.run(mission.step(run_id, name)["run_id"])["timeout"].total_seconds()
+        for name in ("default", "short")
+    }
+    assert seconds == {"default": 300, "short": 0.05}
+    hold.let_go()
+
+
+def test_s2_13_hashes_of_input_and_output_are_those_of_the_databases_text(
+    mission: Mission,
+) -> None:
+    run_id = mission.client.enqueue("echo", {"b": [1, 2.50], "a": "ä"})
+    mission.output(run_id)
+    run = mission.run(run_id)
+    texts = mission.rows(
+        "select input::text as input, output::text as output from pgflow.runs where run_id = %s",
+        run_id,
+    )[0]
+    for what, text in texts.items():
+        assert run[f"{what}_sha256"] == hashlib.sha256(text.encode()).hexdigest()
+    same = mission.client.enqueue("echo", json.loads('{"a": "ä", "b": [1, 2.50]}'))
+    assert mission.run(same)["input_sha256"] == run["input_sha256"]
+
+
+def test_s2_16_each_call_of_a_model_is_in_the_ledger_the_failed_one_too(mission: Mission) -> None:
+    run_id = mission.client.enqueue("spends")
+    mission.output(run_id)
+    ledger = "select * from pgflow.model_calls where run_id = %s"
+    failed, done = sorted(mission.rows(ledger, run_id), key=lambda call: call["status"])
+    assert set(CALL) <= failed.keys()
+    assert (failed["status"], failed["error_code"]) == ("failed", "overloaded")
+    assert (failed["actor"], failed["role"], failed["thread_id"]) == ("writer 2", "author", "t-1")
+    assert (done["status"], done["step"], done["output_tokens"]) == ("ok", "draft", 80)
+    assert (done["cached_tokens"], done["reasoning_tokens"]) == (700, 20)
+    assert done["cost_usd_total"] == Decimal("0.013")
+    assert mission.run(run_id)["cost_usd"] == Decimal("0.022")
+    assert failed["call_key"] != done["call_key"]
+
+
+def test_s2_18_each_call_of_a_tool_leaves_a_record_with_its_hashes(mission: Mission) -> None:
+    run_id = mission.client.enqueue("tooled", {"src": "a.mov"})
+    mission.reaches(run_id, "waiting_tool")
+    mission.client.resolve_tool(run_id, "transcode", {"url": "x"})
+    assert mission.output(run_id) == {"url": "x"}
+    (call,) = mission.client.tool_calls(run_id=run_id)
+    assert (call["tool"], call["status"]) == ("transcode", "resolved")
+    assert call["arguments"] == {"src": "a.mov"}
+    assert call["arguments_sha256"] == hashlib.sha256(b'{"src": "a.mov"}').hexdigest()
+    assert call["result_sha256"] == hashlib.sha256(b'{"url": "x"}').hexdigest()
+    assert call["latency_ms"] >= 0
+    assert call["requested_at"] <= call["answered_at"]
+
+
+def test_s2_19_a_step_shows_its_place_its_times_its_attempts_and_its_task(
+    mission: Mission,
+) -> None:
+    run_id = mission.start(
+        "s2-steps",
+        {"name": "retried", "handler": "flaky", "config": {}},
+        gate("ok", "retried"),
+        given=1,
+    )
+    task = mission.task(run_id)
+    retried, ok = mission.client.flow_steps(run_id)
+    assert (retried["seq"], retried["attempts"], retried["state"]) == (1, 2, "completed")
+    assert retried["started_at"] <= retried["ended_at"]
+    assert (ok["type"], ok["task_id"], ok["run_id"]) == (
+        "approval_gate",
+        task["task_id"],
+        task["run_id"],
+    )
+    mission.client.approve(task["task_id"])
+    assert mission.steps(run_id)["ok"] == "completed"
+    assert mission.client.task_history(task_id=task["task_id"])[0]["state"] == "approved"
+
+
+def test_s2_20_what_is_asked_again_is_the_same_request_and_finds_the_decision(
+    mission: Mission,
+) -> None:
+    run_id = mission.client.enqueue("asks_twice")
+    legal = mission.task(run_id, "legal")
+    first = mission.client.approve(legal["task_id"], "fine")
+    mission.task(run_id, "editor")  # the handler came by `legal` again
+    again = mission.client.approve(legal["task_id"], "fine")
+    assert (again.repeated, again.decided_at) == (True, first.decided_at)
+    lines = mission.client.timeline(run_id)
+    asked = [line["payload"]["key"] for line in lines if line["type"] == "task.requested"]
+    assert asked == ["legal", "editor"]
+    mission.client.cancel(run_id)
+
+
+def test_s2_21_gates_of_a_flow_are_decided_in_their_order_one_task_each(mission: Mission) -> None:
+    run_id = mission.start(
+        "s2-gates",
+        {"name": "draft", "handler": "told", "config": {"value": "text"}},
+        gate("legal", "draft"),
+        gate("editor", "draft", "legal"),
+    )
+    for name in ("legal", "editor"):
+        task = mission.task(run_id)
+        assert (task["step"], task["payload"]["draft"]) == (name, "text")
+        (only,) = mission.rows("select * from pgflow.inbox where flow_run_id = %s", run_id)
+        mission.client.approve(only["task_id"])
+    assert mission.output(run_id)["editor"]["approved"] is True
+
+
+def test_s2_22_a_result_says_what_became_of_a_run(mission: Mission) -> None:
+    completed = mission.client.result(mission.client.enqueue("echo", [1]), timeout=20)
+    assert (completed.state, completed.output, completed.error) == ("completed", [1], None)
+    failed = mission.client.result(mission.client.enqueue("broken", 2), timeout=20)
+    assert (failed.state, failed.error_code) == ("failed", "E-RUN-001")
+    assert failed.error is not None
+    assert failed.error["type"] == "NonRetryable"
+    with pytest.raises(RunNotCompleted):
+        _ = failed.value
+    run_id = mission.client.enqueue("interrupted")
+    paused = mission.client.result(run_id, timeout=20, until="paused")
+    assert (paused.state, paused.paused, paused.run_id) == ("paused", "interrupt", run_id)
+    mission.client.cancel(run_id)

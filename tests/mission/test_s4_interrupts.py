@@ -1,0 +1,144 @@
+"""S4, runs that are interrupted; README.md has what is missing."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import pytest
+
+from pgflow.errors import BadRequest, IdempotencyConflict, NotWaiting, UnknownEntry
+
+if TYPE_CHECKING:
+    from tests.mission.conftest import Mission
+
+
+def new_id() -> UUID:
+    """Return a UUID of version 7, as programs make them beforehand."""
+    milliseconds = time.time_ns() // 1_000_000
+    tail = 7 << 76 | secrets.randbits(12) << 64 | 2 << 62 | secrets.randbits(62)
+    return UUID(int=milliseconds << 80 | tail)
+
+
+def stands_at(mission: Mission, run_id: UUID) -> tuple[str, str]:
+    """Wait until a run is paused and in the inbox; return why, and where."""
+    task = mission.task(run_id)
+    run = mission.reaches(run_id, "paused")
+    return run["pause_reason"], task["step"]
+
+
+def stopped(mission: Mission, handler: str, given: Any, *breakpoints: tuple[str, Any]) -> UUID:
+    """Enqueue a run, set its breakpoints while it waits, and let it go."""
+    run_id = mission.client.enqueue(handler, given)
+    mission.reaches(run_id, "waiting_event")
+    for step, moment in breakpoints:
+        mission.client.set_breakpoint(run_id, step, moment)
+    mission.client.signal(run_id, "go")
+    return run_id
+
+
+def test_s4_01_an_interrupt_pauses_the_run_and_shows_its_payload(mission: Mission) -> None:
+    run_id = mission.client.enqueue("interrupted")
+    assert stands_at(mission, run_id) == ("interrupt", "interrupt")
+    task = mission.task(run_id)
+    assert (task["kind"], task["payload"]) == ("interrupt", {"n": 1})
+    assert mission.run(run_id)["worker_id"] is None
+    mission.client.cancel(run_id)
+
+
+def test_s4_01_breakpoints_and_operators_pause_a_run_and_say_so(mission: Mission) -> None:
+    run_id = stopped(mission, "stepwise", ["a", "b"], ("a", "after"), ("b", "before"))
+    seen = []
+    for _ in range(2):
+        seen.append(stands_at(mission, run_id))
+        mission.client.resume(run_id)
+    assert seen == [("after", "breakpoint/after/a"), ("before", "breakpoint/before/b")]
+    assert mission.output(run_id) == ["A", "B"]
+    waiting = mission.client.enqueue("awaits", "never")
+    mission.reaches(waiting, "waiting_event")
+    mission.client.pause(waiting)
+    assert mission.run(waiting)["pause_reason"] == "operator"
+    mission.client.cancel(waiting)
+
+
+def test_s4_05_an_update_replaces_what_a_paused_run_knows_and_it_goes_on(
+    mission: Mission,
+) -> None:
+    run_id = stopped(mission, "stepwise", ["a", "b"], ("b", "before"))
+    stands_at(mission, run_id)
+    with pytest.raises(UnknownEntry, match="nothing"):
+        mission.client.resume(run_id, {"update": {"nothing": 1}})
+    mission.client.resume(run_id, {"update": {"a": "changed"}})
+    assert mission.output(run_id) == ["changed", "B"]
+    assert mission.events(run_id).count("step.updated") == 1
+
+
+def test_s4_07_each_interrupt_gets_its_own_value_once(mission: Mission) -> None:
+    run_id = mission.client.enqueue("interrupted")
+    stands_at(mission, run_id)
+    mission.pgflow("resume", run_id, "--value", '{"speed": "slow"}')
+    mission.reaches(run_id, "paused")
+    assert mission.task(run_id)["payload"] == {"n": 2}
+    mission.client.resume(run_id)  # continue: null
+    assert mission.output(run_id) == [{"speed": "slow"}, None]
+
+
+def test_s4_07_of_several_interrupts_a_value_has_to_name_its_own(mission: Mission) -> None:
+    run_id = mission.client.enqueue("interrupted_at_once")
+    stands_at(mission, run_id)
+    with pytest.raises(BadRequest) as refused:
+        mission.client.resume(run_id, {"resume": 1})
+    assert refused.value.field == "command.key"
+    assert "a, b" in str(refused.value)
+    assert mission.client.resume(run_id, {"resume": 2, "key": "b"}) == "paused"
+    mission.client.resume(run_id, {"resume": 1})
+    assert mission.output(run_id) == [1, 2]
+
+
+def test_s4_08_a_resume_passes_the_breakpoint_that_paused_the_run_and_no_other(
+    mission: Mission,
+) -> None:
+    both = (("left", "before"), ("right", "before"))
+    moments = [(f"gather#1/{n}/{step}", moment) for n, (step, moment) in enumerate(both)]
+    run_id = stopped(mission, "together", None, *moments)
+    for _ in moments:
+        assert stands_at(mission, run_id)[0] == "before"
+        mission.client.resume(run_id)
+    assert mission.output(run_id) == ["LEFT", "RIGHT"]
+    assert mission.events(run_id).count("breakpoint.hit") == 2
+
+
+def test_s4_09_a_run_id_starts_one_run_and_a_run_never_paused_takes_no_value(
+    mission: Mission,
+) -> None:
+    gate = {"name": "ok", "type": "approval_gate"}
+    mission.client.define_flow({"name": "s4-ids", "steps": [gate]})
+    run_id = mission.value("select pgflow.start('s4-ids', '{\"n\": 1}')")
+    other = mission.client.enqueue("asks", {})
+    given = new_id()
+    first = mission.client.start("s4-ids", {"n": 1}, run_id=given)
+    before = mission.run(first)
+    assert mission.client.start("s4-ids", {"n": 1}, run_id=given) == first == given
+    assert mission.run(first) == before
+    with pytest.raises(IdempotencyConflict):
+        mission.client.start("s4-ids", {"n": 2}, run_id=given)
+    with pytest.raises(NotWaiting):
+        mission.client.resume(first, {"resume": 1})
+    for each in (run_id, other, first):
+        mission.client.cancel(each)
+
+
+def test_s4_10_a_flow_returns_what_its_output_names_else_what_no_other_step_needs(
+    mission: Mission,
+) -> None:
+    steps = [
+        {"name": "one", "handler": "told", "config": {"value": 1}},
+        {"name": "two", "handler": "told", "config": {"value": 2}, "needs": ["one"]},
+        {"name": "three", "handler": "told", "config": {"value": 3}, "needs": ["one"]},
+    ]
+    leaves = mission.start("s4-leaves", *steps)
+    named = mission.start("s4-named", *steps, output={"first": "one"})
+    assert mission.output(leaves) == {"two": 2, "three": 3}
+    assert mission.output(named) == {"first": 1}
