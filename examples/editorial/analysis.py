@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 _MARKDOWN = MarkdownIt("commonmark").enable("table")
 _WORDS_PER_MINUTE = 230
+_NOT_OURS = {"node_modules", "site-packages", "venv", "build", "dist"}
 
 
 class BrokenLink(BaseModel):
@@ -31,6 +32,17 @@ class Findings(BaseModel):
     reading_minutes: int
     links: int
     broken_links: list[BrokenLink]
+
+
+def markdown_files(folder: Path) -> Iterator[str]:
+    """Yield the readable Markdown files below a folder, hidden and foreign folders left out."""
+    for path, folders, files in os.walk(folder):
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in _NOT_OURS)
+        for file in (Path(path, name) for name in sorted(files)):
+            name = str(file.relative_to(folder))
+            is_markdown = file.suffix.lower() in {".md", ".markdown"} and name.isprintable()
+            if is_markdown and file.is_file() and os.access(file, os.R_OK):
+                yield name
 
 
 def analyse(file: Path) -> Findings:

@@ -5,10 +5,9 @@ python -m examples.editorial.demo --folder PATH
 
 from __future__ import annotations
 
-import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
@@ -18,14 +17,15 @@ from uuid import UUID
 import click
 import psycopg
 
+from examples.editorial.analysis import markdown_files
 from examples.editorial.desk import LEASE, Desk, Row
 from examples.editorial.page import Page
 from examples.editorial.processes import PROJECT, Unexpected, WorkerProcess, ending_on_signals
+from examples.pipeline.play import play, working
 from pgflow import PgflowError
 
 FEW = 10
 PACE = 0.1  # seconds between two decisions
-NOT_OURS = {"node_modules", "site-packages", "venv", "build", "dist"}
 
 
 @dataclass
@@ -95,21 +95,13 @@ def demo(page: Page, folder: Path, limit: int, *, keep: bool) -> None:
         show_timelines(page, desk, story)
         page.heading("Summary")
         sum_up(page, desk, story)
+
+        page.heading("And a flow: the same files, analysed in parallel for one report")
+        show_pipeline(page, desk, folder)
         page.say("")
         page.say(f"All came out as it should, in {time.monotonic() - began:.0f} s.", "green")
         if keep:
             page.kept(desk.server.dsn, desk.home)
-
-
-def markdown_files(folder: Path) -> Iterator[str]:
-    """Yield the readable Markdown files below a folder, hidden and foreign folders left out."""
-    for path, folders, files in os.walk(folder):
-        folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in NOT_OURS)
-        for file in (Path(path, name) for name in sorted(files)):
-            name = str(file.relative_to(folder))
-            is_markdown = file.suffix.lower() in {".md", ".markdown"} and name.isprintable()
-            if is_markdown and file.is_file() and os.access(file, os.R_OK):
-                yield name
 
 
 def have_them_read(page: Page, desk: Desk, run_ids: Sequence[UUID]) -> Story:
@@ -224,6 +216,13 @@ def sum_up(page: Page, desk: Desk, story: Story) -> None:
     survivors = [worker for worker in desk.workers if worker is not story.dead]
     codes = {worker.label: worker.stop() for worker in survivors}
     expect(set(codes.values()) == {0}, f"after SIGTERM the workers ended with {codes}")
+
+
+def show_pipeline(page: Page, desk: Desk, folder: Path) -> None:
+    """Have the pipeline of the other example make a report, which an editor sends back once."""
+    dsn = desk.server.socket_dsn
+    with working(dsn, desk.home / "pipeline.log") as worker:
+        play(dsn, folder, desk.home / "report.md", page.say, worker)
 
 
 def expect(condition: object, otherwise: str) -> None:

@@ -21,16 +21,23 @@ class Unexpected(Exception):
 
 
 class WorkerProcess:
-    """A `pgflow worker` on the editorial queue. `worker_id` is known once the database knows it."""
+    """A `pgflow worker` on one queue. `worker_id` is known once the database knows it."""
 
-    def __init__(self, label: str, dsn: str, log: Path) -> None:
+    def __init__(
+        self,
+        label: str,
+        dsn: str,
+        log: Path,
+        *,
+        app: str = "examples.editorial.app:app",
+        queue: str = "editorial",
+    ) -> None:
         self.label = label
         self.worker_id = ""
         self._log = log
         command = [
             *(sys.executable, "-m", "pgflow.cli", "worker"),
-            *("--app", "examples.editorial.app:app"),
-            *("--queues", "editorial", "--concurrency", "4"),
+            *("--app", app, "--queues", queue, "--concurrency", "4"),
         ]
         # Without what the user's shell says about other databases and projects.
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PGFLOW_")}

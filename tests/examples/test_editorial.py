@@ -17,9 +17,8 @@ import psycopg
 import pytest
 
 from examples.editorial import processes, queries
-from examples.editorial.analysis import BrokenLink, Findings, analyse
+from examples.editorial.analysis import BrokenLink, Findings, analyse, markdown_files
 from examples.editorial.app import Article, app, review
-from examples.editorial.demo import markdown_files
 from pgflow.testing import Scene
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -240,6 +239,7 @@ def test_the_demo_does_what_it_says_and_leaves_nothing_behind(demo: Demo, folder
     assert "run.requeued  from" in output
     assert "rejected by postgres: 3 broken links" in output
     assert "guide.md, line 4: missing.md" in output
+    assert "draft 2 is in" in output
     assert "All came out as it should" in output
 
 
@@ -293,4 +293,6 @@ def _exports(output: str) -> list[str]:
 
 def _count_of_runs(dsn: str) -> Any:
     with psycopg.connect(dsn) as conn:
-        return conn.execute("select count(*) from pgflow.runs").fetchone()[0]  # type: ignore[index]
+        return conn.execute("select count(*) from pgflow.runs where handler = 'review'").fetchone()[
+            0
+        ]  # type: ignore[index]
