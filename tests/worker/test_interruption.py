@@ -153,6 +153,26 @@ def test_a_cancelled_plain_handler_keeps_its_slot_until_it_has_stopped(stage: St
         assert stage.output(second) == 0
 
 
+def test_the_slot_of_an_interrupted_handler_is_free_once_it_has_stopped(stage: Stage) -> None:
+    """Not only at the next beat, which may be 15 s away."""
+    inside = threading.Event()
+
+    @stage.app.handler(queue="one")
+    async def waits(n: int) -> int:
+        inside.set()
+        await asyncio.sleep(3600 if n == 1 else 0)
+        return n
+
+    stage.client.define_queue("one", max_concurrent=1)
+    with stage.worker():
+        first = stage.client.enqueue(waits, 1)
+        assert inside.wait(30)
+        stage.db.execute("update pgflow.slot set taken_at = taken_at - interval '5 seconds'")
+        second = stage.client.enqueue(waits, 2)
+        stage.client.cancel(first)
+        assert stage.client.result(second, timeout=10).value == 2
+
+
 def test_a_run_whose_deadline_passes_is_interrupted(stage: Stage) -> None:
     interrupted = threading.Event()
 
