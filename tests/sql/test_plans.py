@@ -83,10 +83,11 @@ class Told:
     def passed_over(self) -> int:
         """Return how many rows the node read in vain that read most of them."""
         removed = ("Rows Removed by Filter", "Rows Removed by Join Filter")
-        return max(
-            sum(node.get(rows, 0) for rows in removed) * node["Actual Loops"]
+        rows: list[int] = [
+            sum(node.get(name, 0) for name in removed) * node["Actual Loops"]
             for node in self.nodes()
-        )
+        ]
+        return max(rows)
 
     def pages(self) -> int:
         """Return how many pages were looked at by the statement that looked at most."""

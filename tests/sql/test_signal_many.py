@@ -126,4 +126,4 @@ def test_bad_arguments_are_refused_by_name(
 ) -> None:
     run_id = expecting(engine)
     with engine.refused("PF101", field):
-        send(engine, **{"run_ids": [run_id], **arguments})
+        engine.call("signal_many", **{"run_ids": [run_id], "name": "pay", **arguments})
