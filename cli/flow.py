@@ -31,6 +31,7 @@ _STEP_COLUMNS: Final = (
     "error_code",
     "error_detail",
 )
+_HISTORY_COLUMNS: Final = ("number", "super_step", "label", "at", "steps", "changed", "values")
 _file_argument = click.argument("file", type=click.Path(path_type=Path))
 _flow_argument = click.argument("name", metavar="FLOW")
 _version_option = click.option("--version", type=int, help="A version; else the current one.")
@@ -142,6 +143,21 @@ def steps(session: Session, run_id: UUID, *, as_json: bool) -> None:
     if not rows:
         raise UnknownRun(f"no run of a flow: {run_id}", hint="pgflow runs lists the runs.")
     print_rows(rows, _STEP_COLUMNS, as_json=as_json)
+
+
+@flow.command()
+@run_argument
+@json_option
+@global_options
+@pass_session
+def history(session: Session, run_id: UUID, *, as_json: bool) -> None:
+    """List the checkpoints of RUN, which is the run of a flow.
+
+    Each has the steps that ended in it, and the values of the flow's channels after it.
+    """
+    with session.client() as client:
+        rows = client.history(run_id)
+    print_rows(rows, _HISTORY_COLUMNS, as_json=as_json)
 
 
 @click.command()

@@ -25,7 +25,7 @@ import psycopg
 from psycopg.rows import dict_row
 from pydantic import BaseModel
 
-from pgflow.definition import Flow, Step
+from pgflow.definition import Channel, Flow, Step
 from pgflow.embedded import EmbeddedServer
 from pgflow.schema import migrate
 
@@ -245,7 +245,7 @@ def table_of(edges: list[tuple[str | None, str]]) -> str:
 
 def definition() -> dict[str, str]:
     """Return the parts of flows.md: the members of a definition."""
-    return {model.__name__.lower(): members(model) for model in (Flow, Step)}
+    return {model.__name__.lower(): members(model) for model in (Flow, Channel, Step)}
 
 
 def members(model: type[BaseModel]) -> str:

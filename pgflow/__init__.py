@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pgflow._state import Writes
 from pgflow._threads import ThreadContext
 from pgflow._version import __version__
 from pgflow.app import App
 from pgflow.budget import Budget
 from pgflow.client import AsyncClient, Client
 from pgflow.context import Context, First
-from pgflow.definition import Flow, Step
+from pgflow.definition import Channel, Flow, Step
 from pgflow.errors import (
     ChildFailed,
     NonRetryable,
@@ -28,6 +29,7 @@ __all__ = [
     "Approval",
     "AsyncClient",
     "Budget",
+    "Channel",
     "ChildFailed",
     "Client",
     "Context",
@@ -47,5 +49,6 @@ __all__ = [
     "ThreadContext",
     "WaitTimeout",
     "Worker",
+    "Writes",
     "__version__",
 ]

@@ -31,7 +31,7 @@ class Transaction(Protocol):
     async def record(self, key: str, digest: str, value: str, *, undo: bool) -> None:
         """Journal a step and commit. Raises LeaseLost, NotStored."""
 
-    async def complete(self, output: str) -> Outcome | None:
+    async def complete(self, output: str, writes: str | None) -> Outcome | None:
         """Complete the run and commit. None: done."""
 
     async def abandon(self) -> None:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from pgflow._calls import Calls, Transaction
 from pgflow._json import dumps
+from pgflow._state import Writes
 from pgflow._threads import ThreadContext
 from pgflow._undo import undo
 from pgflow.context import Context, Suspend
@@ -25,6 +26,8 @@ from pgflow.errors import (
     NotStored,
     Rejected,
     Replayed,
+    UnknownChannel,
+    WriteRefused,
 )
 from pgflow.models import Lease
 from pgflow.registry import Handler, Registry
@@ -63,8 +66,10 @@ async def _execute(
         if lease.undo or lease.undo_of:
             call = _undo_and_call
         value = await _within(lease.timeout, call(handler, lease, context, threads))
+        if isinstance(value, Writes):
+            value = _written(context, value)
         if context.transacting is not None:
-            return await _commit(lease, context.transacting, value)
+            return await _commit(lease, context, context.transacting, value)
     except asyncio.CancelledError:
         raise
     except BaseException as error:
@@ -76,13 +81,23 @@ async def _execute(
             await context.transacting.abandon()
     if context.is_waiting:  # also where the handler caught Suspend and went on
         return Waiting(lease, context.park())
-    return Completed(lease, dumps(value, "what the handler returned"))
+    return Completed(lease, dumps(value, "what the handler returned"), context.writes())
 
 
-async def _commit(lease: Lease, transaction: Transaction, value: object) -> Committed:
+def _written(context: Context, returned: Writes[object]) -> object:
+    for channel, value in returned.channels.items():
+        context.write(channel, value)
+    return returned.output
+
+
+async def _commit(
+    lease: Lease, context: Context, transaction: Transaction, value: object
+) -> Committed:
     output = dumps(value, "what the handler returned")
-    outcome = await transaction.complete(output)
+    outcome = await transaction.complete(output, context.writes())
     if outcome is not None and outcome.outcome == "refused":
+        if outcome.code == "E-RUN-018":
+            raise WriteRefused(outcome.detail)
         raise NotStored(f"what the handler returned cannot be stored: {outcome.detail}")
     return Committed(lease, outcome)
 
@@ -130,6 +145,8 @@ _MEANINGS: tuple[tuple[type[BaseException], str, bool], ...] = (
     (_TimeoutPassedError, "E-RUN-003", True),
     (JournalMismatch, "E-RUN-012", False),
     (NotJson, "E-RUN-001", False),
+    (WriteRefused, "E-RUN-018", False),
+    (UnknownChannel, "E-RUN-018", False),
     (NotStored, "E-RUN-017", False),
     (Rejected, "E-RUN-006", False),
     (Replayed, "E-RUN-001", False),

@@ -128,9 +128,11 @@ class Reporter:
         }
 
     def _complete(self, reports: Sequence[Completed]) -> Statement[list[Outcome]]:
+        writes = [r.writes for r in reports]
         return protocol.complete(
             *_leases(reports),
             [r.output for r in reports],
+            writes if any(writes) else None,
             project=self._project,
         )
 

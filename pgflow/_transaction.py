@@ -86,10 +86,13 @@ class Transaction:
         # Said already, under this very lease? Not by this transaction, which is rolled back.
         raise LeaseLost(f"the lease of run {self._lease.run_id} is lost")
 
-    async def complete(self, output: str) -> Outcome | None:
+    async def complete(self, output: str, writes: str | None) -> Outcome | None:
         """Complete the run and commit; returns None, or why it was not done."""
         ids, numbers = [self._lease.run_id], [self._lease.lease_no]
-        lines = await self._commit(protocol.complete(ids, numbers, [output], project=self._project))
+        written = None if writes is None else [writes]
+        lines = await self._commit(
+            protocol.complete(ids, numbers, [output], written, project=self._project)
+        )
         return lines[0] if lines else None
 
     async def abandon(self) -> None:

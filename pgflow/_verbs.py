@@ -95,6 +95,8 @@ class Verbs:
     prices = _sync(money.prices)
     budgets = _sync(money.budgets)
     usage_by_model = _sync(money.usage_by_model)
+    history = _sync(_flows.history)
+    define_reducer = _sync(_flows.define_reducer)
     doctor = _sync(views.doctor)
 
 
@@ -150,4 +152,6 @@ class AsyncVerbs:
     prices = _async(money.prices)
     budgets = _async(money.budgets)
     usage_by_model = _async(money.usage_by_model)
+    history = _async(_flows.history)
+    define_reducer = _async(_flows.define_reducer)
     doctor = _async(views.doctor)

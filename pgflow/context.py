@@ -17,6 +17,7 @@ from pgflow._calls import Reporting, Transaction
 from pgflow._journal import Suspend, read_entries
 from pgflow._json import dumps
 from pgflow._people import People
+from pgflow._state import State
 from pgflow._steps import Steps
 from pgflow._waits import Waits
 from pgflow.budget import BudgetLeft
@@ -28,7 +29,7 @@ from pgflow.reports import Usage, storable
 __all__ = ["Context", "First", "Reporting", "Suspend", "Transaction"]
 
 
-class Context(Steps, People, Waits, Branches):
+class Context(Steps, People, Waits, Branches, State):
     """A handler's view of its run.
 
     Attributes: `lease`, with what the database said of the run, its input and tags among it;

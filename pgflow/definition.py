@@ -23,6 +23,19 @@ Join = Literal["all", "any", "none_failed", "one_failed"]
 OnFailure = Literal["fail", "continue"] | dict[Literal["run"], str]
 
 
+class Channel(BaseModel):
+    """A value of a flow's state: steps write to it, and its reducer says what comes of that."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    reducer: str = Field(
+        default="last",
+        description="`last` (the default), `append`, `merge`, `add`, `min`, `max`, `union`, or one"
+        " that an administrator registered.",
+    )
+    default: Any = Field(default=None, description="Its value before anything is written.")
+
+
 class Step(BaseModel):
     """A step of a flow: a handler, executed as a run of its own once the steps that it needs ended.
 
@@ -62,6 +75,12 @@ class Step(BaseModel):
         default=None,
         description="When it runs: once `all` that it needs completed (the default), or `any` of"
         " them, or all have ended and `none_failed`, or as soon as `one_failed`. Else it is"
+        " skipped.",
+    )
+    when: str | None = Field(
+        default=None,
+        description="What must be true for it to run, a predicate in SQL/JSON path over the state"
+        " values: `$.score > 0.5`; `$input` is the flow's input, `$inputs` its own. Else it is"
         " skipped.",
     )
     on_failure: OnFailure = Field(
@@ -108,7 +127,19 @@ class Flow(BaseModel):
     output: dict[str, str] = Field(
         default={},
         description="What its run returns: a name for each, and the step whose output it is;"
-        " without it, the outputs of the steps that no other needs, by name.",
+        " without it, the state values if it has channels, else the outputs of the steps that no"
+        " other needs, by name.",
+    )
+    channels: dict[str, Channel] = Field(
+        default={}, description="Its state: values by name, to which steps write."
+    )
+    layered: bool = Field(
+        default=False,
+        description="Whether steps begin only once all that began before them have ended.",
+    )
+    input_schema: dict[str, Any] | None = Field(
+        default=None,
+        description="What its input has to fit: a JSON Schema, within what forms know.",
     )
     budget: Budget | None = Field(
         default=None,

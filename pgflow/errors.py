@@ -81,6 +81,14 @@ class NotStored(PgflowError):
     """The database cannot store a value: it is too large, or has a NUL in a text."""
 
 
+class WriteRefused(NotStored):
+    """What a step wrote does not fit the channel of its flow."""
+
+
+class UnknownChannel(PgflowError):
+    """The flow of the step has no channel of that name."""
+
+
 class JournalMismatch(PgflowError):
     """A step was journalled with other inputs: the handler's code has changed."""
 

@@ -93,3 +93,27 @@ def flow_steps(flow_run_id: RunId, *, project: str | None = None) -> Statement[l
         {"flow_run_id": flow_run_id, "project": project},
         _rows,
     )
+
+
+def history(run_id: RunId, *, project: str | None = None) -> Statement[list[Row]]:
+    """Return the checkpoints of a flow's run, from the first on: rows of type checkpoint_v1.
+
+    Raises BadRequest, UnknownRun.
+    """
+    return Statement(
+        b"select h.* from pgflow.history(%(run_id)s::uuid, %(project)s) as h order by h.number",
+        {"run_id": run_id, "project": project},
+        _rows,
+    )
+
+
+def define_reducer(name: str, function: str) -> Statement[str]:
+    """Register a function of the database as a reducer for channels. Raises BadRequest.
+
+    It is named with its schema, takes (old jsonb, new jsonb) and returns jsonb.
+    """
+    return Statement(
+        b"select pgflow.define_reducer(%(name)s, %(function)s)",
+        {"name": name, "function": function},
+        _value,
+    )

@@ -169,7 +169,7 @@ def resume(
     """Let a paused run go on and return its state.
 
     `command`: {"resume": value} is what the interrupted call returns, {"update": {key: value}}
-    replaces journal entries first; none: it just goes on.
+    replaces journal entries first, of a flow the values of channels; none: it just goes on.
     Raises BadRequest, UnknownRun, UnknownEntry, AlreadyFinished, NotWaiting.
     """
     return Statement(

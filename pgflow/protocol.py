@@ -133,18 +133,23 @@ def complete(
     run_ids: Sequence[str],
     lease_nos: Sequence[int],
     outputs: Sequence[str],
+    writes: Sequence[str | None] | None = None,
     *,
     project: str | None = None,
 ) -> Statement[list[Outcome]]:
-    """End runs with their outputs; returns a line for each that was not simply done."""
+    """End runs with their outputs, and steps with what they write to channels of their flows.
+
+    Returns a line for each that was not simply done.
+    """
     return Statement(
         b"select c.run_id::text, c.outcome, c.state, c.code, c.detail"
         b" from pgflow.complete(%(run_ids)b::text[]::uuid[], %(lease_nos)s::integer[],"
-        b" %(outputs)b::text[], project => %(project)s) as c",
+        b" %(outputs)b::text[], writes => %(writes)s::text[], project => %(project)s) as c",
         {
             "run_ids": list(run_ids),
             "lease_nos": list(lease_nos),
             "outputs": list(outputs),
+            "writes": None if writes is None else list(writes),
             "project": project,
         },
         _outcomes,

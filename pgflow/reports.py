@@ -14,10 +14,11 @@ _TRACEBACK_LIMIT = 20_000
 
 @dataclass(slots=True)
 class Completed:
-    """The handler returned; `output` is json text."""
+    """The handler returned; `output` is json text, and `writes` what complete() takes as such."""
 
     lease: Lease
     output: str
+    writes: str | None = None
 
 
 @dataclass(slots=True)

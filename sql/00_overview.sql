@@ -4,8 +4,9 @@
 -- while it is live it is a row of table run, at its end it moves to run_finished. A lease is (run,
 -- lease_no, worker). The journal is what a run has learned, the timeline what happened to it, a
 -- task what a person is asked. A flow is a definition of steps that need each other; its run is
--- nobody's lease, and each of its steps is a child run. A subscription follows the
--- events of all runs of a project. A budget bounds what a run and all below it spend.
+-- nobody's lease, and each of its steps is a child run. It may have a state: values in channels, to
+-- which steps write. A subscription follows the events of all runs of a project. A budget bounds
+-- what a run and all below it spend.
 --
 -- States. scheduled pending running waiting_tool waiting_approval waiting_event paused are live,
 -- completed failed cancelled timeout are the ends. Table move has the legal moves; 02_guards

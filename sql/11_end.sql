@@ -191,10 +191,11 @@ comment on function pgflow._after_lease is
     'a state with its error code, or an event type.';
 
 -- If one row is bad (a \u0000 in a string, an output over its limit) the halves are tried again,
--- until the one that is left fails alone.
+-- until the one that is left fails alone. So it is with what a step writes to channels.
+drop function if exists pgflow._complete(text, uuid[], integer[], text[], numeric[], integer[]);
 create or replace function pgflow._complete(
     p_project text, p_run_ids uuid[], p_lease_nos integer[], p_outputs text[], p_costs numeric[],
-    p_steps integer[]
+    p_steps integer[], p_writes text[]
 )
 returns setof pgflow.outcome_v1
 language plpgsql
@@ -204,34 +205,41 @@ declare
     v_many integer := cardinality(p_run_ids);
     v_half integer := v_many / 2;
     v_error text;
+    v_code text := 'E-RUN-017';
 begin
     begin
+        if p_writes is not null then
+            perform pgflow._store_writes(p_project, p_run_ids, p_lease_nos, p_writes);
+        end if;
         v_ended := pgflow._end(p_project, p_run_ids, p_lease_nos, 'completed', p_outputs, p_costs,
             p_steps);
     exception
         when data_exception or integrity_constraint_violation or program_limit_exceeded then
             v_error := sqlerrm;
+            if sqlstate = '22PF1' then
+                v_code := 'E-RUN-018';
+            end if;
     end;
     if v_error is null then
         if cardinality(v_ended) < v_many then
             return query
             select a.* from unnest(p_run_ids, p_lease_nos) as g (run_id, lease_no)
             cross join lateral pgflow._after_lease(p_project, g.run_id, g.lease_no,
-                '{completed,failed E-RUN-017}') as a
+                '{completed,failed E-RUN-017,failed E-RUN-018}') as a
             where g.run_id <> all (v_ended);
         end if;
     elsif v_many = 1 then
         perform pgflow._end(p_project, p_run_ids, p_lease_nos, 'failed', null, p_costs, p_steps,
-            'E-RUN-017',
+            v_code,
             v_error, jsonb_build_object('type', 'OutputRefused', 'message', v_error));
-        return query select p_run_ids[1], 'refused', 'failed', 'E-RUN-017', v_error;
+        return query select p_run_ids[1], 'refused', 'failed', v_code, v_error;
     else
         return query select * from pgflow._complete(p_project, p_run_ids[:v_half],
             p_lease_nos[:v_half],
-            p_outputs[:v_half], p_costs[:v_half], p_steps[:v_half]);
+            p_outputs[:v_half], p_costs[:v_half], p_steps[:v_half], p_writes[:v_half]);
         return query select * from pgflow._complete(p_project, p_run_ids[v_half + 1:],
             p_lease_nos[v_half + 1:], p_outputs[v_half + 1:], p_costs[v_half + 1:],
-            p_steps[v_half + 1:]);
+            p_steps[v_half + 1:], p_writes[v_half + 1:]);
     end if;
 end
 $$;
@@ -259,9 +267,10 @@ end
 $$;
 comment on function pgflow._check_batch is 'Refuses (PF101) a batch whose arrays differ in length.';
 
+drop function if exists pgflow.complete(uuid[], integer[], text[], numeric[], integer[], text);
 create or replace function pgflow.complete(
     run_ids uuid[], lease_nos integer[], outputs text[], costs_usd numeric[] default null,
-    steps integer[] default null, project text default null
+    steps integer[] default null, writes text[] default null, project text default null
 )
 returns setof pgflow.outcome_v1
 language plpgsql
@@ -274,14 +283,17 @@ declare
 begin
     perform pgflow._check_batch(complete.run_ids, complete.lease_nos,
         array[cardinality(complete.outputs),
-        cardinality(complete.costs_usd), cardinality(complete.steps)]);
+        cardinality(complete.costs_usd), cardinality(complete.steps),
+        cardinality(complete.writes)]);
     perform pgflow._lock_family(v_project, complete.run_ids);
     return query select c.* from pgflow._complete(v_project, complete.run_ids, complete.lease_nos,
-        complete.outputs, complete.costs_usd, complete.steps) as c;
+        complete.outputs, complete.costs_usd, complete.steps, complete.writes) as c;
 end
 $$;
 comment on function pgflow.complete is
     'Ends runs with their outputs (json texts). Returns a line only for those that were not '
     'simply done: already, lost, or refused where the output could not be stored, which fails '
-    'that run with E-RUN-017. Example: select * from pgflow.complete(''{...}'', ''{1}'', '
+    'that run with E-RUN-017. writes are what steps of flows write to channels, json texts of '
+    '[{"channel": name, "value": any}] or null; what does not fit fails the run with E-RUN-018. '
+    'Example: select * from pgflow.complete(''{...}'', ''{1}'', '
     'array[''{"ok": true}'']). Raises PF101, PF502.';

@@ -290,7 +290,9 @@ begin
         end if;
         return v_run.state;
     end if;
-    if resume.command ? 'update' then
+    if resume.command ? 'update' and v_run.kind = 'flow' then
+        v_run := pgflow._update_values(v_run, v_now, resume.command -> 'update');
+    elsif resume.command ? 'update' then
         v_run := pgflow._update_entries(v_run, v_now, resume.command -> 'update');
     end if;
     if v_run.kind = 'flow' then
@@ -309,7 +311,8 @@ $$;
 comment on function pgflow.resume is
     'Resumes a paused run: what it waits for is looked at anew, what arrived meanwhile counts. '
     'command: {"continue": true}; {"resume": value} is what an interrupted call returns (with '
-    '"key" where there are several); {"update": {key: value}} replaces journal entries first. '
+    '"key" where there are several); {"update": {key: value}} replaces journal entries first, or '
+    'of a flow the values of channels. '
     'Without a value, on a run that is not paused a no-op. Returns the state. Example: select '
     'pgflow.resume(''...'', ''{"resume": 42}''). Raises PF101, PF102, PF105, PF202, PF204, PF502.';
 

@@ -277,6 +277,9 @@ begin
     delete from pgflow.usage u where u.project_id = p_project and u.run_id = any (p_run_ids);
     delete from pgflow.budget b where b.project_id = p_project and b.run_id = any (p_run_ids);
     delete from pgflow.flow_step s where s.project_id = p_project and s.run_id = any (p_run_ids);
+    delete from pgflow.channel_write w
+    where w.project_id = p_project and w.run_id = any (p_run_ids);
+    delete from pgflow.checkpoint c where c.project_id = p_project and c.run_id = any (p_run_ids);
     perform pgflow._delete_tasks(p_project, array(
         select t.task_id from pgflow.task t
         where t.project_id = p_project and t.run_id = any (p_run_ids)));

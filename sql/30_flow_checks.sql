@@ -133,6 +133,7 @@ as $$
             pgflow._are_names(p_step -> 'needs')),
         ('config', 'an object', jsonb_typeof(p_step -> 'config') = 'object'),
         ('budget', 'an object', jsonb_typeof(p_step -> 'budget') = 'object'),
+        ('when', '', true),
         ('retry', 'an object of max_attempts, base, factor and longest',
             jsonb_typeof(p_step -> 'retry') = 'object'),
         ('timeout', 'seconds, more than 0 and at most 2592000',
@@ -375,6 +376,10 @@ begin
             pgflow._is_text(p_flow -> 'queue', '^.{1,100}$')),
         ('output', 'an object of names of steps', jsonb_typeof(p_flow -> 'output') = 'object'),
         ('budget', 'an object', jsonb_typeof(p_flow -> 'budget') = 'object'),
+        ('channels', 'an object of channels', jsonb_typeof(p_flow -> 'channels') = 'object'),
+        ('layered', 'true or false', jsonb_typeof(p_flow -> 'layered') = 'boolean'),
+        ('input_schema', 'a JSON Schema that is an object',
+            jsonb_typeof(p_flow -> 'input_schema') = 'object'),
         ('steps', 'a list of 1 to 10000 steps',
             jsonb_array_length(v_steps) between 1 and 10000)
     ) as k (name, expected, is_right) on k.name = m.key
@@ -411,6 +416,8 @@ begin
     select b.field, b.message from pgflow._budget_faults_of(p_flow, v_steps) as b;
     return query
     select o.field, o.message from pgflow._output_faults(p_flow -> 'output', v_steps) as o;
+    return query
+    select s.field, s.message from pgflow._state_faults(p_flow) as s;
 end
 $$;
 comment on function pgflow._flow_faults is 'All that is wrong with the definition of a flow.';

@@ -78,7 +78,7 @@ declare
 begin
     insert into pgflow.step_definition (project_id, flow, version, step, place, layer, type,
         handler, queue, join_rule, on_failure, max_attempts, timeout, retry_base, retry_factor,
-        retry_max, needs, dependants, config)
+        retry_max, needs, dependants, condition, layered, config)
     with edge as materialized (
         select distinct e.from_place, e.to_place, e.is_on_failure
         from pgflow._flow_edges(v_flow -> 'steps') as e
@@ -108,7 +108,9 @@ begin
         make_interval(secs => (s.step ->> 'timeout')::float8),
         make_interval(secs => (s.retry ->> 'base')::float8), (s.retry ->> 'factor')::float8,
         make_interval(secs => (s.retry ->> 'longest')::float8), coalesce(n.names, '{}'),
-        coalesce(d.names, '{}'), case when s.step ? 'type' then pgflow._wait_of(s.step)
+        coalesce(d.names, '{}'), (s.step ->> 'when')::jsonpath,
+        coalesce((v_flow -> 'layered')::boolean, false),
+        case when s.step ? 'type' then pgflow._wait_of(s.step)
             else coalesce(s.step -> 'config', '{}') end
     from step s
     left join needed n using (place)
@@ -133,7 +135,7 @@ declare
     v_version pgflow.flow_version;
 begin
     perform pgflow._check_flow(define_flow.definition);
-    v_flow := pgflow._canonical_flow(define_flow.definition);
+    v_flow := pgflow._canonical_state(pgflow._canonical_flow(define_flow.definition));
     v_sha256 := pgflow._sha256(v_flow);
     insert into pgflow.flow (project_id, flow, version) values (v_project, v_flow ->> 'name', 0)
     on conflict do nothing;
@@ -153,6 +155,7 @@ begin
         returning * into v_version;
         perform pgflow._store_steps(v_version);
         perform pgflow._store_budgets(v_version);
+        perform pgflow._store_channels(v_version);
     end if;
     if v_current <> v_version.version then
         update pgflow.flow f set version = v_version.version

@@ -122,13 +122,15 @@ begin
         decided as materialized (
             select t.*, d.place, d.type, c.settled as all_settled, c.completed as all_completed,
                 c.failed as all_failed, j.state,
+                case when j.state <> j.says then format('%s is not true', d.condition) end
+                    as reason,
                 (count(*) filter (where j.state <> 'pending')
                     over (partition by t.run_id order by d.place))::integer as nth,
                 case j.state when 'running'
                     then greatest(pgflow._new_id(), pgflow._id_after(t.run_id)) end as child_run_id
             from touched t
             cross join lateral (
-                select d.place, d.type, d.join_rule, cardinality(d.needs) as needs
+                select d.place, d.type, d.join_rule, cardinality(d.needs) as needs, d.condition
                 from pgflow.step_definition d
                 where d.project_id = p_project and d.flow = t.flow
                   and d.version = t.flow_version and d.step = t.step
@@ -146,27 +148,33 @@ begin
                     coalesce(s.needs_completed, 0) + t.completed,
                     coalesce(s.needs_failed, 0) + t.failed
             ) c (settled, completed, failed)
-            cross join lateral pgflow._join_says(d.join_rule, d.needs, c.settled, c.completed,
-                c.failed) as j (state)
+            cross join lateral (
+                select s.says, case when s.says = 'running' and d.condition is not null
+                    and not pgflow._is_wanted(p_project, t.run_id, t.step, d.condition)
+                    then 'skipped' else s.says end
+                from pgflow._join_says(d.join_rule, d.needs, c.settled, c.completed, c.failed)
+                    as s (says)
+            ) j (says, state)
             where s.state is null or s.state = 'pending'
         ),
         written as (
             insert into pgflow.flow_step as s (project_id, run_id, step, version, state,
                 needs_settled, needs_completed, needs_failed, super_step, started_event_no,
-                ended_event_no, child_run_id, ready_at, ended_at)
+                ended_event_no, child_run_id, ready_at, ended_at, error_detail)
             select p_project, d.run_id, d.step, d.round, d.state, d.all_settled, d.all_completed,
                 d.all_failed, case d.state when 'skipped' then d.super_step end,
                 case d.state when 'running' then d.last_event_no + d.nth end,
                 case d.state when 'skipped' then d.last_event_no + d.nth end, d.child_run_id,
                 case d.state when 'running' then v_now end,
-                case d.state when 'skipped' then v_now end
+                case d.state when 'skipped' then v_now end, d.reason
             from decided d
             on conflict (project_id, run_id, step, element) where voided_at is null do update
             set state = excluded.state, needs_settled = excluded.needs_settled,
                 needs_completed = excluded.needs_completed, needs_failed = excluded.needs_failed,
                 super_step = excluded.super_step, started_event_no = excluded.started_event_no,
                 ended_event_no = excluded.ended_event_no, child_run_id = excluded.child_run_id,
-                ready_at = excluded.ready_at, ended_at = excluded.ended_at
+                ready_at = excluded.ready_at, ended_at = excluded.ended_at,
+                error_detail = excluded.error_detail
         ),
         flows as (
             update pgflow.run r
@@ -230,13 +238,14 @@ begin
     with made as (
         insert into pgflow.run (project_id, run_id, parent_run_id, root_run_id, parent_key, step,
             depth, handler, queue, state, priority, lane, seq, max_attempts, timeout, deadline,
-            created_at, created_by, correlation_id, tags, feedback, budget_run_id, input)
+            created_at, created_by, correlation_id, tags, feedback, budget_run_id, checkpoint_no,
+            input)
         select p_project, m.run_id, f.run_id, coalesce(f.root_run_id, f.run_id), d.step, d.step,
             f.depth + 1, d.handler, n.queue, 'pending', f.priority, 0, nextval('pgflow.run_seq'),
             coalesce(d.max_attempts, h.max_attempts, q.max_attempts, 3),
             coalesce(d.timeout, h.timeout, q.timeout, '300 seconds'), f.deadline, p_now,
             f.created_by, coalesce(f.correlation_id, f.run_id::text), f.tags, f.feedback,
-            f.budget_run_id, pgflow._step_input(p_project, f, d.needs)
+            f.budget_run_id, f.checkpoint_no, pgflow._step_input(p_project, f, d.needs)
         from unnest(p_ids, p_flow_ids, p_steps) as m (run_id, flow_id, step)
         cross join lateral (
             select r.* from pgflow.run r
@@ -305,19 +314,22 @@ declare
     v_run_ids uuid[];
     v_steps text[];
     v_all_completed boolean;
+    v_stateful uuid[];
+    v_layered uuid[];
     v_told uuid[];
     v_event_nos integer[];
     v_watched uuid[];
 begin
     with ended as materialized (
         select s.run_id, s.step, s.element, s.version, s.ready_at, c.run_id as child_run_id,
+            d.layered,
             case when c.state = 'completed' then 'completed'
                  when c.error_code = 'E-RUN-006' then 'rejected'
                  when c.error_code = 'E-RUN-007' then 'expired'
                  when c.state = 'cancelled' then 'cancelled'
                  else 'failed' end as state,
             c.error_code, c.error_detail, c.output, c.attempt, c.finished_at, r.last_event_no,
-            case when r.state <> 'paused' then r.super_step + 1 end as super_step,
+            case when r.state <> 'paused' and not d.layered then r.super_step + 1 end as super_step,
             row_number() over (partition by s.run_id order by d.place, s.element) as nth
         from unnest(p_child_ids) as u (run_id)
         cross join lateral (
@@ -338,7 +350,7 @@ begin
             limit 1
         ) s
         cross join lateral (
-            select d.place from pgflow.step_definition d
+            select d.place, d.layered from pgflow.step_definition d
             where d.project_id = p_project and d.flow = r.handler
               and d.version = r.flow_version and d.step = c.step
             limit 1
@@ -361,27 +373,37 @@ begin
     told as (
         update pgflow.run r
         set last_event_no = r.last_event_no + n.settled, step_count = r.step_count + n.completed,
-            super_step = coalesce(n.super_step, r.super_step)
+            super_step = coalesce(n.super_step, r.super_step),
+            checkpoint_no = r.checkpoint_no + (n.super_step is not null)::integer
         from (
             select e.run_id, e.super_step, count(*) as settled,
                 count(*) filter (where e.state = 'completed') as completed
             from ended e group by e.run_id, e.super_step
         ) n
         where r.project_id = p_project and r.run_id = any (v_flow_ids) and r.run_id = n.run_id
-        returning r.run_id, r.watched
+        returning r.run_id, r.watched,
+            r.checkpoint_no is not null and n.super_step is not null as is_stateful
     )
     select array_agg(e.run_id) filter (where e.super_step is not null),
         array_agg(e.step) filter (where e.super_step is not null),
         bool_and(e.state = 'completed'), array_agg(e.run_id),
         array_agg((e.last_event_no + e.nth)::integer),
-        (select array_agg(t.run_id) from told t where t.watched)
-    into v_run_ids, v_steps, v_all_completed, v_told, v_event_nos, v_watched
+        (select array_agg(t.run_id) from told t where t.watched),
+        (select array_agg(t.run_id) from told t where t.is_stateful),
+        array_agg(distinct e.run_id) filter (where e.layered)
+    into v_run_ids, v_steps, v_all_completed, v_told, v_event_nos, v_watched, v_stateful, v_layered
     from ended e;
     if v_watched is not null then
         perform pgflow._hint_watchers(p_project, v_watched);
     end if;
     if pgflow._is_followed(p_project) then
         perform pgflow._publish(p_project, v_told, v_event_nos);
+    end if;
+    if v_layered is not null then
+        perform pgflow._end_in_layers(p_project, v_layered, v_all_completed);
+    end if;
+    if v_stateful is not null then
+        perform pgflow._save_checkpoints(p_project, v_stateful, v_run_ids, v_steps);
     end if;
     if v_run_ids is not null then
         perform pgflow._go_on_after(p_project, v_flow_ids, v_run_ids, v_steps, v_all_completed);
@@ -450,6 +472,9 @@ declare
         where v.project_id = p_flow.project_id and v.flow = p_flow.handler
           and v.version = p_flow.flow_version);
 begin
+    if v_output is null and p_flow.checkpoint_no is not null then
+        return pgflow._values_now(p_flow);
+    end if;
     return coalesce((
         select jsonb_object_agg(o.name, s.output)
         from (
@@ -466,8 +491,8 @@ begin
 end
 $$;
 comment on function pgflow._flow_output is
-    'What a flow has to show for itself: the outputs that its definition names, else those of the '
-    'steps that no other needs.';
+    'What a flow has to show for itself: the outputs that its definition names, else its state '
+    'values, else the outputs of the steps that no other needs.';
 
 -- What a flow is follows from what its steps are. In this order: it has ended; a step can run;
 -- some wait; it is stuck.
@@ -626,7 +651,11 @@ begin
     return (
         select json_build_object('run_id', f.run_id, 'flow', f.handler,
             'flow_version', f.flow_version, 'step', d.step, 'config', d.config,
-            'version', s.version, 'input', f.input, 'failures', (
+            'version', s.version, 'input', f.input,
+            'state', case when p_run.checkpoint_no is not null
+                then pgflow._values(f.project_id, f.run_id, f.handler, f.flow_version,
+                    p_run.checkpoint_no) end,
+            'failures', (
                 select json_object_agg(o.step, json_build_object('state', o.state,
                     'error_code', o.error_code, 'error_detail', o.error_detail,
                     'run_id', o.child_run_id))
@@ -643,5 +672,5 @@ begin
 end
 $$;
 comment on function pgflow._step_context is
-    'What the worker of a step learns of its flow: names, versions, config, the flow''s input, and '
-    'which of the steps that it needs have failed.';
+    'What the worker of a step learns of its flow: names, versions, config, the flow''s input and '
+    'state values, and which of the steps that it needs have failed.';

@@ -44,12 +44,13 @@ declare
     v_steps text[] := '{}';
 begin
     insert into pgflow.run (project_id, run_id, kind, handler, flow_version, queue, state,
-        priority, max_attempts, lease_no, super_step, deadline, created_at, first_started_at,
-        created_by, correlation_id, idempotency_key, tags, retry_of, input)
+        priority, max_attempts, lease_no, super_step, checkpoint_no, deadline, created_at,
+        first_started_at, created_by, correlation_id, idempotency_key, tags, retry_of, input)
     values (p_version.project_id, p_run_id, 'flow', p_version.flow, p_version.version,
         coalesce(p_version.definition ->> 'queue', 'default'), 'running', p_priority, 1, null, 0,
-        p_deadline, v_now, v_now, pgflow._actor(), p_correlation_id, p_idempotency_key, p_tags,
-        p_retry_of, coalesce(p_input, '{}'));
+        case when p_version.definition ? 'channels' then 0 end, p_deadline, v_now, v_now,
+        pgflow._actor(), p_correlation_id, p_idempotency_key, p_tags, p_retry_of,
+        coalesce(p_input, '{}'));
     perform pgflow._give_budget(p_version.project_id, p_run_id,
         coalesce(p_budget, p_version.definition -> 'budget'));
     if pgflow._is_followed(p_version.project_id) then
@@ -57,6 +58,7 @@ begin
     end if;
     if p_retry_of is not null then
         v_steps := pgflow._keep_steps(p_version.project_id, p_retry_of, p_run_id);
+        perform pgflow._keep_values(p_version, p_retry_of, p_run_id);
     end if;
     v_steps := null::text || v_steps;
     perform pgflow._advance(p_version.project_id,
@@ -158,6 +160,7 @@ begin
         perform pgflow._refuse_value('input', 'at most 8 MB',
             pg_column_size(start.input) || ' bytes');
     end if;
+    perform pgflow._check_input(v_version, start.input);
     return pgflow._start_once(v_version, start.input, start.priority, start.deadline,
         start.idempotency_key, start.correlation_id, start.run_id, start.tags, start.budget);
 end
@@ -222,8 +225,6 @@ declare
     v_flow pgflow.run := pgflow._let_deadlines_go(p_flow, p_now);
     v_held_for numeric := extract(epoch from p_now - p_flow.deadlines_held_at);
     v_child pgflow.run;
-    v_steps text[];
-    v_all_completed boolean;
 begin
     if v_flow.deadline <= p_now then
         perform pgflow._expire_run(v_flow);
@@ -243,23 +244,7 @@ begin
     loop
         perform pgflow._go_on(v_child, p_now);
     end loop;
-    with settled as (
-        update pgflow.flow_step s set super_step = p_flow.super_step + 1
-        where s.project_id = p_flow.project_id and s.run_id = p_flow.run_id
-          and s.super_step is null and s.voided_at is null
-          and s.state not in ('pending', 'running')
-        returning s.step, s.state
-    )
-    select array_agg(s.step), bool_and(s.state = 'completed') into v_steps, v_all_completed
-    from settled s;
-    if v_steps is null then
-        perform pgflow._look_at_flows(p_flow.project_id, array[p_flow.run_id]);
-        return;
-    end if;
-    update pgflow.run r set super_step = r.super_step + 1
-    where r.project_id = p_flow.project_id and r.run_id = p_flow.run_id;
-    perform pgflow._go_on_after(p_flow.project_id, array[p_flow.run_id],
-        array_fill(p_flow.run_id, array[cardinality(v_steps)]), v_steps, v_all_completed);
+    perform pgflow._settle(p_flow);
 end
 $$;
 comment on function pgflow._resume_flow is

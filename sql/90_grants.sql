@@ -13,7 +13,7 @@ grant select on
 to pgflow_reader;
 grant execute on function
     pgflow._my_projects, pgflow._sha256, pgflow._position, pgflow.now, pgflow._test_now,
-    pgflow.this_project, pgflow.doctor, pgflow.watch, pgflow.watch_inbox,
+    pgflow.this_project, pgflow.doctor, pgflow.watch, pgflow.watch_inbox, pgflow.history,
     pgflow.usage_by_model
 to pgflow_reader;
 
@@ -38,6 +38,6 @@ to pgflow_worker;
 
 grant execute on function
     pgflow.create_project, pgflow.add_member, pgflow.remove_member, pgflow.define_queue,
-    pgflow.pause_queue, pgflow.resume_queue, pgflow.set_retention,
-    pgflow.define_price
+    pgflow.pause_queue, pgflow.resume_queue, pgflow.set_retention, pgflow.define_price,
+    pgflow.define_reducer
 to pgflow_admin;

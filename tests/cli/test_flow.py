@@ -136,3 +136,14 @@ def test_steps_of_what_is_no_flows_run_are_told(pgflow: Command) -> None:
     done = pgflow("flow", "steps", run_id)
     assert done.code == 1
     assert "no run of a flow" in done.err
+
+
+def test_the_history_of_a_flow_is_listed(pgflow: Command, succeeds: Command, file: Path) -> None:
+    file.write_text("name: skips\nsteps: [{name: a, when: 1 > 2}]\nchannels: {x: {default: 3}}")
+    succeeds("flow", "apply", file)
+    run_id = succeeds("start", "skips").out.strip()
+    assert succeeds("show", run_id, "--json").objects[0]["output"] == {"x": 3}
+    assert succeeds("flow", "history", run_id).out.split()[:2] == ["number", "super_step"]
+    done = pgflow("flow", "history", pgflow("enqueue", "h").out.strip())
+    assert done.code == 1
+    assert "run_id must be the run of a flow" in done.err

@@ -32,6 +32,7 @@ def shown(command: str) -> list[str]:
 
 
 DEFINITION: dict[str, Any] = yaml.safe_load(blocks("yaml")[0])
+RUN = "01a1fe19-0a96-7d76-be7c-992694a02676"
 INPUT = {"title": "Enough", "text": "Postgres is enough. It is."}
 
 
@@ -104,3 +105,32 @@ def test_a_gate_is_defined_as_it_is_shown(app: App) -> None:
     app.sync.define_flow({**DEFINITION, "steps": [*DEFINITION["steps"], gate]})
     steps = app.sync.flow_steps(app.sync.start("review", INPUT))
     assert (steps[-1]["step"], steps[-1]["type"]) == ("editor", "approval_gate")
+
+
+def test_a_flow_has_state_values(pgflow_scene: Scene) -> None:
+    names: dict[str, Any] = {}
+    exec(blocks("python")[2], names)
+    app: App = names["app"]
+    pgflow_scene.use(app)
+    definition = yaml.safe_load(blocks("yaml")[2])
+    (shown_when,) = yaml.safe_load("- " + blocks("yaml")[3].strip())
+    app.sync.define_flow(definition)
+    app.sync.define_flow({**definition, "name": "other", "steps": [{"name": "a", **shown_when}]})
+    run_id = app.sync.start("judged")
+    pgflow_scene.run_until_idle()
+    state = {"notes": ["all true", "plain", "short"], "score": 0.7}
+    assert app.sync.result(run_id).value == state
+    rows = app.sync.history(run_id)
+    header, *lines = shown(f"pgflow flow history {RUN}")
+    assert header.split() == ["number", "super_step", "label", "at", "steps", "changed", "values"]
+    told = [json.loads(line[line.index("{") :]) for line in lines]
+    assert told[-1] == rows[-1]["values"] == state
+
+
+def test_a_reducer_is_registered_as_it_is_shown(app: App) -> None:
+    (block,) = (b for b in blocks("sql") if "define_reducer" in b)
+    with psycopg.connect(app.dsn, autocommit=True) as conn:
+        conn.execute(block.encode())
+    app.sync.define_flow(
+        {"name": "f", "steps": [{"name": "a"}], "channels": {"x": {"reducer": "longest"}}}
+    )

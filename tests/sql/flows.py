@@ -57,6 +57,27 @@ def work(engine: Engine, *, fail: tuple[str, ...] = (), **outputs: object) -> li
     return sorted(leases)
 
 
+def wrote(engine: Engine, lease: Lease, output: str = "null", **channels: Any) -> list[Row]:
+    """Complete a step that writes to channels, once to each."""
+    return complete(engine, (lease, [*channels.items()]), output=output)
+
+
+def complete(engine: Engine, *steps: tuple[Lease, list[tuple[str, Any]]], **how: Any) -> list[Row]:
+    """Complete steps at once, each with what it writes to which channels."""
+    writes = [
+        json.dumps([{"channel": channel, "value": value} for channel, value in written])
+        if written
+        else None
+        for _, written in steps
+    ]
+    return engine.complete(*(lease for lease, _ in steps), writes=writes, **how)
+
+
+def values(engine: Engine, run_id: UUID) -> Any:
+    """Return the state values of a flow, those of its last checkpoint."""
+    return engine.call("history", run_id=run_id)[-1]["values"]
+
+
 def finish(engine: Engine, **how: Any) -> list[list[str]]:
     """Do steps until none is ready; return their names, round by round."""
     rounds = []

@@ -113,7 +113,7 @@ def test_every_public_verb_takes_the_project_last(engine: Engine) -> None:
         "select proname from pg_proc where pronamespace = 'pgflow'::regnamespace"
         " and proname not like E'\\\\_%' and coalesce(proargnames[pronargs], '') <> 'project'",
     )
-    assert without == {"now", "create_project", "maintain", "set_retention"}
+    assert without == {"now", "create_project", "define_reducer", "maintain", "set_retention"}
 
 
 def test_every_public_function_that_writes_is_closed_to_the_callers_names(engine: Engine) -> None:

@@ -60,6 +60,7 @@ def test_every_step_learns_of_its_flow(engine: Engine) -> None:
         "config": {"k": 1},
         "version": 0,
         "input": [7],
+        "state": None,
         "failures": None,
     }
 

@@ -125,6 +125,7 @@ PROJECT_CALLS: dict[str, dict[str, Any]] = {
     "watch": {"run_id": None},
     "watch_inbox": {},
     "usage_by_model": {"run_id": None},
+    "history": {"run_id": None},
     "approve": {"task_id": None},
     "reject": {"task_id": None},
     "answer": {"task_id": None, "data": Jsonb(1)},

@@ -34,6 +34,7 @@ CALLS = {
     "watch": (set(ROLES), f"watch({ID})"),
     "watch_inbox": (set(ROLES), "watch_inbox()"),
     "usage_by_model": (set(ROLES), f"usage_by_model({ID})"),
+    "history": (set(ROLES), f"history({ID})"),
     "enqueue": (CLIENTS, "enqueue('h')"),
     "enqueue_many": (CLIENTS, "enqueue_many('h', '{}')"),
     "cancel": (CLIENTS, f"cancel({ID})"),
@@ -84,6 +85,7 @@ CALLS = {
     "resume_queue": (ADMINS, "resume_queue('nobody''s')"),
     "set_retention": (ADMINS, "set_retention()"),
     "define_price": (ADMINS, "define_price('m-1', 1, 1)"),
+    "define_reducer": (ADMINS, "define_reducer('add', '')"),
 }
 VIEWS = [
     "runs",

@@ -1,0 +1,126 @@
+-- Conditions, and layers: when a step that its join rule lets run does run.
+
+create or replace function pgflow._is_wanted(
+    p_project text, p_run_id uuid, p_step text, p_condition jsonpath
+)
+returns boolean
+language plpgsql
+stable
+as $$
+declare
+    v_flow pgflow.run;
+    v_needs text[];
+begin
+    select r.* into v_flow from pgflow.run r
+    where r.project_id = p_project and r.run_id = p_run_id;
+    v_needs := (
+        select d.needs from pgflow.step_definition d
+        where d.project_id = p_project and d.flow = v_flow.handler
+          and d.version = v_flow.flow_version and d.step = p_step);
+    return coalesce(jsonb_path_match(coalesce(pgflow._values_now(v_flow), '{}'), p_condition,
+        jsonb_build_object('input', v_flow.input,
+            'inputs', pgflow._step_input(p_project, v_flow, v_needs)), true), false);
+end
+$$;
+comment on function pgflow._is_wanted is
+    'Whether a step''s condition is true of the state values, of $input, the flow''s, and $inputs, '
+    'its own.';
+
+create or replace function pgflow._has_layers(p_flow pgflow.run)
+returns boolean
+language plpgsql
+stable
+as $$
+begin
+    return (
+        select d.layered from pgflow.step_definition d
+        where d.project_id = p_flow.project_id and d.flow = p_flow.handler
+          and d.version = p_flow.flow_version
+        limit 1);
+end
+$$;
+comment on function pgflow._has_layers is
+    'Whether steps of a flow begin only once all that began before have ended.';
+
+-- A registered reducer that fails here fails the flow: the steps whose writes it refuses have ended
+-- before, with another step or while the flow was paused.
+create or replace function pgflow._settle(p_flow pgflow.run)
+returns void
+language plpgsql
+as $$
+declare
+    v_steps text[];
+    v_run_ids uuid[];
+    v_all_completed boolean;
+begin
+    if not (pgflow._has_layers(p_flow) and exists (
+        select from pgflow.run c
+        where c.project_id = p_flow.project_id and c.parent_run_id = p_flow.run_id)
+    ) then
+        with settled as (
+            update pgflow.flow_step s set super_step = p_flow.super_step + 1
+            where s.project_id = p_flow.project_id and s.run_id = p_flow.run_id
+              and s.super_step is null and s.voided_at is null
+              and s.state not in ('pending', 'running')
+            returning s.step, s.state
+        )
+        select array_agg(s.step), bool_and(s.state = 'completed') into v_steps, v_all_completed
+        from settled s;
+    end if;
+    if v_steps is null then
+        perform pgflow._look_at_flows(p_flow.project_id, array[p_flow.run_id]);
+        return;
+    end if;
+    update pgflow.run r
+    set super_step = r.super_step + 1, checkpoint_no = r.checkpoint_no + 1
+    where r.project_id = p_flow.project_id and r.run_id = p_flow.run_id;
+    v_run_ids := array_fill(p_flow.run_id, array[cardinality(v_steps)]);
+    begin
+        perform pgflow._save_checkpoints(p_flow.project_id, array[p_flow.run_id], v_run_ids,
+            v_steps);
+    exception
+        when sqlstate '22PF1' then
+            perform pgflow._end_from_outside(
+                pgflow._locked(p_flow.project_id, p_flow.run_id), 'failed', 'E-RUN-018', sqlerrm);
+            return;
+    end;
+    perform pgflow._go_on_after(p_flow.project_id, array[p_flow.run_id], v_run_ids, v_steps,
+        v_all_completed);
+end
+$$;
+comment on function pgflow._settle is
+    'Has a flow go on after all steps that have ended and don''t count yet, unless it has layers '
+    'and others of this one are still to end. The caller holds it.';
+
+create or replace function pgflow._end_in_layers(
+    p_project text, p_flow_ids uuid[], p_all_completed boolean
+)
+returns void
+language plpgsql
+as $$
+declare
+    v_flow pgflow.run;
+    v_run_ids uuid[];
+    v_steps text[];
+begin
+    if not p_all_completed then
+        select array_agg(s.run_id), array_agg(s.step) into v_run_ids, v_steps
+        from pgflow.flow_step s
+        join pgflow.run r on r.project_id = p_project and r.run_id = s.run_id
+            and r.state <> 'paused'
+        where s.project_id = p_project and s.run_id = any (p_flow_ids) and s.super_step is null
+          and s.voided_at is null and s.state not in ('pending', 'running', 'completed');
+        perform pgflow._end_broken(p_project, v_run_ids, v_steps);
+    end if;
+    for v_flow in
+        select r.* from pgflow.run r
+        where r.project_id = p_project and r.run_id = any (p_flow_ids) and r.state <> 'paused'
+        order by r.run_id
+    loop
+        perform pgflow._settle(v_flow);
+    end loop;
+end
+$$;
+comment on function pgflow._end_in_layers is
+    'Takes note of steps that have ended in flows that have layers: one that ends its flow does so '
+    'at once. The caller holds the flows.';
