@@ -47,14 +47,15 @@ def _shortened(row: dict[str, Any]) -> dict[str, Any]:
 
 @click.command()
 @run_argument
-@_step_argument
+@click.argument("step", required=False)
+@click.option("--super-step", type=int, help="After which a flow is forked, in place of STEP.")
 @click.option(
     "--set",
     "updates",
     type=named_json,
     multiple=True,
     metavar="KEY=JSON",
-    help="Another value for an entry before it; several times.",
+    help="Another value for an entry before it, or a channel; several times.",
 )
 @json_option
 @global_options
@@ -62,17 +63,19 @@ def _shortened(row: dict[str, Any]) -> dict[str, Any]:
 def fork(
     session: Session,
     run_id: UUID,
-    step: str,
+    step: str | None,
     updates: tuple[tuple[str, Json], ...],
+    super_step: int | None,
     *,
     as_json: bool,
 ) -> None:
     """Start a run from RUN's journal before STEP and print its id.
 
-    STEP and KEY are keys of pgflow journal RUN. RUN may be finished.
+    STEP and KEY are keys of pgflow journal RUN. RUN may be finished. The run of a flow is forked
+    after a super-step of pgflow flow history RUN, where KEY is a channel.
     """
     with session.client() as client:
-        new = client.fork(run_id, step, dict(updates) or None)
+        new = client.fork(run_id, step, dict(updates) or None, super_step=super_step)
     if as_json:
         print_json({"run_id": new, "forked_from": run_id})
     else:

@@ -42,6 +42,10 @@ comment on column pgflow.step_definition.condition is
 comment on column pgflow.step_definition.layered is
     'Steps that end count once all that began with them have ended. The same for all of a flow.';
 
+alter table pgflow.flow_step add column voided_super_step integer;
+comment on column pgflow.flow_step.voided_super_step is
+    'How far the flow had come when it went back behind this step.';
+
 alter table pgflow.run add column checkpoint_no integer;
 comment on column pgflow.run.checkpoint_no is
     'Of a flow that has channels: its last checkpoint. Of a step of one: the checkpoint whose '
@@ -80,7 +84,7 @@ comment on table pgflow.checkpoint is
     'The state values of flows, a line per super-step: what it changed, and all values in each '
     'fiftieth. Function history has the values of each.';
 comment on column pgflow.checkpoint.label is
-    'What made it: steps, layer:N, update, rollback:STEP, retry.';
+    'What made it: steps, layer:N, update, rollback:STEP, retry, fork.';
 comment on column pgflow.checkpoint.changed is
     'By channel, what was written, reduced among itself; for a registered reducer the new value.';
 comment on column pgflow.checkpoint.snapshot is

@@ -301,22 +301,25 @@ def fail_tool(run_id: RunId, key: str, error: str, *, project: str | None = None
 
 def fork(
     run_id: RunId,
-    step: str,
+    step: str | None = None,
     updates: Mapping[str, object] | None = None,
     *,
+    super_step: int | None = None,
     project: str | None = None,
 ) -> Statement[UUID]:
     """Make a run that begins with another's journal, without `step` and what came after it.
 
-    `updates` replaces values of the entries before. Raises BadRequest, UnknownRun, UnknownEntry,
-    IllegalMove.
+    `updates` replaces values of the entries before. A flow is forked after a `super_step` instead,
+    with the values of its channels then. Raises BadRequest, UnknownRun, UnknownEntry, IllegalMove.
     """
     return Statement(
-        b"select pgflow.fork(%(run_id)s::uuid, %(step)s, %(updates)s::jsonb, %(project)s)",
+        b"select pgflow.fork(%(run_id)s::uuid, %(step)s, %(updates)s::jsonb,"
+        b" %(super_step)s::integer, %(project)s)",
         {
             "run_id": run_id,
             "step": step,
             "updates": _json(updates, "the updates"),
+            "super_step": _int4(super_step),
             "project": project,
         },
         _value,

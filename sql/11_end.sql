@@ -192,7 +192,6 @@ comment on function pgflow._after_lease is
 
 -- If one row is bad (a \u0000 in a string, an output over its limit) the halves are tried again,
 -- until the one that is left fails alone. So it is with what a step writes to channels.
-drop function if exists pgflow._complete(text, uuid[], integer[], text[], numeric[], integer[]);
 create or replace function pgflow._complete(
     p_project text, p_run_ids uuid[], p_lease_nos integer[], p_outputs text[], p_costs numeric[],
     p_steps integer[], p_writes text[]
@@ -267,7 +266,6 @@ end
 $$;
 comment on function pgflow._check_batch is 'Refuses (PF101) a batch whose arrays differ in length.';
 
-drop function if exists pgflow.complete(uuid[], integer[], text[], numeric[], integer[], text);
 create or replace function pgflow.complete(
     run_ids uuid[], lease_nos integer[], outputs text[], costs_usd numeric[] default null,
     steps integer[] default null, writes text[] default null, project text default null

@@ -345,7 +345,8 @@ comment on function pgflow._copy_journal is
     'Copies the journal of a run, before an event, to a new run.';
 
 create or replace function pgflow.fork(
-    run_id uuid, step text, updates jsonb default null, project text default null
+    run_id uuid, step text default null, updates jsonb default null,
+    super_step integer default null, project text default null
 )
 returns uuid
 language plpgsql
@@ -368,14 +369,22 @@ begin
             perform pgflow._refuse_gone(v_project, fork.run_id, '');
         end if;
         v_run := jsonb_populate_record(null::pgflow.run, to_jsonb(v_old));
-    elsif v_run.state = 'running' then
+    elsif v_run.state = 'running' and v_run.kind = 'handler' then
         perform pgflow._refuse('PF201', format('run %s is running and cannot be forked',
             fork.run_id),
             json_build_object('run_id', fork.run_id, 'from_state', 'running', 'to_state',
                 null)::text, 'Pause it first, or wait until it waits.', 'run_id');
     end if;
-    if v_run.kind <> 'handler' then
-        perform pgflow._refuse_value('run_id', 'the run of a handler', 'a ' || v_run.kind);
+    if v_run.kind = 'step_wait' then
+        perform pgflow._refuse_value('run_id', 'the run of a handler or a flow', 'a step_wait');
+    elsif v_run.kind = 'flow' and fork.step is not null then
+        perform pgflow._refuse_value('step', 'left out: a flow is forked at a super_step',
+            fork.step);
+    elsif v_run.kind = 'flow' then
+        return pgflow._fork_flow(v_run, fork.super_step, fork.updates);
+    elsif fork.super_step is not null then
+        perform pgflow._refuse_value('super_step', 'left out: a handler''s run is forked at a step',
+            fork.super_step::text);
     end if;
     v_entry := pgflow._known_entry(v_run, fork.step, 'step');
     if jsonb_typeof(fork.updates) <> 'object' then
@@ -394,7 +403,9 @@ end
 $$;
 comment on function pgflow.fork is
     'Makes a new run that begins with the journal of another, finished or not running, up to but '
-    'without an entry; updates replaces values of entries before it. Returns its id. Example: '
+    'without an entry; updates replaces values of entries before it. Of a flow, a new run that '
+    'begins with what had ended by a super-step, and with the values of that; updates replaces '
+    'values. Returns its id. Example: '
     'select pgflow.fork(''...'', ''publish'', ''{"draft": "better"}''). Raises PF101, PF102, '
     'PF105, PF201, PF502.';
 

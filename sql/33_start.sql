@@ -34,7 +34,7 @@ comment on function pgflow._found_flow is
 create or replace function pgflow._start_flow(
     p_version pgflow.flow_version, p_input jsonb, p_priority integer, p_deadline timestamptz,
     p_idempotency_key text, p_correlation_id text, p_run_id uuid, p_tags text[],
-    p_retry_of uuid default null, p_budget jsonb default null
+    p_retry_of uuid default null, p_budget jsonb default null, p_fork jsonb default null
 )
 returns uuid
 language plpgsql
@@ -59,6 +59,9 @@ begin
     if p_retry_of is not null then
         v_steps := pgflow._keep_steps(p_version.project_id, p_retry_of, p_run_id);
         perform pgflow._keep_values(p_version, p_retry_of, p_run_id);
+    end if;
+    if p_fork is not null then
+        v_steps := pgflow._fork_steps(p_version, p_run_id, p_fork);
     end if;
     v_steps := null::text || v_steps;
     perform pgflow._advance(p_version.project_id,

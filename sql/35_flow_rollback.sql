@@ -73,7 +73,7 @@ declare
     v_child pgflow.run;
 begin
     update pgflow.flow_step s
-    set voided_at = p_now,
+    set voided_at = p_now, voided_super_step = p_flow.super_step,
         state = case when s.state in ('pending', 'running') then 'cancelled' else s.state end
     where s.project_id = p_flow.project_id and s.run_id = p_flow.run_id
       and s.step = any (p_steps) and s.voided_at is null;

@@ -144,6 +144,8 @@ def test_the_history_of_a_flow_is_listed(pgflow: Command, succeeds: Command, fil
     run_id = succeeds("start", "skips").out.strip()
     assert succeeds("show", run_id, "--json").objects[0]["output"] == {"x": 3}
     assert succeeds("flow", "history", run_id).out.split()[:2] == ["number", "super_step"]
+    fork_id = succeeds("fork", run_id, "--super-step", 0, "--set", "x=4").out.strip()
+    assert succeeds("show", fork_id, "--json").objects[0]["output"] == {"x": 4}
     done = pgflow("flow", "history", pgflow("enqueue", "h").out.strip())
     assert done.code == 1
     assert "run_id must be the run of a flow" in done.err

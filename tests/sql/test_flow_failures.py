@@ -307,13 +307,12 @@ def test_a_flow_that_failed_with_all_steps_done_but_one_skipped_ends_again(engin
 @pytest.mark.parametrize(
     ("verb", "given"),
     [
-        ("fork", {"step": "a"}),
         ("set_breakpoint", {"step": "a"}),
         ("retry", {}),
     ],
 )
 def test_what_a_flow_cannot_do_is_refused(engine: Engine, verb: str, given: Row) -> None:
     run_id = started(engine, step("a"))
-    code = {"fork": "PF201", "set_breakpoint": "PF101", "retry": "PF201"}[verb]
+    code = {"set_breakpoint": "PF101", "retry": "PF201"}[verb]
     with engine.refused(code, "run_id"):
         engine.call(verb, run_id=run_id, **given)

@@ -448,3 +448,82 @@ def test_a_layer_that_only_waits_has_its_flow_wait(engine: Engine) -> None:
     engine.approve(task_of(engine, run_id, "b"))
     assert finish(engine) == [["c"]]
     assert engine.state(run_id) == "completed"
+
+
+# ---- forks
+
+
+def forked(engine: Engine, run_id: UUID, super_step: int, **more: Any) -> UUID:
+    """Fork a flow after a super-step."""
+    fork_id: UUID = engine.tell("fork", run_id=run_id, super_step=super_step, **more)
+    return fork_id
+
+
+def test_a_flow_is_forked_from_a_super_step(engine: Engine) -> None:
+    first = began(engine, *CHAIN, step("side"), x={"reducer": "add"}, y={})
+    leases = ready(engine)
+    wrote(engine, leases["a"], '"A"', x=1)
+    wrote(engine, leases["side"], x=1000)
+    wrote(engine, ready(engine)["b"], x=10)
+    finish(engine)
+    fork_id = forked(engine, first, 1, updates={"y": "new"})
+    run = engine.run(fork_id)
+    assert (run["forked_from"], run["super_step"], run["retry_of"]) == (first, 1, None)
+    assert history(engine, fork_id) == [(2, 1, "fork", None, ["y"])]
+    leases = ready(engine)
+    assert sorted(leases) == ["b", "side"]
+    assert leases["b"].body["input"] == {"a": "A"}
+    assert leases["b"].body["more"]["flow"]["state"] == {"x": 1, "y": "new"}
+    wrote(engine, leases["b"], x=20)
+    assert values(engine, fork_id) == {"x": 21, "y": "new"}
+    engine.complete(leases["side"])
+    finish(engine)
+    assert engine.state(fork_id) == "completed"
+    assert values(engine, first)["x"] == 1011
+
+
+def test_a_live_flow_is_forked_and_goes_on(engine: Engine) -> None:
+    first = started(engine, *CHAIN)
+    work(engine)
+    fork_id = forked(engine, first, 0)
+    assert states(engine, fork_id) == {"a": "pending", "b": "pending", "c": "pending"}
+    assert finish(engine) == [["a", "b"], ["b", "c"], ["c"]]
+    assert engine.state(first) == engine.state(fork_id) == "completed"
+
+
+def test_a_fork_knows_what_a_flow_went_back_behind_later(engine: Engine) -> None:
+    first = began(engine, *CHAIN, gate("editor", "c"), x={"reducer": "append"})
+    for name in "abc":
+        wrote(engine, ready(engine)[name], f'"{name}"', x=name)
+    engine.reject(task_of(engine, first, "editor"), rollback_to="b")
+    wrote(engine, ready(engine)["b"], '"b2"', x="b2")
+    before, after = forked(engine, first, 2), forked(engine, first, 4)
+    assert values(engine, before) == {"x": ["a", "b"]}
+    assert values(engine, after) == {"x": ["a", "b2"]}
+    inputs = [lease.body["input"] for lease in engine.acquire().leases]
+    assert sorted(given["b"] for given in inputs) == ["b", "b2", "b2"]
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({}, "super_step"),
+        ({"super_step": 2}, "super_step"),
+        ({"super_step": -1}, "super_step"),
+        ({"step": "b", "super_step": 1}, "step"),
+        ({"super_step": 1, "updates": {"z": 1}}, "updates.z"),
+        ({"super_step": 1, "updates": {"x": "one"}}, "updates.x"),
+    ],
+    ids=str,
+)
+def test_a_fork_that_is_not_possible_is_refused(engine: Engine, given: Row, field: str) -> None:
+    run_id = began(engine, *CHAIN, x={"reducer": "add"})
+    work(engine)
+    with engine.refused("PF101", field):
+        engine.call("fork", run_id=run_id, **given)
+
+
+def test_a_handlers_run_has_no_super_steps(engine: Engine) -> None:
+    run_id = engine.waiting()
+    with engine.refused("PF101", "super_step"):
+        engine.call("fork", run_id=run_id, super_step=1)
