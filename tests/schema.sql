@@ -52,6 +52,7 @@ CREATE TABLE pgflow.run (
     feedback jsonb,
     input jsonb NOT NULL,
     last_error jsonb,
+    checkpoint_no integer,
     budget_run_id uuid,
     CONSTRAINT a_child_has_a_root CHECK (((parent_run_id IS NULL) = (root_run_id IS NULL))),
     CONSTRAINT input_is_at_most_8_mb CHECK ((pg_column_size(input) <= 8388608)),
@@ -127,6 +128,8 @@ COMMENT ON COLUMN pgflow.run.breakpoints IS 'Each "before KEY" or "after KEY" of
 COMMENT ON COLUMN pgflow.run.waits IS 'What it waits for beside tasks: an array of kind, key, digest and, as the kind has them, tool, name, run_id, asked_at, due_at.';
 
 COMMENT ON COLUMN pgflow.run.feedback IS 'Why it was rolled back last: comment, by, at, key, task_id, round.';
+
+COMMENT ON COLUMN pgflow.run.checkpoint_no IS 'Of a flow that has channels: its last checkpoint. Of a step of one: the checkpoint whose values it sees.';
 
 COMMENT ON COLUMN pgflow.run.budget_run_id IS 'The run whose budget its calls of models count to: itself, or the next above it that has one.';
 
@@ -247,6 +250,20 @@ COMMENT ON COLUMN pgflow.budget.exceeded_at IS 'When it was exceeded last.';
 
 COMMENT ON COLUMN pgflow.budget.task_id IS 'The open task that asks to raise it; nothing of the run and below it is executed meanwhile.';
 
+CREATE TABLE pgflow.flow_version (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    flow text NOT NULL COLLATE pg_catalog."C",
+    version integer NOT NULL,
+    sha256 bytea NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    created_by text NOT NULL,
+    definition jsonb NOT NULL
+);
+
+COMMENT ON TABLE pgflow.flow_version IS 'The definitions of flows, all versions. Rows never change.';
+
+COMMENT ON COLUMN pgflow.flow_version.sha256 IS 'SHA-256 of the definition without what is said by default.';
+
 CREATE TABLE pgflow.subscription (
     project_id text NOT NULL COLLATE pg_catalog."C",
     subscription text NOT NULL COLLATE pg_catalog."C",
@@ -313,20 +330,6 @@ COMMENT ON COLUMN pgflow.event.key IS 'Idempotency key, unique within the run.';
 COMMENT ON COLUMN pgflow.event.by IS 'The actor; a worker''s events name its database role.';
 
 COMMENT ON COLUMN pgflow.event.lease_event_no IS 'Set where the event ended a lease: the number of that lease''s run.started event.';
-
-CREATE TABLE pgflow.flow_version (
-    project_id text NOT NULL COLLATE pg_catalog."C",
-    flow text NOT NULL COLLATE pg_catalog."C",
-    version integer NOT NULL,
-    sha256 bytea NOT NULL,
-    created_at timestamp with time zone NOT NULL,
-    created_by text NOT NULL,
-    definition jsonb NOT NULL
-);
-
-COMMENT ON TABLE pgflow.flow_version IS 'The definitions of flows, all versions. Rows never change.';
-
-COMMENT ON COLUMN pgflow.flow_version.sha256 IS 'SHA-256 of the definition without what is said by default.';
 
 CREATE TABLE pgflow.queue (
     project_id text NOT NULL COLLATE pg_catalog."C",
@@ -512,6 +515,8 @@ CREATE TABLE pgflow.step_definition (
     needs text[] NOT NULL COLLATE pg_catalog."C",
     dependants text[] NOT NULL COLLATE pg_catalog."C",
     config jsonb NOT NULL,
+    condition jsonpath,
+    layered boolean DEFAULT false NOT NULL,
     CONSTRAINT join_rule_is_known CHECK ((join_rule = ANY (ARRAY['all'::text, 'any'::text, 'none_failed'::text, 'one_failed'::text]))),
     CONSTRAINT on_failure_is_known CHECK ((on_failure = ANY (ARRAY['fail'::text, 'continue'::text]))),
     CONSTRAINT type_is_known CHECK ((type = ANY (ARRAY['handler'::text, 'approval_gate'::text, 'human_task'::text, 'wait_event'::text, 'timer'::text])))
@@ -528,6 +533,10 @@ COMMENT ON COLUMN pgflow.step_definition.type IS 'handler: a worker executes it;
 COMMENT ON COLUMN pgflow.step_definition.handler IS 'Of what no worker executes: its type.';
 
 COMMENT ON COLUMN pgflow.step_definition.dependants IS 'The steps that need it.';
+
+COMMENT ON COLUMN pgflow.step_definition.condition IS 'What the state values must be for it to run; else it is skipped.';
+
+COMMENT ON COLUMN pgflow.step_definition.layered IS 'Steps that end count once all that began with them have ended. The same for all of a flow.';
 
 CREATE TABLE pgflow.usage (
     project_id text NOT NULL COLLATE pg_catalog."C",
@@ -694,6 +703,59 @@ COMMENT ON COLUMN pgflow.budgets.exceeded_at IS 'When it was exceeded last.';
 
 COMMENT ON COLUMN pgflow.budgets.task_id IS 'The open task that asks to raise it.';
 
+CREATE TABLE pgflow.channel_definition (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    flow text NOT NULL COLLATE pg_catalog."C",
+    version integer NOT NULL,
+    channel text NOT NULL COLLATE pg_catalog."C",
+    reducer text NOT NULL COLLATE pg_catalog."C",
+    default_value jsonb
+);
+
+COMMENT ON TABLE pgflow.channel_definition IS 'The channels of each version of a flow. Rows never change.';
+
+COMMENT ON COLUMN pgflow.channel_definition.reducer IS 'How what is written changes the value: last, append, merge, add, min, max, union, or one of table reducer.';
+
+COMMENT ON COLUMN pgflow.channel_definition.default_value IS 'Its value before anything is written; null: none.';
+
+CREATE TABLE pgflow.channel_write (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    run_id uuid NOT NULL,
+    step text NOT NULL COLLATE pg_catalog."C",
+    element integer NOT NULL,
+    version integer NOT NULL,
+    nth integer NOT NULL,
+    channel text NOT NULL COLLATE pg_catalog."C",
+    value jsonb NOT NULL,
+    CONSTRAINT value_is_at_most_1_mb CHECK ((pg_column_size(value) <= 1048576))
+)
+PARTITION BY RANGE (run_id);
+
+COMMENT ON TABLE pgflow.channel_write IS 'What completed steps of flows wrote to channels. A write counts as long as its step does, since the super-step of that.';
+
+COMMENT ON COLUMN pgflow.channel_write.nth IS 'Its place among the writes of the step.';
+
+CREATE TABLE pgflow.checkpoint (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    run_id uuid NOT NULL,
+    number integer NOT NULL,
+    super_step integer NOT NULL,
+    label text NOT NULL COLLATE pg_catalog."C",
+    at timestamp with time zone NOT NULL,
+    changed jsonb NOT NULL,
+    snapshot jsonb,
+    payload jsonb
+)
+PARTITION BY RANGE (run_id);
+
+COMMENT ON TABLE pgflow.checkpoint IS 'The state values of flows, a line per super-step: what it changed, and all values in each fiftieth. Function history has the values of each.';
+
+COMMENT ON COLUMN pgflow.checkpoint.label IS 'What made it: steps, layer:N, update, rollback:STEP, retry, fork.';
+
+COMMENT ON COLUMN pgflow.checkpoint.changed IS 'By channel, what was written, reduced among itself; for a registered reducer the new value.';
+
+COMMENT ON COLUMN pgflow.checkpoint.snapshot IS 'All values; null: those of the line before with what was changed.';
+
 CREATE TABLE pgflow.error_code (
     error_code text NOT NULL COLLATE pg_catalog."C",
     class text NOT NULL,
@@ -742,6 +804,7 @@ CREATE TABLE pgflow.flow_step (
     error_code text COLLATE pg_catalog."C",
     error_detail text,
     output jsonb,
+    voided_super_step integer,
     CONSTRAINT output_iff_completed CHECK (((state = 'completed'::text) = (output IS NOT NULL))),
     CONSTRAINT running_has_a_run CHECK (((state <> 'running'::text) OR (child_run_id IS NOT NULL))),
     CONSTRAINT state_is_known CHECK ((state = ANY (ARRAY['pending'::text, 'running'::text, 'completed'::text, 'failed'::text, 'skipped'::text, 'rejected'::text, 'expired'::text, 'cancelled'::text])))
@@ -759,6 +822,8 @@ COMMENT ON COLUMN pgflow.flow_step.super_step IS 'The super-step that took note 
 COMMENT ON COLUMN pgflow.flow_step.child_run_id IS 'The run that executes it.';
 
 COMMENT ON COLUMN pgflow.flow_step.ready_at IS 'When that run was made.';
+
+COMMENT ON COLUMN pgflow.flow_step.voided_super_step IS 'How far the flow had come when it went back behind this step.';
 
 CREATE VIEW pgflow.flow_steps WITH (security_barrier='true') AS
  SELECT project_id,
@@ -1313,6 +1378,17 @@ COMMENT ON COLUMN pgflow.queue_stats.workers IS 'Live workers that take runs of 
 COMMENT ON COLUMN pgflow.queue_stats.retention IS 'How long its finished runs are kept. Null: as the installation says.';
 
 COMMENT ON COLUMN pgflow.queue_stats.key_retention IS 'How much longer than their runs idempotency keys hold.';
+
+CREATE TABLE pgflow.reducer (
+    reducer text NOT NULL COLLATE pg_catalog."C",
+    function text NOT NULL COLLATE pg_catalog."C",
+    defined_at timestamp with time zone NOT NULL,
+    defined_by text NOT NULL
+);
+
+COMMENT ON TABLE pgflow.reducer IS 'Functions that administrators registered for channels, beside the built-in reducers.';
+
+COMMENT ON COLUMN pgflow.reducer.function IS 'With its schema and its arguments: of (old jsonb, new jsonb), immutable, returns jsonb.';
 
 CREATE TABLE pgflow.refusal (
     sqlstate text NOT NULL COLLATE pg_catalog."C",
@@ -2000,6 +2076,15 @@ ALTER TABLE ONLY pgflow.budget_due
 ALTER TABLE ONLY pgflow.budget
     ADD CONSTRAINT budget_pkey PRIMARY KEY (project_id, run_id);
 
+ALTER TABLE ONLY pgflow.channel_definition
+    ADD CONSTRAINT channel_definition_pkey PRIMARY KEY (project_id, flow, version, channel);
+
+ALTER TABLE ONLY pgflow.channel_write
+    ADD CONSTRAINT channel_write_pkey PRIMARY KEY (project_id, run_id, step, element, version, nth);
+
+ALTER TABLE ONLY pgflow.checkpoint
+    ADD CONSTRAINT checkpoint_pkey PRIMARY KEY (project_id, run_id, number);
+
 ALTER TABLE ONLY pgflow.error_code
     ADD CONSTRAINT error_code_pkey PRIMARY KEY (error_code);
 
@@ -2062,6 +2147,9 @@ ALTER TABLE ONLY pgflow.project
 
 ALTER TABLE ONLY pgflow.queue
     ADD CONSTRAINT queue_pkey PRIMARY KEY (project_id, queue);
+
+ALTER TABLE ONLY pgflow.reducer
+    ADD CONSTRAINT reducer_pkey PRIMARY KEY (reducer);
 
 ALTER TABLE ONLY pgflow.refusal
     ADD CONSTRAINT refusal_pkey PRIMARY KEY (sqlstate);
@@ -2172,6 +2260,8 @@ CREATE INDEX task_of_run ON pgflow.task USING btree (project_id, run_id);
 
 CREATE INDEX usage_by_time ON ONLY pgflow.usage USING brin (project_id, at) WITH (autosummarize='true');
 
+CREATE TRIGGER channel_definition_never_changes BEFORE DELETE OR UPDATE ON pgflow.channel_definition FOR EACH ROW EXECUTE FUNCTION pgflow._refuse_redefinition();
+
 CREATE TRIGGER flow_version_never_changes BEFORE DELETE OR UPDATE ON pgflow.flow_version FOR EACH ROW EXECUTE FUNCTION pgflow._refuse_redefinition();
 
 CREATE TRIGGER run_begins_in_a_first_state BEFORE INSERT ON pgflow.run FOR EACH ROW WHEN ((NOT ((new.kind = 'handler'::text) AND (new.state = ANY (ARRAY['scheduled'::text, 'pending'::text])) AND (new.lease_no IS NOT NULL)))) EXECUTE FUNCTION pgflow._check_move();
@@ -2189,6 +2279,9 @@ CREATE TRIGGER run_leaves_only_by_ending BEFORE DELETE ON pgflow.run FOR EACH ST
 CREATE TRIGGER run_moves_are_legal BEFORE UPDATE OF state ON pgflow.run FOR EACH ROW WHEN (((old.state <> new.state) AND (NOT ((old.state = 'pending'::text) AND (new.state = 'running'::text) AND (new.kind = old.kind))))) EXECUTE FUNCTION pgflow._check_move();
 
 CREATE TRIGGER step_definition_never_changes BEFORE DELETE OR UPDATE ON pgflow.step_definition FOR EACH ROW EXECUTE FUNCTION pgflow._refuse_redefinition();
+
+ALTER TABLE ONLY pgflow.channel_definition
+    ADD CONSTRAINT channel_definition_version_fkey FOREIGN KEY (project_id, flow, version) REFERENCES pgflow.flow_version(project_id, flow, version);
 
 ALTER TABLE ONLY pgflow.flow
     ADD CONSTRAINT flow_project_fkey FOREIGN KEY (project_id) REFERENCES pgflow.project(project_id);
