@@ -11,8 +11,8 @@ returns text[]
 language sql
 immutable
 as $$
-    select ('{run_finished,event,journal,journal_voided,signal,usage,flow_step,budget,channel_write,'
-        || 'checkpoint}')::text[]
+    select ('{run_finished,event,journal,journal_voided,signal,usage,flow_step,budget,'
+        || 'channel_write,checkpoint}')::text[]
 $$;
 comment on function pgflow._history_tables is
     'The partitioned tables. They are detached in this order: a run is gone before what it did.';

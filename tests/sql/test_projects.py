@@ -135,6 +135,7 @@ PROJECT_CALLS: dict[str, dict[str, Any]] = {
     "delegate": {"task_id": None, "assignee": "ann"},
     "comment_task": {"task_id": None, "comment": "well"},
     "signal": {"run_id": None, "name": "payment"},
+    "signal_many": {"run_ids": [UUID(int=0)], "name": "payment"},
     "resolve_tool": {"run_id": None, "key": "transcode"},
     "fail_tool": {"run_id": None, "key": "transcode", "error": "no"},
     "fork": {"run_id": None, "step": "draft"},
