@@ -221,7 +221,8 @@ comment on column pgflow.run_finished.ended_from is 'The last live state.';
 comment on column pgflow.run_finished.worker_id is
     'The worker that held it when it ended, if one did.';
 comment on column pgflow.run_finished.last_event_no is
-    'The number of the event of its end, which view timeline derives.';
+    'The number of the event of its end, which view timeline derives; of a flow also the one '
+    'before, report.written.';
 comment on column pgflow.run_finished.ended_by is 'Who cancelled it, where a person did.';
 
 -- The lines of all runs since a time. Rows come in the order of time, so these cost next to nothing.

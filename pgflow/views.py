@@ -1,9 +1,10 @@
-"""What people look at, as statements: the views, filtered by what is given."""
+"""What people look at, as statements: views, filtered by what is given, and reports."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from pgflow._statement import Row, RunId, Statement, _int4, _rows, _value
 
@@ -34,6 +35,27 @@ def runs(
             "project": project,
         },
         _rows,
+    )
+
+
+def report(run_id: RunId, *, project: str | None = None) -> Statement[dict[str, Any]]:
+    """Return what a run did and cost, live or finished: docs/reports.md has the members.
+
+    Raises UnknownRun.
+    """
+    return Statement(
+        b"select pgflow.report(%(run_id)s::uuid, %(project)s)",
+        {"run_id": run_id, "project": project},
+        _value,
+    )
+
+
+def context(run_id: RunId, *, project: str | None = None) -> Statement[dict[str, Any]]:
+    """Return where a run stands and how it came there, live or finished. Raises UnknownRun."""
+    return Statement(
+        b"select pgflow.context(%(run_id)s::uuid, %(project)s)",
+        {"run_id": run_id, "project": project},
+        _value,
     )
 
 

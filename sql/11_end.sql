@@ -10,7 +10,8 @@
 -- a join can use them: as a hashed subplan behind an `or`. An index scan takes the ids in their
 -- order, which is the order of locks; a bitmap scan would go by place in the table.
 --
--- Whoever calls it holds the runs' families (10_family), in which an end is passed on.
+-- Whoever calls it holds the runs' families (10_family), in which an end is passed on. A flow's end
+-- counts two lines: report.written (65_report) comes before it.
 create or replace function pgflow._end(
     p_project text, p_run_ids uuid[], p_lease_nos integer[], p_state text,
     p_outputs text[] default null, p_costs numeric[] default null, p_steps integer[] default null,
@@ -60,7 +61,7 @@ begin
             g.undo_of, g.forked_from, g.kind, g.handler, g.queue, p_state, g.state, g.priority,
             g.depth, g.attempt + (p_state = 'failed' and g.state = 'running')::integer,
             g.max_attempts,
-            g.lease_no, g.lease_event_no, g.last_event_no + 1, g.round,
+            g.lease_no, g.lease_event_no, g.last_event_no + 1 + (g.kind = 'flow')::integer, g.round,
             g.step_count + pgflow._steps(w.steps), g.worker_id, g.created_at, g.run_at, g.deadline,
             g.first_started_at, g.leased_at, v_now, g.timeout, g.created_by, p_by, g.correlation_id,
             g.idempotency_key, p_code, left(p_detail, 8000),
@@ -83,6 +84,7 @@ begin
         perform pgflow._hint_watchers(p_project, v_watched);
     end if;
     if pgflow._is_followed(p_project) then
+        perform pgflow._publish_reports(p_project, v_ended);
         perform pgflow._publish(p_project, v_ended);
     end if;
     if v_has_tasks then

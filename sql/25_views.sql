@@ -18,7 +18,8 @@ from (
         coalesce(r.correlation_id, r.run_id::text) as correlation_id, r.retry_of, r.undo_of,
         r.forked_from, r.parent_run_id, r.parent_key,
         coalesce(r.root_run_id, r.run_id) as root_run_id, r.kind, r.created_by,
-        null::text as ended_by, r.step, r.flow_version, r.super_step, r.deadlines_held_at
+        null::text as ended_by, r.step, r.flow_version, r.super_step, r.deadlines_held_at,
+        null::uuid as final_report
     from pgflow.run r
     left join pgflow.queue q on q.project_id = r.project_id and q.queue = r.queue
         and r.state = 'running'
@@ -32,7 +33,8 @@ from (
         f.output, encode(pgflow._sha256(f.output), 'hex'), f.cost_usd, f.step_count, f.tags,
         f.idempotency_key, coalesce(f.correlation_id, f.run_id::text), f.retry_of, f.undo_of,
         f.forked_from, f.parent_run_id, f.parent_key, coalesce(f.root_run_id, f.run_id), f.kind,
-        f.created_by, f.ended_by, f.step, f.flow_version, f.super_step, null
+        f.created_by, f.ended_by, f.step, f.flow_version, f.super_step, null,
+        case when f.kind = 'flow' then f.run_id end
     from pgflow.run_finished f
 ) u
 where u.project_id = any ((select pgflow._my_projects())::text[]);
@@ -79,6 +81,8 @@ comment on column pgflow.runs.super_step is
 comment on column pgflow.runs.ended_by is 'The actor that cancelled it or rejected its task.';
 comment on column pgflow.runs.deadlines_held_at is
     'Since when its deadlines stand still; they are moved on by that span when it is resumed.';
+comment on column pgflow.runs.final_report is
+    'Of a flow that has ended: pgflow.report(final_report) returns its report.';
 
 -- A run's creation, its leases and its end are columns of its row, or of the event that ended the
 -- lease; a step's line is its journal entry. No fact is stored twice.
@@ -116,6 +120,11 @@ line as not materialized (
         case when a.worker_id is not null then a.lease_no end, a.attempt, null, a.end_payload, null
     from every_run a
     where a.end_event_no is not null
+    union all
+    select f.project_id, f.run_id, f.last_event_no - 1, 'report.written', f.finished_at, 'pgflow',
+        null, null, f.attempt, null, jsonb_build_object('status', f.state), null
+    from pgflow.run_finished f
+    where f.kind = 'flow'
     union all
     select e.project_id, e.run_id, e.lease_event_no, 'run.started', e.leased_at, 'pgflow',
         e.worker_id, e.lease_no, e.attempt, null, null, null

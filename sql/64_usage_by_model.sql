@@ -1,7 +1,7 @@
 -- What a run and all below it, live and ended, took of each model.
 
 -- Every child is told of in its parent's rows: a step of a flow in flow_step, any other by an
--- event. A step that a retry has kept was another run's.
+-- event. What a flow took over from another run, whose steps it kept, has that run for its parent.
 create or replace function pgflow._family_ever(p_project text, p_run_id uuid)
 returns setof uuid
 language plpgsql
@@ -17,7 +17,14 @@ begin
         cross join lateral (
             select s.child_run_id as run_id from pgflow.flow_step s
             where s.project_id = p_project and s.run_id = b.run_id
-              and s.child_run_id is not null and s.started_event_no is not null
+              and exists (
+                  select from pgflow.run r
+                  where r.project_id = p_project and r.run_id = s.child_run_id
+                    and r.parent_run_id = b.run_id
+                  union all
+                  select from pgflow.run_finished f
+                  where f.project_id = p_project and f.run_id = s.child_run_id
+                    and f.parent_run_id = b.run_id)
             union all
             select (e.payload ->> 'run_id')::uuid from pgflow.event e
             where e.project_id = p_project and e.run_id = b.run_id and e.type = 'child.started'

@@ -14,7 +14,7 @@ to pgflow_reader;
 grant execute on function
     pgflow._my_projects, pgflow._sha256, pgflow._position, pgflow.now, pgflow._test_now,
     pgflow.this_project, pgflow.doctor, pgflow.watch, pgflow.watch_inbox, pgflow.history,
-    pgflow.usage_by_model
+    pgflow.usage_by_model, pgflow.report, pgflow.context
 to pgflow_reader;
 
 grant execute on function

@@ -433,7 +433,7 @@ COMMENT ON TABLE pgflow.run_finished IS 'Finished runs. Rows never change; reten
 
 COMMENT ON COLUMN pgflow.run_finished.ended_from IS 'The last live state.';
 
-COMMENT ON COLUMN pgflow.run_finished.last_event_no IS 'The number of the event of its end, which view timeline derives.';
+COMMENT ON COLUMN pgflow.run_finished.last_event_no IS 'The number of the event of its end, which view timeline derives; of a flow also the one before, report.written.';
 
 COMMENT ON COLUMN pgflow.run_finished.worker_id IS 'The worker that held it when it ended, if one did.';
 
@@ -1473,7 +1473,8 @@ CREATE VIEW pgflow.runs WITH (security_barrier='true') AS
     step,
     flow_version,
     super_step,
-    deadlines_held_at
+    deadlines_held_at,
+    final_report
    FROM ( SELECT r.project_id,
             r.run_id,
             r.handler,
@@ -1523,7 +1524,8 @@ CREATE VIEW pgflow.runs WITH (security_barrier='true') AS
             r.step,
             r.flow_version,
             r.super_step,
-            r.deadlines_held_at
+            r.deadlines_held_at,
+            NULL::uuid AS final_report
            FROM ((pgflow.run r
              LEFT JOIN pgflow.queue q ON (((q.project_id = r.project_id) AND (q.queue = r.queue) AND (r.state = 'running'::text))))
              LEFT JOIN pgflow.worker_beat b ON (((b.project_id = r.project_id) AND (b.worker_id = r.worker_id))))
@@ -1577,7 +1579,11 @@ CREATE VIEW pgflow.runs WITH (security_barrier='true') AS
             f.step,
             f.flow_version,
             f.super_step,
-            NULL::timestamp with time zone
+            NULL::timestamp with time zone,
+                CASE
+                    WHEN (f.kind = 'flow'::text) THEN f.run_id
+                    ELSE NULL::uuid
+                END AS "case"
            FROM pgflow.run_finished f) u
   WHERE (project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[]));
 
@@ -1640,6 +1646,8 @@ COMMENT ON COLUMN pgflow.runs.flow_version IS 'Of a flow: its version.';
 COMMENT ON COLUMN pgflow.runs.super_step IS 'Of a flow: how often ended steps have made others ready.';
 
 COMMENT ON COLUMN pgflow.runs.deadlines_held_at IS 'Since when its deadlines stand still; they are moved on by that span when it is resumed.';
+
+COMMENT ON COLUMN pgflow.runs.final_report IS 'Of a flow that has ended: pgflow.report(final_report) returns its report.';
 
 CREATE TABLE pgflow.state (
     state text NOT NULL COLLATE pg_catalog."C",
@@ -1853,6 +1861,21 @@ CREATE VIEW pgflow.timeline WITH (security_barrier='true') AS
             NULL::text
            FROM every_run a_1
           WHERE (a_1.end_event_no IS NOT NULL)
+        UNION ALL
+         SELECT f.project_id,
+            f.run_id,
+            (f.last_event_no - 1),
+            'report.written'::text,
+            f.finished_at,
+            'pgflow'::text,
+            NULL::text,
+            NULL::integer,
+            f.attempt,
+            NULL::text,
+            jsonb_build_object('status', f.state) AS jsonb_build_object,
+            NULL::text
+           FROM pgflow.run_finished f
+          WHERE (f.kind = 'flow'::text)
         UNION ALL
          SELECT e.project_id,
             e.run_id,

@@ -280,4 +280,4 @@ def test_a_flow_ends_right_whatever_order_its_steps_end_in(
     assert finish(engine) == [["last"]]
     assert set(engine.run(step_run(engine, run_id, "last"))["input"]) == set(names)
     assert engine.state(run_id) == "completed"
-    assert len(engine.timeline(run_id)) == 2 + 2 * 41
+    assert len(engine.timeline(run_id)) == 3 + 2 * 41

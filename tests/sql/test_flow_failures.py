@@ -149,8 +149,9 @@ def test_a_step_that_somebody_cancels_cancels_its_flow(engine: Engine) -> None:
     engine.call("cancel", run_id=step_run(engine, run_id, "a"), reason="too dear")
     assert ended(engine, run_id) == ("cancelled", None, "step a: Execution cancelled: too dear")
     assert states(engine, run_id) == {"a": "cancelled", "b": "cancelled"}
-    assert [line["type"] for line in engine.timeline(run_id)][-2:] == [
+    assert [line["type"] for line in engine.timeline(run_id)][-3:] == [
         "step.cancelled",
+        "report.written",
         "run.cancelled",
     ]
 

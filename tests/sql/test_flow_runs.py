@@ -361,6 +361,7 @@ def test_the_timeline_of_a_flow_tells_of_its_steps(engine: Engine) -> None:
         ("step.skipped", "b"),
         ("step.started", "c"),
         ("step.completed", "c"),
+        ("report.written", None),
         ("run.completed", None),
     ]
     child = str(step_run(engine, run_id, "a"))

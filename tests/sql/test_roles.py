@@ -35,6 +35,8 @@ CALLS = {
     "watch_inbox": (set(ROLES), "watch_inbox()"),
     "usage_by_model": (set(ROLES), f"usage_by_model({ID})"),
     "history": (set(ROLES), f"history({ID})"),
+    "report": (set(ROLES), f"report({ID})"),
+    "context": (set(ROLES), f"context({ID})"),
     "enqueue": (CLIENTS, "enqueue('h')"),
     "enqueue_many": (CLIENTS, "enqueue_many('h', '{}')"),
     "cancel": (CLIENTS, f"cancel({ID})"),
