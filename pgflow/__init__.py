@@ -20,7 +20,7 @@ from pgflow.errors import (
     RunNotCompleted,
     WaitTimeout,
 )
-from pgflow.models import Answer, Approval, Delivery, Event, Result, Retry
+from pgflow.models import Answer, Approval, Delivery, Event, Paused, Result, Retry
 from pgflow.worker import Worker
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "First",
     "Flow",
     "NonRetryable",
+    "Paused",
     "PgflowError",
     "Refusal",
     "Rejected",

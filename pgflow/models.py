@@ -282,11 +282,21 @@ ENDS = frozenset({"completed", "failed", "cancelled", "timeout"})
 
 
 @dataclass(slots=True, frozen=True)
+class Paused:
+    """Why a run is paused, and, where its handler stopped at a call, that step and its payload."""
+
+    reason: str
+    step: str | None = None
+    payload: Any = None
+
+
+@dataclass(slots=True, frozen=True)
 class Result:
     """What became of a run: a row of view runs, as `result` returns it.
 
     `error` is what the last failed execution raised (type, message, traceback), kept after a later
-    success. `paused` is why it is paused, None if it is not.
+    success. `paused` is None if it is not. `super_step` and `final_report`, which `report` takes,
+    are a flow's; the latter once it has ended.
     """
 
     run_id: UUID
@@ -296,8 +306,10 @@ class Result:
     error_code: str | None
     error_detail: str | None
     error: dict[str, Any] | None
-    paused: str | None
+    paused: Paused | None
     finished_at: datetime | None
+    super_step: int | None = None
+    final_report: UUID | None = None
 
     @property
     def is_finished(self) -> bool:
@@ -313,7 +325,7 @@ class Result:
     def raise_for_state(self) -> None:
         """Raise RunNotCompleted unless the run is completed."""
         if self.state != "completed":
-            why = self.paused or self.error_detail
+            why = self.paused.reason if self.paused else self.error_detail
             raise RunNotCompleted(
                 f"run {self.run_id} is {self.state}"
                 + f" ({self.error_code})" * (self.error_code is not None)

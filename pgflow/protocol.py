@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from pgflow._statement import Row, RunId, Statement, _outcomes, _value
-from pgflow.models import Acquired, Lease, Outcome, Parked, Reaped, Result
+from pgflow.models import Acquired, Lease, Outcome, Parked, Paused, Reaped, Result
 
 
 def register_worker(
@@ -321,10 +321,23 @@ def watch_inbox(*, project: str | None = None) -> Statement[datetime]:
 def result(run_id: RunId, *, project: str | None = None) -> Statement[Result | None]:
     """Return what became of a run so far; None if there is none."""
     return Statement(
-        b"select run_id, handler, state, output, error_code, error_detail, last_error as error,"
-        b" pause_reason as paused, finished_at"
-        b" from pgflow.runs where project_id = (select pgflow.this_project(%(project)s))"
-        b" and run_id = %(run_id)s::uuid",
+        b"select r.run_id, r.handler, r.state, r.output, r.error_code, r.error_detail,"
+        b" r.last_error as error, r.finished_at, r.super_step, r.final_report,"
+        b" case when r.state = 'paused' then json_build_object('reason', r.pause_reason,"
+        b" 'step', t.step, 'payload', t.payload) end as paused"
+        b" from pgflow.runs r left join lateral (select i.step, i.payload from pgflow.inbox i"
+        b" where i.project = r.project_id and i.run_id = r.run_id"
+        b" and i.kind in ('interrupt', 'breakpoint') order by i.created_at, i.step limit 1) t"
+        b" on r.state = 'paused'"
+        b" where r.project_id = (select pgflow.this_project(%(project)s))"
+        b" and r.run_id = %(run_id)s::uuid",
         {"run_id": run_id, "project": project},
-        lambda rows: Result(**rows[0]) if rows else None,
+        _result,
     )
+
+
+def _result(rows: list[Row]) -> Result | None:
+    if not rows:
+        return None
+    paused = rows[0]["paused"]
+    return Result(**{**rows[0], "paused": paused and Paused(**paused)})

@@ -18,7 +18,17 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from pgflow import App, AsyncClient, Client, Context, Event, Result, ResultTimeout, RunNotCompleted
+from pgflow import (
+    App,
+    AsyncClient,
+    Client,
+    Context,
+    Event,
+    Paused,
+    Result,
+    ResultTimeout,
+    RunNotCompleted,
+)
 from pgflow._ear import Ear
 from pgflow._listener import Listener
 from pgflow.embedded import EmbeddedServer
@@ -238,7 +248,8 @@ def test_until_paused_returns_the_pause_and_its_reason(
     watched(stage, run_id)
     stage.client.pause(run_id, "look at it")
     result = waiting.result(30)
-    assert (result.state, result.paused, result.is_finished) == ("paused", "look at it", False)
+    assert (result.state, result.paused) == ("paused", Paused("look at it"))
+    assert not result.is_finished
     with pytest.raises(RunNotCompleted, match="is paused: look at it"):
         result.raise_for_state()
     with pytest.raises(ResultTimeout, match="is paused, not finished"):
