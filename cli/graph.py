@@ -43,7 +43,7 @@ def plain(definition: Definition) -> str:
     needs: dict[str, list[str]] = {step: [] for step in _places(definition)}
     for before, after, label in edges(definition):
         needs[after].append(f"{before} ({label})" if label else before)
-    layers = _layers(definition)
+    layers = layers_of(definition)
     width = max(map(len, needs))
     lines = []
     for step in sorted(needs, key=lambda step: layers[step]):
@@ -63,7 +63,7 @@ def _places(definition: Definition) -> dict[str, int]:
     return {step["name"]: place for place, step in enumerate(definition["steps"], 1)}
 
 
-def _layers(definition: Definition) -> dict[str, int]:
+def layers_of(definition: Definition) -> dict[str, int]:
     """Return how many steps the longest way to each has, itself included."""
     after: dict[str, list[str]] = {step: [] for step in _places(definition)}
     left = dict.fromkeys(after, 0)

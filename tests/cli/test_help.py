@@ -15,6 +15,8 @@ COMMANDS = (
     *("tool", "signal", "journal", "fork", "breakpoint", "watch", "tail", "maintain", "flow"),
     "start",
     "subscription",
+    "report",
+    "context",
     "price",
 )
 GROUPS = {
