@@ -158,8 +158,8 @@ def test_a_skipped_step_says_why(engine: Engine) -> None:
     )
     assert rows[1]["error_detail"] == '($"inputs"."a" > 1) is not true'
     assert engine.state(run_id) == "completed"
-    line = engine.timeline(run_id)[-3]
-    assert (line["type"], line["step"]) == ("step.skipped", "b")
+    skipped = [line["step"] for line in engine.timeline(run_id) if line["type"] == "step.skipped"]
+    assert skipped == ["b", "c"]
 
 
 def test_a_condition_holds_at_the_beginning_too(engine: Engine) -> None:
