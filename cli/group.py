@@ -14,6 +14,7 @@ import click
 from pgflow import __version__
 
 from . import (
+    artifacts,
     control,
     decide,
     flow,
@@ -101,6 +102,8 @@ for command in (
     runs.runs,
     runs.show,
     runs.timeline,
+    artifacts.artifact,
+    artifacts.schema,
     journal.journal,
     report.report,
     report.context,

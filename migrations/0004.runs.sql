@@ -51,6 +51,7 @@ create table pgflow.run (
     step text collate "C",
     flow_version integer,
     super_step integer,
+    repairs_left smallint,
     cost_usd numeric,
     tags text[],
     waits_for text[] collate "C",
@@ -123,6 +124,9 @@ comment on column pgflow.run.step is 'The step of its parent, a flow, that it ex
 comment on column pgflow.run.flow_version is 'Of a flow, whose name is in handler: its version.';
 comment on column pgflow.run.super_step is
     'Of a flow: how often ended steps have made others ready.';
+comment on column pgflow.run.repairs_left is
+    'How often it may be executed again because the artifact of its step is missing or invalid. '
+    'Null: its step expects none.';
 comment on column pgflow.run.undo_of is 'The finished run whose steps it undoes.';
 comment on column pgflow.run.forked_from is 'The run whose journal it began with.';
 comment on column pgflow.run.timeout is 'Bound of one execution.';
@@ -143,6 +147,8 @@ create index run_has_a_family on pgflow.run (project_id, run_id)
 create index run_is_a_child on pgflow.run
     (project_id, parent_run_id, num_nonnulls(waits_for, pause_reason))
     where parent_run_id is not null;
+create index run_expects_an_artifact on pgflow.run (project_id, run_id)
+    where repairs_left is not null;
 create index run_undoes on pgflow.run (project_id, undo_of) where undo_of is not null;
 
 create table pgflow.run_finished (

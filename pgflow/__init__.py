@@ -10,6 +10,7 @@ from pgflow.budget import Budget
 from pgflow.client import AsyncClient, Client
 from pgflow.context import Context, First
 from pgflow.definition import Channel, Flow, Step
+from pgflow.documents import Artifact, ArtifactContent, ExpectedArtifact, Repair
 from pgflow.errors import (
     ChildFailed,
     NonRetryable,
@@ -27,6 +28,8 @@ __all__ = [
     "Answer",
     "App",
     "Approval",
+    "Artifact",
+    "ArtifactContent",
     "AsyncClient",
     "Budget",
     "Channel",
@@ -35,6 +38,7 @@ __all__ = [
     "Context",
     "Delivery",
     "Event",
+    "ExpectedArtifact",
     "First",
     "Flow",
     "NonRetryable",
@@ -42,6 +46,7 @@ __all__ = [
     "PgflowError",
     "Refusal",
     "Rejected",
+    "Repair",
     "Result",
     "ResultTimeout",
     "Retry",

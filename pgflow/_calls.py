@@ -12,6 +12,7 @@ from pydantic_core import to_jsonable_python
 
 from pgflow._journal import Journal, Scope, read_entries
 from pgflow._json import digest, dumps
+from pgflow.documents import Artifact, ArtifactContent, Document
 from pgflow.models import Entry, Event, Lease, Outcome
 from pgflow.reports import Usage
 
@@ -55,6 +56,15 @@ class Reporting(Protocol):
 
     def usage(self, usage: Usage) -> None:
         """Record a call of a model soon, and before the run's end. Any thread may call this."""
+
+    async def record_artifact(self, lease: Lease, document: Document) -> Artifact:
+        """Store a document under a lease. Raises LeaseLost."""
+
+    async def artifact_content(self, lease: Lease, name: str, artifact_no: int) -> ArtifactContent:
+        """Return a document of the run with its content."""
+
+    async def schema(self, name: str) -> dict[str, Any]:
+        """Return the current version of a schema, a row of view schemas. Raises UnknownSchema."""
 
     async def now(self) -> datetime:
         """Ask the database for the time."""

@@ -92,12 +92,14 @@ def _written(context: Context, returned: Writes[object]) -> object:
 
 async def _commit(
     lease: Lease, context: Context, transaction: Transaction, value: object
-) -> Committed:
+) -> Committed | Completed:
     output = dumps(value, "what the handler returned")
     outcome = await transaction.complete(output, context.writes())
     if outcome is not None and outcome.outcome == "refused":
         if outcome.code == "E-RUN-018":
             raise WriteRefused(outcome.detail)
+        if outcome.code in _OF_ARTIFACTS:  # to be said once more, in a transaction that is kept
+            return Completed(lease, output, context.writes())
         raise NotStored(f"what the handler returned cannot be stored: {outcome.detail}")
     return Committed(lease, outcome)
 
@@ -154,6 +156,7 @@ _MEANINGS: tuple[tuple[type[BaseException], str, bool], ...] = (
     (MisplacedCall, "E-RUN-001", False),
     (BaseException, "E-RUN-001", True),
 )
+_OF_ARTIFACTS = ("E-RUN-008", "E-RUN-014")
 _OURS = (_UnknownHandlerError, _UnfitInputError, _TimeoutPassedError, JournalMismatch)
 
 

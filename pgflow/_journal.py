@@ -142,13 +142,20 @@ class Journal:
         again in each execution and tells of the same call: that key has the lease of the last step
         before it, which is another only after a rollback. Any thread may ask.
         """
-        branch = BRANCH.get()
-        scope = branch if branch is not None and branch.journal is self else self.root
+        scope = self._current()
         with _COUNTING:
             key = self._numbered(
                 f"{scope.path}usage@{lease if scope.step is not None else scope.lease_no}"
             )
         return key, scope.step
+
+    def current_step(self) -> str | None:
+        """Return the step that the caller is in. Any thread may ask."""
+        return self._current().step
+
+    def _current(self) -> Scope:
+        branch = BRANCH.get()
+        return branch if branch is not None and branch.journal is self else self.root
 
     def check(self, call: str) -> None:
         """Refuse a call without a key where none may follow. Raises MisplacedCall, Suspend."""

@@ -22,6 +22,12 @@ def dumps(value: object, what: str = "a value") -> str:
     return text.decode()
 
 
+def loads(text: str) -> object:
+    """Read JSON, and nothing that only Python takes for it. Raises ValueError, RecursionError."""
+    value: object = json.loads(text, parse_constant=_no_constant)
+    return value
+
+
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no number of JSON")
 

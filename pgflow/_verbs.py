@@ -6,6 +6,7 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
+from pgflow import artifacts as _artifacts
 from pgflow import flows as _flows
 from pgflow import gateway, money, people, queues, views
 from pgflow import subscriptions as _subscriptions
@@ -99,6 +100,10 @@ class Verbs:
     usage_by_model = _sync(money.usage_by_model)
     history = _sync(_flows.history)
     define_reducer = _sync(_flows.define_reducer)
+    define_schema = _sync(_artifacts.define_schema)
+    schemas = _sync(_artifacts.schemas)
+    artifacts = _sync(_artifacts.artifacts)
+    artifact_content = _sync(_artifacts.artifact_content)
     doctor = _sync(views.doctor)
 
 
@@ -158,4 +163,8 @@ class AsyncVerbs:
     usage_by_model = _async(money.usage_by_model)
     history = _async(_flows.history)
     define_reducer = _async(_flows.define_reducer)
+    define_schema = _async(_artifacts.define_schema)
+    schemas = _async(_artifacts.schemas)
+    artifacts = _async(_artifacts.artifacts)
+    artifact_content = _async(_artifacts.artifact_content)
     doctor = _async(views.doctor)

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import psycopg
 
+from pgflow._artifacts import Artifacts
 from pgflow._branches import Branches, First
 from pgflow._calls import Reporting, Transaction
 from pgflow._journal import Suspend, read_entries
@@ -29,7 +30,7 @@ from pgflow.reports import Usage, storable
 __all__ = ["Context", "First", "Reporting", "Suspend", "Transaction"]
 
 
-class Context(Steps, People, Waits, Branches, State):
+class Context(Steps, People, Waits, Branches, State, Artifacts):
     """A handler's view of its run.
 
     Attributes: `lease`, with what the database said of the run, its input and tags among it;

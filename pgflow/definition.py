@@ -91,6 +91,13 @@ class Step(BaseModel):
     budget: Budget | None = Field(
         default=None, description="How much its run and all below that may spend; as a flow's."
     )
+    artifact: dict[str, Any] | None = Field(
+        default=None,
+        description="What it has to leave behind with `ctx.artifact`: a `name`, and if wanted"
+        " `schema` (the name of one that is stored, or a JSON Schema; in Python also a pydantic"
+        " model), `schema_version`, and"
+        " `repairs`, how often it is done again if that is missing or invalid, 1.",
+    )
     description: str | None = Field(default=None, description="For people.")
 
     @field_serializer("retry")
@@ -106,6 +113,13 @@ class Step(BaseModel):
             "longest": retry.longest.total_seconds() if retry.longest != default.longest else None,
         }
         return {name: value for name, value in told.items() if value is not None}
+
+    @field_serializer("artifact")
+    def _schema_of(self, artifact: dict[str, Any] | None) -> dict[str, Any] | None:
+        schema = None if artifact is None else artifact.get("schema")
+        if artifact is None or not isinstance(schema, type) or not issubclass(schema, BaseModel):
+            return artifact
+        return {**artifact, "schema": schema.model_json_schema()}
 
     @field_serializer("timeout")
     def _seconds(self, timeout: timedelta | None) -> float | None:

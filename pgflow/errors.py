@@ -105,6 +105,10 @@ class NonRetryable(PgflowError):
     """The handler's run fails, whatever attempts are left: another would find the same."""
 
 
+class BadSchema(NonRetryable):
+    """A JSON Schema cannot be used: it is none of draft 2020-12."""
+
+
 class Rejected(Replayed):
     """An approval was rejected, and the handler asked to be told."""
 
@@ -213,6 +217,18 @@ class UnknownSubscription(Refusal):
     """There is no subscription of that name in this project."""
 
     sqlstate = "PF107"
+
+
+class UnknownSchema(Refusal):
+    """There is no schema of that name, or no such version of it."""
+
+    sqlstate = "PF110"
+
+
+class UnknownArtifact(Refusal):
+    """There is no such artifact."""
+
+    sqlstate = "PF111"
 
 
 class MoveRefused(Refusal):

@@ -11,6 +11,8 @@ from typing import Any
 import orjson
 
 from pgflow._statement import Row, RunId, Statement, _outcomes, _value
+from pgflow.documents import Artifact
+from pgflow.errors import LeaseLost
 from pgflow.models import Acquired, Lease, Outcome, Parked, Paused, Reaped, Result
 
 
@@ -293,6 +295,58 @@ def ping(payload: str) -> Statement[None]:
     """Send all listeners a hint that means nothing: a listener's proof of life."""
     return Statement(
         b"select pg_notify('pgflow', %(payload)s)", {"payload": payload}, lambda _: None
+    )
+
+
+def record_artifact(
+    run_id: str,
+    lease_no: int,
+    name: str,
+    content: str | None,
+    data: bytes | None,
+    media_type: str,
+    errors: Sequence[dict[str, str]],
+    schema: str | None,
+    schema_version: int | None,
+    kind: str,
+    *,
+    project: str | None = None,
+) -> Statement[Artifact]:
+    """Store a document of a run. Raises BadRequest, UnknownSchema, LeaseLost."""
+    return Statement(
+        b"select * from pgflow.record_artifact(%(run_id)s::uuid, %(lease_no)s::integer, %(name)s,"
+        b" content => %(content)s::text, data => %(data)b::bytea, media_type => %(media_type)s,"
+        b" errors => %(errors)s::jsonb, schema => %(schema)s,"
+        b" schema_version => %(schema_version)s::integer, kind => %(kind)s,"
+        b" project => %(project)s)",
+        {
+            "run_id": run_id,
+            "lease_no": lease_no,
+            "name": name,
+            "content": content,
+            "data": data,
+            "media_type": media_type,
+            "errors": orjson.dumps(list(errors)).decode(),
+            "schema": schema,
+            "schema_version": schema_version,
+            "kind": kind,
+            "project": project,
+        },
+        _artifact,
+    )
+
+
+def _artifact(rows: list[Row]) -> Artifact:
+    row = rows[0]
+    if row["outcome"] == "lost":
+        raise LeaseLost(f"the lease of run {row['run_id']} is lost")
+    return Artifact(
+        row["name"],
+        row["artifact_no"],
+        row["size"],
+        row["sha256"],
+        valid=row["valid"],
+        errors=row["errors"] or [],
     )
 
 

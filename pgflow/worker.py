@@ -19,16 +19,18 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import structlog
 
-from pgflow import gateway, protocol
+from pgflow import artifacts, gateway, protocol
 from pgflow._calls import Calls
 from pgflow._execution import execute, in_thread
 from pgflow._link import Link, connect
 from pgflow._listener import Listener
 from pgflow._reporter import Reporter
+from pgflow._statement import Row
 from pgflow._transaction import Transaction
 from pgflow._upkeep import maintain
 from pgflow.context import Context
-from pgflow.errors import UnknownWorker
+from pgflow.documents import Artifact, ArtifactContent, Document
+from pgflow.errors import UnknownSchema, UnknownWorker
 from pgflow.models import Event, Lease, Outcome, Parked, Reaped
 from pgflow.reports import Committed, Completed, End, Failed, Released, Step, Usage
 
@@ -260,6 +262,40 @@ class Worker:
         return await self._reports.run(
             gateway.emit(lease.run_id, kind, payload, idempotency_key=key, project=self.project)
         )
+
+    async def record_artifact(self, lease: Lease, document: Document) -> Artifact:
+        """Store a document under a lease. Raises LeaseLost."""
+        return await self._reports.run(
+            protocol.record_artifact(
+                lease.run_id,
+                lease.lease_no,
+                document.name,
+                document.content,
+                document.data,
+                document.media_type,
+                document.errors,
+                document.schema,
+                document.schema_version,
+                document.kind,
+                project=self.project,
+            )
+        )
+
+    async def artifact_content(self, lease: Lease, name: str, artifact_no: int) -> ArtifactContent:
+        """Return a document of the run with its content."""
+        return await self._reports.run(
+            artifacts.artifact_content(
+                lease.run_id, name, artifact_no=artifact_no, project=self.project
+            )
+        )
+
+    async def schema(self, name: str) -> Row:
+        """Return the current version of a schema, a row of view schemas. Raises UnknownSchema."""
+        rows = await self._reports.run(artifacts.schemas(schema=name, project=self.project))
+        for row in rows:
+            if row["is_current"]:
+                return row
+        raise UnknownSchema(f"unknown schema: {name}")
 
     def usage(self, usage: Usage) -> None:
         """Record a call of a model soon, and before the run's end."""

@@ -31,8 +31,9 @@ $$;
 comment on function pgflow._family is
     'The live ones among some runs, their parents and all below them, in order.';
 
+drop function if exists pgflow._lock_family(text, uuid[]);
 create or replace function pgflow._lock_family(p_project text, p_run_ids uuid[])
-returns void
+returns boolean
 language plpgsql
 set enable_seqscan = off
 set enable_bitmapscan = off
@@ -52,7 +53,7 @@ begin
             limit 1
         ) f
     ) then
-        return;
+        return false;
     end if;
     -- Until no child has come in the meantime; whoever makes one holds its parent.
     loop
@@ -64,10 +65,12 @@ begin
         order by r.run_id
         for update;
     end loop;
+    return true;
 end
 $$;
 comment on function pgflow._lock_family is
-    'Locks runs that may end with their parents and all below them; nothing if they have none.';
+    'Locks runs that may end with their parents and all below them; false, and nothing is locked, '
+    'if they have none.';
 
 create or replace function pgflow._try_lock_family(p_run pgflow.run)
 returns pgflow.run

@@ -226,7 +226,8 @@ begin
             return query
             select a.* from unnest(p_run_ids, p_lease_nos) as g (run_id, lease_no)
             cross join lateral pgflow._after_lease(p_project, g.run_id, g.lease_no,
-                '{completed,failed E-RUN-017,failed E-RUN-018}') as a
+                '{completed,failed E-RUN-017,failed E-RUN-018,failed E-RUN-008,failed E-RUN-014,'
+                    || 'prompt.repaired}') as a
             where g.run_id <> all (v_ended);
         end if;
     elsif v_many = 1 then
@@ -280,20 +281,28 @@ set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_project text := pgflow._enter_project(complete.project);
+    v_have_families boolean;
 begin
     perform pgflow._check_batch(complete.run_ids, complete.lease_nos,
         array[cardinality(complete.outputs),
         cardinality(complete.costs_usd), cardinality(complete.steps),
         cardinality(complete.writes)]);
-    perform pgflow._lock_family(v_project, complete.run_ids);
+    v_have_families := pgflow._lock_family(v_project, complete.run_ids);
+    if v_have_families and pgflow._have_artifacts_to_leave(v_project, complete.run_ids) then
+        return query select c.* from pgflow._complete_with_artifacts(v_project, complete.run_ids,
+            complete.lease_nos, complete.outputs, complete.costs_usd, complete.steps,
+            complete.writes) as c;
+        return;
+    end if;
     return query select c.* from pgflow._complete(v_project, complete.run_ids, complete.lease_nos,
         complete.outputs, complete.costs_usd, complete.steps, complete.writes) as c;
 end
 $$;
 comment on function pgflow.complete is
     'Ends runs with their outputs (json texts). Returns a line only for those that were not '
-    'simply done: already, lost, or refused where the output could not be stored, which fails '
-    'that run with E-RUN-017. writes are what steps of flows write to channels, json texts of '
-    '[{"channel": name, "value": any}] or null; what does not fit fails the run with E-RUN-018. '
-    'Example: select * from pgflow.complete(''{...}'', ''{1}'', '
-    'array[''{"ok": true}'']). Raises PF101, PF502.';
+    'simply done: already, lost, or refused: where the output could not be stored, which fails '
+    'that run with E-RUN-017, or where the artifact that its step expects is invalid (E-RUN-008) '
+    'or not there (E-RUN-014), which has it executed again or fails it, as state says. writes are '
+    'what steps of flows write to channels, json texts of [{"channel": name, "value": any}] or '
+    'null; what does not fit fails the run with E-RUN-018. Example: select * from '
+    'pgflow.complete(''{...}'', ''{1}'', array[''{"ok": true}'']). Raises PF101, PF502.';

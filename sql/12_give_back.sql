@@ -189,6 +189,7 @@ as $$
 declare
     v_now timestamptz := pgflow.now();
     v_delay interval;
+    v_state text;
 begin
     -- the code doesn't fit the run: a deploy can mend that, an end can't
     if p_code = 'E-RUN-012' then
@@ -196,6 +197,12 @@ begin
         perform pgflow._pause(p_run, p_code || ': ' || p_detail, p_error, p_cost, p_steps);
         perform pgflow._look_at_flow_of(p_run);
         return 'paused';
+    end if;
+    if p_code = 'E-RUN-003' and p_run.repairs_left is not null then
+        v_state := pgflow._time_out_with_artifact(p_run, p_cost, p_steps);
+        if v_state is not null then
+            return v_state;
+        end if;
     end if;
     if p_retry and p_run.attempt + 1 < p_run.max_attempts then
         v_delay := pgflow._backoff(p_run);
@@ -252,7 +259,7 @@ begin
             return query select a.* from pgflow._after_lease(v_project, v_given.run_id,
                 v_given.lease_no,
                 array['failed ' || v_given.code, 'run.retried',
-                'run.paused ' || v_given.code]) as a;
+                'run.paused ' || v_given.code, 'prompt.repaired']) as a;
             continue;
         end if;
         return query select v_run.run_id, 'done', pgflow._fail(v_run, v_given.code, v_given.detail,

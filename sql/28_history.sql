@@ -12,7 +12,7 @@ language sql
 immutable
 as $$
     select ('{run_finished,event,journal,journal_voided,signal,usage,flow_step,budget,'
-        || 'channel_write,checkpoint}')::text[]
+        || 'channel_write,checkpoint,artifact}')::text[]
 $$;
 comment on function pgflow._history_tables is
     'The partitioned tables. They are detached in this order: a run is gone before what it did.';

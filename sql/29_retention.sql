@@ -280,6 +280,7 @@ begin
     delete from pgflow.channel_write w
     where w.project_id = p_project and w.run_id = any (p_run_ids);
     delete from pgflow.checkpoint c where c.project_id = p_project and c.run_id = any (p_run_ids);
+    delete from pgflow.artifact a where a.project_id = p_project and a.run_id = any (p_run_ids);
     perform pgflow._delete_tasks(p_project, array(
         select t.task_id from pgflow.task t
         where t.project_id = p_project and t.run_id = any (p_run_ids)));

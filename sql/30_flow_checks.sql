@@ -138,6 +138,7 @@ as $$
             jsonb_typeof(p_step -> 'retry') = 'object'),
         ('timeout', 'seconds, more than 0 and at most 2592000',
             pgflow._is_number(p_step -> 'timeout', 0.001, 2592000)),
+        ('artifact', 'as _artifact_faults() tells', true),
         ('join', 'all, any, none_failed or one_failed',
             pgflow._is_text(p_step -> 'join', '^(all|any|none_failed|one_failed)$')),
         ('on_failure', 'fail, continue or {"run": a step}',
@@ -151,7 +152,7 @@ as $$
     select r.field, r.expected from pgflow._retry_faults(p_step -> 'retry') as r
     union all
     select u, 'left out: no worker executes a ' || (p_step ->> 'type')
-    from unnest('{handler,queue,retry,timeout,budget}'::text[]) as u
+    from unnest('{handler,queue,retry,timeout,budget,artifact}'::text[]) as u
     where pgflow._members(p_step) ? 'type' and pgflow._members(p_step) ? u
     union all
     select 'config', pgflow._wait_fault(p_step)
@@ -414,6 +415,11 @@ begin
     from pgflow._graph_faults(v_steps) as g;
     return query
     select b.field, b.message from pgflow._budget_faults_of(p_flow, v_steps) as b;
+    return query
+    select format('definition.steps[%s].artifact', a.place - 1), format('step %s: %s',
+        coalesce(left(v_steps -> (a.place - 1) ->> 'name', 100), format('[%s]', a.place - 1)),
+        a.message)
+    from pgflow._artifact_faults(v_steps) as a;
     return query
     select o.field, o.message from pgflow._output_faults(p_flow -> 'output', v_steps) as o;
     return query

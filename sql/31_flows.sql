@@ -78,7 +78,7 @@ declare
 begin
     insert into pgflow.step_definition (project_id, flow, version, step, place, layer, type,
         handler, queue, join_rule, on_failure, max_attempts, timeout, retry_base, retry_factor,
-        retry_max, needs, dependants, condition, layered, config)
+        retry_max, needs, dependants, condition, layered, config, artifact)
     with edge as materialized (
         select distinct e.from_place, e.to_place, e.is_on_failure
         from pgflow._flow_edges(v_flow -> 'steps') as e
@@ -111,7 +111,8 @@ begin
         coalesce(d.names, '{}'), (s.step ->> 'when')::jsonpath,
         coalesce((v_flow -> 'layered')::boolean, false),
         case when s.step ? 'type' then pgflow._wait_of(s.step)
-            else coalesce(s.step -> 'config', '{}') end
+            else coalesce(s.step -> 'config', '{}') end,
+        s.step -> 'artifact'
     from step s
     left join needed n using (place)
     left join dependant d using (place);
@@ -135,7 +136,8 @@ declare
     v_version pgflow.flow_version;
 begin
     perform pgflow._check_flow(define_flow.definition);
-    v_flow := pgflow._canonical_state(pgflow._canonical_flow(define_flow.definition));
+    v_flow := pgflow._with_schemas(v_project,
+        pgflow._canonical_state(pgflow._canonical_flow(define_flow.definition)));
     v_sha256 := pgflow._sha256(v_flow);
     insert into pgflow.flow (project_id, flow, version) values (v_project, v_flow ->> 'name', 0)
     on conflict do nothing;
@@ -166,12 +168,11 @@ end
 $$;
 comment on function pgflow.define_flow is
     'Stores a flow: a name and steps, each with name, handler, needs, config, retry, timeout, '
-    'queue, join, on_failure, budget; docs/flows.md tells what they mean. New content is a new '
-    'version; content that was defined before is the version that it was. New runs get the version '
-    'that was defined last, others keep theirs. Example: '
-    'select pgflow.define_flow(''{"name": "review", '
-    '"steps": [{"name": "draft"}, {"name": "publish", "needs": ["draft"]}]}''). Raises PF101, '
-    'PF502.';
+    'queue, join, on_failure, budget, artifact; docs/flows.md tells what they mean. New content is '
+    'a new version; content that was defined before is the version that it was. New runs get the '
+    'version that was defined last, others keep theirs. Example: select '
+    'pgflow.define_flow(''{"name": "review", "steps": [{"name": "draft"}, {"name": "publish", '
+    '"needs": ["draft"]}]}''). Raises PF101, PF110, PF502.';
 
 create or replace view pgflow.flows with (security_barrier) as
 select v.project_id, v.flow, v.version, v.version = f.version as is_current,

@@ -233,19 +233,23 @@ declare
     v_run_ids uuid[];
     v_queues text[];
     v_priorities smallint[];
+    v_expecting uuid[];
     v_new record;
 begin
     with made as (
         insert into pgflow.run (project_id, run_id, parent_run_id, root_run_id, parent_key, step,
             depth, handler, queue, state, priority, lane, seq, max_attempts, timeout, deadline,
             created_at, created_by, correlation_id, tags, feedback, budget_run_id, checkpoint_no,
+            repairs_left,
             input)
         select p_project, m.run_id, f.run_id, coalesce(f.root_run_id, f.run_id), d.step, d.step,
             f.depth + 1, d.handler, n.queue, 'pending', f.priority, 0, nextval('pgflow.run_seq'),
             coalesce(d.max_attempts, h.max_attempts, q.max_attempts, 3),
             coalesce(d.timeout, h.timeout, q.timeout, '300 seconds'), f.deadline, p_now,
             f.created_by, coalesce(f.correlation_id, f.run_id::text), f.tags, f.feedback,
-            f.budget_run_id, f.checkpoint_no, pgflow._step_input(p_project, f, d.needs)
+            f.budget_run_id, f.checkpoint_no, case when d.artifact is not null
+                then coalesce((d.artifact -> 'repairs')::smallint, 1) end,
+            pgflow._step_input(p_project, f, d.needs)
         from unnest(p_ids, p_flow_ids, p_steps) as m (run_id, flow_id, step)
         cross join lateral (
             select r.* from pgflow.run r
@@ -269,14 +273,18 @@ begin
             where q.project_id = p_project and q.queue = n.queue
             limit 1
         ) q on true
-        returning run_id, queue, priority
+        returning run_id, queue, priority, repairs_left
     )
-    select array_agg(m.queue), array_agg(m.priority), (select array_agg(d.run_id) from made d)
-    into v_queues, v_priorities, v_run_ids
+    select array_agg(m.queue), array_agg(m.priority), (select array_agg(d.run_id) from made d),
+        (select array_agg(d.run_id) from made d where d.repairs_left is not null)
+    into v_queues, v_priorities, v_run_ids, v_expecting
     from (select distinct m.queue, m.priority from made m) m;
     perform pgflow._give_step_budgets(p_project, p_ids, p_flow_ids, p_steps);
     if pgflow._is_followed(p_project) then
         perform pgflow._publish(p_project, v_run_ids);
+    end if;
+    if v_expecting is not null then
+        perform pgflow._expect_artifacts(p_project, v_expecting, p_now);
     end if;
     for v_new in
         select u.queue, u.priority from unnest(v_queues, v_priorities) as u (queue, priority)
@@ -655,6 +663,9 @@ begin
             'state', case when p_run.checkpoint_no is not null
                 then pgflow._values(f.project_id, f.run_id, f.handler, f.flow_version,
                     p_run.checkpoint_no) end,
+            'repair', case when d.artifact is not null then pgflow._repair(p_run) end,
+            'artifact', case when d.artifact is not null
+                then pgflow._expected_artifact(d.project_id, d.artifact) end,
             'failures', (
                 select json_object_agg(o.step, json_build_object('state', o.state,
                     'error_code', o.error_code, 'error_detail', o.error_detail,
@@ -673,4 +684,5 @@ end
 $$;
 comment on function pgflow._step_context is
     'What the worker of a step learns of its flow: names, versions, config, the flow''s input and '
-    'state values, and which of the steps that it needs have failed.';
+    'state values, the artifact that is expected of it, and which of the steps that it needs have '
+    'failed.';

@@ -8,13 +8,13 @@ grant select on
     pgflow.runs, pgflow.timeline, pgflow.inbox, pgflow.task_history, pgflow.journal_entries,
     pgflow.tool_calls, pgflow.model_calls, pgflow.queue_stats,
     pgflow.worker_status, pgflow.flows, pgflow.flow_steps, pgflow.subscriptions, pgflow.prices,
-    pgflow.budgets, pgflow.state,
+    pgflow.budgets, pgflow.schemas, pgflow.artifacts, pgflow.state,
     pgflow.move, pgflow.error_code, pgflow.refusal, pgflow.event_type, pgflow.task_policy
 to pgflow_reader;
 grant execute on function
     pgflow._my_projects, pgflow._sha256, pgflow._position, pgflow.now, pgflow._test_now,
     pgflow.this_project, pgflow.doctor, pgflow.watch, pgflow.watch_inbox, pgflow.history,
-    pgflow.usage_by_model, pgflow.report, pgflow.context
+    pgflow.usage_by_model, pgflow.report, pgflow.context, pgflow.artifact_content
 to pgflow_reader;
 
 grant execute on function
@@ -22,7 +22,7 @@ grant execute on function
     pgflow.emit, pgflow.signal, pgflow.signal_many, pgflow.resolve_tool, pgflow.fail_tool,
     pgflow.fork, pgflow.set_breakpoint, pgflow.clear_breakpoint, pgflow.define_flow, pgflow.start,
     pgflow.subscribe, pgflow.next_events, pgflow.acknowledge, pgflow.release_events,
-    pgflow.unsubscribe
+    pgflow.unsubscribe, pgflow.define_schema
 to pgflow_client;
 
 grant execute on function
@@ -32,8 +32,8 @@ to pgflow_approver;
 
 grant execute on function
     pgflow.register_worker, pgflow.acquire, pgflow.beat, pgflow.complete, pgflow.fail, pgflow.park,
-    pgflow.release, pgflow.record_step, pgflow.record_usage, pgflow.stop_worker, pgflow.tick,
-    pgflow.reap, pgflow.maintain
+    pgflow.release, pgflow.record_step, pgflow.record_usage, pgflow.record_artifact,
+    pgflow.stop_worker, pgflow.tick, pgflow.reap, pgflow.maintain
 to pgflow_worker;
 
 grant execute on function

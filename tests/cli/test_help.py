@@ -18,6 +18,7 @@ COMMANDS = (
     "report",
     "context",
     "price",
+    *("artifact", "schema"),
 )
 GROUPS = {
     "task": {"show", "answer", "claim", "release", "delegate", "comment"},
@@ -26,6 +27,8 @@ GROUPS = {
     "flow": {"apply", "list", "show", "graph", "diff", "steps"},
     "subscription": {"read", "list", "end"},
     "price": {"list", "set"},
+    "artifact": {"list", "show", "get", "diff"},
+    "schema": {"define", "list", "show"},
 }
 BELOW = sorted((group, name) for group, names in GROUPS.items() for name in names)
 

@@ -295,5 +295,7 @@ def test_s2_22_a_result_says_what_became_of_a_run(mission: Mission) -> None:
         _ = failed.value
     run_id = mission.client.enqueue("interrupted")
     paused = mission.client.result(run_id, timeout=20, until="paused")
-    assert (paused.state, paused.paused, paused.run_id) == ("paused", "interrupt", run_id)
+    assert (paused.state, paused.run_id) == ("paused", run_id)
+    assert paused.paused is not None
+    assert paused.paused.reason == "interrupt"
     mission.client.cancel(run_id)

@@ -13,6 +13,7 @@ from uuid import UUID
 from pgflow import App, Context
 from pgflow._calls import Calls
 from pgflow._execution import execute, in_thread
+from pgflow.documents import Artifact, ArtifactContent, Document
 from pgflow.models import Event, Lease
 from pgflow.reports import Completed, End, Failed, Usage, Waiting
 
@@ -42,6 +43,7 @@ class Run:
         self.wait_any = False
         self.emitted: list[tuple[str, Any]] = []
         self.usages: list[str] = []
+        self.documents: list[Document] = []
         self.executions = 0
         self.crash_after: int | None = None
         self.project = None
@@ -73,6 +75,19 @@ class Run:
 
     def usage(self, usage: Usage) -> None:
         self.usages.append(usage.key)
+
+    async def record_artifact(self, lease: Lease, document: Document) -> Artifact:
+        assert lease.run_id == RUN_ID
+        self.documents.append(document)
+        valid = not document.errors
+        no = len(self.documents)
+        return Artifact(document.name, no, 0, "", valid=valid, errors=document.errors)
+
+    async def artifact_content(self, _: Lease, name: str, artifact_no: int) -> ArtifactContent:
+        raise NotImplementedError
+
+    async def schema(self, name: str) -> dict[str, Any]:
+        raise NotImplementedError
 
     async def now(self) -> datetime:
         return NOW

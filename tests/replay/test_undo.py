@@ -173,3 +173,20 @@ def test_a_breakpoint_that_is_set_behind_a_run_does_not_stop_it() -> None:
     run.lease = {"breakpoints": ["before x", "after x"]}
     run.come("t")
     run.output()
+
+
+def test_an_artifact_is_not_stored_to_look_up_how_a_step_is_undone() -> None:
+    undone: list[str] = []
+
+    async def handler(ctx: Context) -> None:
+        seat = await ctx.step("book", lambda: "seat", undo=undone.append)
+        assert (await ctx.artifact("seat", seat)).valid
+        await ctx.approval("ok")
+
+    run = Run(handler)
+    run.asks()
+    run.come("ok", decision("rejected"))
+    roll_back(run, "book")
+    run.asks()
+    assert undone == ["seat"]
+    assert [document.name for document in run.documents] == ["seat"] * run.executions

@@ -12,7 +12,7 @@ from tests.sql.conftest import Engine, Lease, Place, Row
 
 TABLES = (
     *("run_finished", "event", "journal", "journal_voided", "signal", "usage"),
-    *("flow_step", "budget", "channel_write", "checkpoint"),
+    *("flow_step", "budget", "channel_write", "checkpoint", "artifact"),
 )
 WEEK = timedelta(days=7)
 

@@ -103,7 +103,10 @@ def test_every_error_code_that_is_used_is_in_the_table(engine: Engine) -> None:
 
 def test_every_event_type_that_is_written_is_in_the_table(engine: Engine) -> None:
     known = names(engine, "select type from pgflow.event_type")
-    written = found(r"'((?:run|step|task|tool|child|signal|wait|breakpoint|report)\.[a-z_]+)'", SQL)
+    written = found(
+        r"'((?:run|step|task|tool|child|signal|wait|breakpoint|report|artifact|prompt)\.[a-z_]+)'",
+        SQL,
+    )
     assert {"run.paused", "task.expired", "step.completed"} <= written <= known
 
 

@@ -61,6 +61,8 @@ def test_every_step_learns_of_its_flow(engine: Engine) -> None:
         "version": 0,
         "input": [7],
         "state": None,
+        "artifact": None,
+        "repair": None,
         "failures": None,
     }
 

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from pgflow import flows, gateway, money, people, protocol, queues, subscriptions, views
+from pgflow import (
+    artifacts,
+    flows,
+    gateway,
+    money,
+    people,
+    protocol,
+    queues,
+    subscriptions,
+    views,
+)
 from pgflow._statement import Statement
 
 if TYPE_CHECKING:
@@ -35,6 +45,7 @@ MAKERS: dict[str, Maker] = {
     **dict(makers(queues)),
     **dict(makers(flows)),
     **dict(makers(money)),
+    **dict(makers(artifacts)),
     **dict(makers(subscriptions)),
     **dict(makers(views)),
     **dict(makers(protocol)),

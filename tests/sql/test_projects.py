@@ -76,6 +76,8 @@ def test_a_member_works_in_its_project(tenants: Tenants) -> None:
         ("tool_calls", "project_id"),
         ("flows", "project_id"),
         ("flow_steps", "project_id"),
+        ("artifacts", "project_id"),
+        ("schemas", "project_id"),
         ("queue_stats", "project_id"),
         ("worker_status", "project_id"),
     ],
@@ -105,7 +107,15 @@ def test_a_function_in_the_query_sees_no_row_of_another_project(tenants: Tenants
                 return true;
             end $$
         """)
-        for view in ("runs", "timeline", "inbox", "task_history", "journal_entries", "tool_calls"):
+        for view in (
+            "runs",
+            "timeline",
+            "inbox",
+            "task_history",
+            "journal_entries",
+            "tool_calls",
+            "artifacts",
+        ):
             they.rows(f"select * from pgflow.{view} where pg_temp.seen(run_id)")
     they.conn.remove_notice_handler(notice)
     assert seen
@@ -117,6 +127,8 @@ PROJECT_CALLS: dict[str, dict[str, Any]] = {
     "enqueue_many": {"handler": "h", "inputs": []},
     "define_flow": {"definition": {"name": "f", "steps": [{"name": "a"}]}},
     "start": {"flow": "f"},
+    "define_schema": {"name": "article", "schema": {"type": "object"}},
+    "artifact_content": {"run_id": uuid4(), "name": "article"},
     "cancel": {"run_id": None},
     "pause": {"run_id": None},
     "resume": {"run_id": None},
@@ -168,6 +180,7 @@ PROJECT_CALLS: dict[str, dict[str, Any]] = {
         "values": ["1"],
     },
     "record_usage": {"run_ids": [uuid4()], "lease_nos": [1], "calls": Jsonb([{}])},
+    "record_artifact": {"run_id": uuid4(), "lease_no": 1, "name": "article", "content": "1"},
     "stop_worker": {"worker_id": "w:1"},
     "tick": {},
     "reap": {},

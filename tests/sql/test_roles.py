@@ -53,6 +53,8 @@ CALLS = {
     "clear_breakpoint": (CLIENTS, f"clear_breakpoint({ID}, 'draft')"),
     "define_flow": (CLIENTS, "define_flow('{}')"),
     "start": (CLIENTS, "start('nobody''s')"),
+    "define_schema": (CLIENTS, "define_schema('a', '[]')"),
+    "artifact_content": (set(ROLES), f"artifact_content({ID}, 'a')"),
     "subscribe": (CLIENTS, "subscribe('billing')"),
     "next_events": (CLIENTS, "next_events('billing')"),
     "acknowledge": (CLIENTS, "acknowledge('billing', 1)"),
@@ -75,6 +77,7 @@ CALLS = {
     "park": (WORKERS, "park('[]')"),
     "record_step": (WORKERS, f"record_step(array[{ID}]::uuid[], '{{1}}', '{{a}}', null, null)"),
     "record_usage": (WORKERS, f"record_usage(array[{ID}]::uuid[], '{{1}}', '[{{}}]')"),
+    "record_artifact": (WORKERS, f"record_artifact({ID}, 1, 'a', '1')"),
     "stop_worker": (WORKERS, "stop_worker('nobody:0')"),
     "tick": (WORKERS, "tick()"),
     "reap": (WORKERS, "reap()"),
@@ -104,6 +107,8 @@ VIEWS = [
     "subscriptions",
     "prices",
     "budgets",
+    "schemas",
+    "artifacts",
 ]
 WORDS = ["state", "move", "error_code", "refusal", "event_type", "task_policy"]
 # What the views call is called with the rights of whoever selects from them.

@@ -15,10 +15,13 @@ from pydantic import BaseModel
 from pgflow import (
     App,
     Approval,
+    Artifact,
+    ArtifactContent,
     AsyncClient,
     Client,
     Context,
     Flow,
+    Repair,
     Retry,
     Step,
     ThreadContext,
@@ -61,11 +64,15 @@ async def publish(ctx: Context, article: Article) -> str:
     assert_type(await ctx.emit("progress", {"pct": 80}, key="80"), Event)
     assert_type((ctx.run_id, ctx.attempt, ctx.cancelled), tuple[str, int, bool])
     ctx.usage(cost_usd=0.02)
+    assert_type(await ctx.artifact("article", article, schema=Article), Artifact)
+    assert_type(ctx.repair, Repair | None)
+    assert_type(await ctx.previous_artifact(), ArtifactContent | None)
 
     await ctx.step("write", write, "a title")  # type: ignore[arg-type]
     await ctx.step("write", write)  # type: ignore[arg-type, call-arg]
     await ctx.step("write", write, article, pages=3)  # type: ignore[call-arg]
     await ctx.step("write")  # type: ignore[call-overload]
+    await ctx.artifact("article", article, kind="input")  # type: ignore[arg-type]
     await ctx.approval("editor", policy="never")  # type: ignore[arg-type]
     await ctx.approval("editor", due_in=60)  # type: ignore[arg-type]
     verdict.approved = True  # type: ignore[misc]

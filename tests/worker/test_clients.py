@@ -16,7 +16,18 @@ import pytest
 from pydantic import BaseModel
 
 import pgflow.app
-from pgflow import App, AsyncClient, Client, flows, gateway, people, queues, subscriptions, views
+from pgflow import (
+    App,
+    AsyncClient,
+    Client,
+    artifacts,
+    flows,
+    gateway,
+    people,
+    queues,
+    subscriptions,
+    views,
+)
 from pgflow._verbs import AsyncVerbs, Verbs
 from pgflow.errors import (
     AlreadyFinished,
@@ -30,7 +41,7 @@ from pgflow.errors import (
 if TYPE_CHECKING:
     from tests.worker.conftest import Stage
 
-MODULES = (gateway, flows, people, queues, subscriptions, views)
+MODULES = (gateway, flows, artifacts, people, queues, subscriptions, views)
 NOWHERE = "host=127.0.0.1 port=1 dbname=x"
 
 
