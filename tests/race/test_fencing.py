@@ -24,6 +24,9 @@ WRITES: dict[str, Write] = {
     "park": lambda worker, lease: [worker.park(lease)],
     "record_step": lambda worker, lease: worker.record_steps(lease, one="1"),
     "record_usage": lambda worker, lease: worker.record_usage(lease, {"call_key": "one"}),
+    "record_artifact": lambda worker, lease: worker.call(
+        "record_artifact", run_id=lease.run_id, lease_no=lease.lease_no, name="one", content="1"
+    ),
     "release": lambda worker, lease: worker.release(lease),
 }
 
