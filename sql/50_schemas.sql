@@ -63,6 +63,102 @@ $$;
 comment on function pgflow._is_draft_2020_12 is
     'Whether a schema says of itself that it is of another draft; one that says nothing is not.';
 
+-- A validator would stumble over values of the wrong type when a run is held to the schema. What
+-- is right so far may still be wrong, such as a pattern; that the validator tells.
+create or replace function pgflow._keyword_must(p_keyword text, p_value jsonb)
+returns text
+language plpgsql
+immutable
+as $$
+declare
+    v_type text := jsonb_typeof(p_value);
+begin
+    return case
+        when p_keyword in ('$id', '$ref', '$anchor', '$dynamicRef', '$dynamicAnchor', '$comment',
+            'title', 'description', 'format', 'pattern')
+            then case when v_type <> 'string' then 'a text' end
+        when p_keyword = 'type'
+            then case when not coalesce(
+                case v_type when 'array' then p_value <> '[]' and pgflow._are_names(p_value)
+                    else v_type = 'string' end
+                and not exists (
+                    select from jsonb_path_query(p_value, '$[*]') as t
+                    where t not in ('"null"', '"boolean"', '"object"', '"array"', '"number"',
+                        '"string"', '"integer"')), false)
+                then 'null, boolean, object, array, number, string, integer, or a list of them' end
+        when p_keyword in ('minLength', 'maxLength', 'minItems', 'maxItems', 'minProperties',
+            'maxProperties', 'minContains', 'maxContains')
+            then case when not pgflow._is_whole(p_value, 0, 2147483647)
+                then 'a whole number from 0' end
+        when p_keyword in ('minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum')
+            then case when v_type <> 'number' then 'a number' end
+        when p_keyword = 'multipleOf'
+            then case when v_type <> 'number' or p_value <= '0' then 'a number above 0' end
+        when p_keyword = 'required'
+            then case when not pgflow._are_names(p_value)
+                then 'a list of texts, each of them once' end
+        when p_keyword = 'enum' then case when v_type <> 'array' then 'a list' end
+        when p_keyword in ('allOf', 'anyOf', 'oneOf', 'prefixItems')
+            then case when v_type <> 'array' or p_value = '[]' then 'a list of schemas' end
+        when p_keyword in ('properties', 'patternProperties', 'dependentSchemas', '$defs')
+            then case when v_type <> 'object' then 'an object of schemas' end
+    end;
+end
+$$;
+comment on function pgflow._keyword_must is
+    'What the value of a keyword of JSON Schema must be, if it is something else.';
+
+create or replace function pgflow._schema_fault(
+    p_schema jsonb, p_path text default '$', p_depth integer default 0
+)
+returns text
+language plpgsql
+immutable
+as $$
+declare
+    v_member record;
+    v_must text;
+    v_fault text;
+begin
+    if jsonb_typeof(p_schema) = 'boolean' then
+        return null;
+    elsif jsonb_typeof(p_schema) is distinct from 'object' then
+        return p_path || ' must be an object, true or false';
+    elsif p_depth > 100 then
+        return p_path || ' must be nested less deep';
+    end if;
+    for v_member in select * from jsonb_each(p_schema) as m (key, value) loop
+        v_must := pgflow._keyword_must(v_member.key, v_member.value);
+        if v_must is not null then
+            return format('%s.%s must be %s', p_path, v_member.key, v_must);
+        end if;
+        select f.fault into v_fault
+        from (
+            select v_member.value as schema, format('%s.%s', p_path, v_member.key) as path
+            where v_member.key in ('items', 'additionalProperties', 'unevaluatedItems',
+                'unevaluatedProperties', 'propertyNames', 'contains', 'not', 'if', 'then', 'else')
+            union all
+            select e.schema, format('%s.%s[%s]', p_path, v_member.key, e.place - 1)
+            from jsonb_array_elements(case when v_member.key in ('allOf', 'anyOf', 'oneOf',
+                'prefixItems') then v_member.value end) with ordinality as e (schema, place)
+            union all
+            select p.schema, format('%s.%s.%s', p_path, v_member.key, p.name)
+            from jsonb_each(case when v_member.key in ('properties', 'patternProperties',
+                'dependentSchemas', '$defs') then v_member.value end) as p (name, schema)
+        ) s
+        cross join lateral pgflow._schema_fault(s.schema, s.path, p_depth + 1) as f (fault)
+        where f.fault is not null
+        limit 1;
+        if found then
+            return v_fault;
+        end if;
+    end loop;
+    return null;
+end
+$$;
+comment on function pgflow._schema_fault is
+    'The first thing that is wrong with a JSON Schema, with its place; null if nothing is found.';
+
 create or replace function pgflow.define_schema(
     name text, schema jsonb, project text default null
 )
@@ -76,6 +172,7 @@ declare
     v_project text := pgflow._enter_project(define_schema.project);
     v_now timestamptz := pgflow.now();
     v_sha256 bytea := pgflow._sha256(define_schema.schema);
+    v_fault text := pgflow._schema_fault(define_schema.schema);
     v_current integer;
     v_version pgflow.schema_version;
 begin
@@ -91,6 +188,9 @@ begin
     elsif pg_column_size(define_schema.schema) > 262144 then
         perform pgflow._refuse_value('schema', 'at most 256 kB',
             pg_column_size(define_schema.schema) || ' bytes');
+    elsif v_fault is not null then
+        perform pgflow._refuse_value('schema', 'a JSON Schema: ' || v_fault,
+            define_schema.schema::text);
     end if;
     insert into pgflow.artifact_schema (project_id, schema, version)
     values (v_project, define_schema.name, 0)

@@ -22,6 +22,7 @@ as $$
         and p_artifact ->> 'name' not in ('input', 'output')
         and case jsonb_typeof(pgflow._members(p_artifact) -> 'schema')
             when 'object' then pgflow._is_draft_2020_12(p_artifact -> 'schema')
+                and pgflow._schema_fault(p_artifact -> 'schema') is null
             else pgflow._is_text(coalesce(pgflow._members(p_artifact) -> 'schema', '"none"'),
                 '^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$') end
         and case when pgflow._members(p_artifact) ? 'schema_version'

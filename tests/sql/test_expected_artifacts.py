@@ -45,6 +45,7 @@ def told(lease: Lease) -> Row:
         {"name": "draft", "schema": "-"},
         {"name": "draft", "schema": []},
         {"name": "draft", "schema": {"$schema": "http://json-schema.org/draft-07/schema#"}},
+        {"name": "draft", "schema": {"type": "strong"}},
         {"name": "draft", "schema": {}, "schema_version": 1},
         {"name": "draft", "schema_version": 1},
         {"name": "draft", "schema": "article", "schema_version": 0},

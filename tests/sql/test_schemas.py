@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError
 from psycopg.types.json import Jsonb
+
+from pgflow import Flow
 
 if TYPE_CHECKING:
     from tests.sql.conftest import Engine, Row
@@ -68,3 +72,48 @@ def test_a_version_never_changes(engine: Engine, statement: str) -> None:
 def test_what_is_no_schema_is_refused(engine: Engine, field: str, change: dict[str, Any]) -> None:
     with engine.refused("PF101", field):
         engine.call("define_schema", **{"name": "article", "schema": ARTICLE, **change})
+
+
+WRONG: dict[str, dict[str, Any]] = {
+    "$.type": {"type": "strong"},
+    "$.type ": {"type": ["string", "string"]},
+    "$.type  ": {"type": []},
+    "$.pattern": {"pattern": 7},
+    "$.minLength": {"minLength": -1},
+    "$.maximum": {"maximum": "7"},
+    "$.multipleOf": {"multipleOf": 0},
+    "$.required": {"required": "title"},
+    "$.enum": {"enum": {}},
+    "$.anyOf": {"anyOf": []},
+    "$.properties": {"properties": []},
+    "$.items": {"items": [{"type": "string"}]},
+    "$.properties.a.items.type": {"properties": {"a": {"items": {"type": "text"}}}},
+    "$.allOf[1].not": {"allOf": [{}, {"not": 7}]},
+    "$.$defs.a.required": {"$defs": {"a": {"required": ["b", "b"]}}},
+}
+
+
+@pytest.mark.parametrize("where", WRONG)
+def test_what_a_validator_would_stumble_over_is_refused_with_its_place(
+    engine: Engine, where: str
+) -> None:
+    with pytest.raises(SchemaError):
+        Draft202012Validator.check_schema(WRONG[where])
+    with engine.refused("PF101", "schema") as refused:
+        define(engine, WRONG[where])
+    assert f"{where.strip()} must be" in (refused.value.diag.message_primary or "")
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        Flow.model_json_schema(),
+        Draft202012Validator.META_SCHEMA,
+        {"properties": {"type": {"const": 1}, "required": True}, "items": False},
+        {"type": ["string", "null"], "required": [], "enum": [None], "x-any": 7, "default": []},
+    ],
+    ids=["model", "metaschema", "named as keywords", "odd"],
+)
+def test_what_a_validator_takes_is_taken(engine: Engine, schema: dict[str, Any]) -> None:
+    Draft202012Validator.check_schema(schema)
+    assert define(engine, schema)["version"] == 1
