@@ -75,7 +75,7 @@ $$;
 comment on function pgflow._condition_fault is
     'What a step''s condition must be, and is not; null if it is right, or there is none.';
 
-create or replace function pgflow._schema_fault(
+create or replace function pgflow._input_schema_fault(
     p_schema jsonb, out field text, out message text
 )
 returns record
@@ -89,7 +89,7 @@ exception
         get stacked diagnostics field = column_name, message = message_text;
 end
 $$;
-comment on function pgflow._schema_fault is
+comment on function pgflow._input_schema_fault is
     'What is wrong with the schema of a flow''s input; nulls if nothing is.';
 
 create or replace function pgflow._state_faults(p_flow jsonb, out field text, out message text)
@@ -119,7 +119,7 @@ begin
     if jsonb_typeof(p_flow -> 'input_schema') = 'object' then
         return query
         select 'definition.' || f.field, f.message
-        from pgflow._schema_fault(p_flow -> 'input_schema') as f
+        from pgflow._input_schema_fault(p_flow -> 'input_schema') as f
         where f.message is not null;
     end if;
 end

@@ -44,6 +44,7 @@ CREATE TABLE pgflow.run (
     step text COLLATE pg_catalog."C",
     flow_version integer,
     super_step integer,
+    repairs_left smallint,
     cost_usd numeric,
     tags text[],
     waits_for text[] COLLATE pg_catalog."C",
@@ -120,6 +121,8 @@ COMMENT ON COLUMN pgflow.run.step IS 'The step of its parent, a flow, that it ex
 COMMENT ON COLUMN pgflow.run.flow_version IS 'Of a flow, whose name is in handler: its version.';
 
 COMMENT ON COLUMN pgflow.run.super_step IS 'Of a flow: how often ended steps have made others ready.';
+
+COMMENT ON COLUMN pgflow.run.repairs_left IS 'How often it may be executed again because the artifact of its step is missing or invalid. Null: its step expects none.';
 
 COMMENT ON COLUMN pgflow.run.waits_for IS 'Journal keys, all of them or, with wait_any, one of them.';
 
@@ -331,6 +334,18 @@ COMMENT ON COLUMN pgflow.event.by IS 'The actor; a worker''s events name its dat
 
 COMMENT ON COLUMN pgflow.event.lease_event_no IS 'Set where the event ended a lease: the number of that lease''s run.started event.';
 
+CREATE TABLE pgflow.schema_version (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    schema text NOT NULL COLLATE pg_catalog."C",
+    version integer NOT NULL,
+    sha256 bytea NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    created_by text NOT NULL,
+    definition jsonb NOT NULL
+);
+
+COMMENT ON TABLE pgflow.schema_version IS 'The schemas of artifacts, all versions. Rows never change.';
+
 CREATE TABLE pgflow.queue (
     project_id text NOT NULL COLLATE pg_catalog."C",
     queue text NOT NULL COLLATE pg_catalog."C",
@@ -461,6 +476,50 @@ COMMENT ON COLUMN pgflow.period.closed_by IS 'A transaction that began when enqu
 
 COMMENT ON COLUMN pgflow.period.expired_at IS 'Since when all its runs have ended and are past their retention: its partitions are dropped.';
 
+CREATE TABLE pgflow.artifact (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    run_id uuid NOT NULL,
+    artifact_no integer NOT NULL,
+    flow_run_id uuid,
+    step text COLLATE pg_catalog."C",
+    version integer NOT NULL,
+    attempt integer NOT NULL,
+    lease_no integer,
+    at timestamp with time zone NOT NULL,
+    kind text NOT NULL COLLATE pg_catalog."C",
+    name text NOT NULL COLLATE pg_catalog."C",
+    schema text COLLATE pg_catalog."C",
+    schema_version integer,
+    media_type text NOT NULL COLLATE pg_catalog."C",
+    size bigint NOT NULL,
+    sha256 bytea NOT NULL,
+    valid boolean NOT NULL,
+    validation_errors jsonb,
+    content_json jsonb,
+    content_text text,
+    content_bytes bytea,
+    CONSTRAINT a_schema_has_a_version CHECK (((schema IS NULL) = (schema_version IS NULL))),
+    CONSTRAINT content_has_one_form CHECK ((num_nonnulls(content_json, content_text, content_bytes) = 1)),
+    CONSTRAINT invalid_has_errors CHECK ((valid = (validation_errors IS NULL))),
+    CONSTRAINT kind_is_known CHECK ((kind = ANY (ARRAY['document'::text, 'report'::text]))),
+    CONSTRAINT name_is_1_to_200_characters CHECK (((char_length(name) >= 1) AND (char_length(name) <= 200))),
+    CONSTRAINT size_is_at_most_64_mb CHECK (((size >= 0) AND (size <= 67108864)))
+)
+PARTITION BY RANGE (run_id);
+ALTER TABLE ONLY pgflow.artifact ALTER COLUMN content_bytes SET STORAGE EXTERNAL;
+
+COMMENT ON TABLE pgflow.artifact IS 'Documents that executions left behind. View artifacts has the inputs and outputs too, which are where they were.';
+
+COMMENT ON COLUMN pgflow.artifact.artifact_no IS 'The number of the event that it came with: artifact.validated or artifact.invalid.';
+
+COMMENT ON COLUMN pgflow.artifact.version IS 'The round of its run, and of the flow if it is a step of one, in which it was written.';
+
+COMMENT ON COLUMN pgflow.artifact.attempt IS 'Failed executions before that one.';
+
+COMMENT ON COLUMN pgflow.artifact.lease_no IS 'The lease under which it was written last: it counts for that execution alone.';
+
+COMMENT ON COLUMN pgflow.artifact.sha256 IS 'Of the whole content: the bytes, the text in UTF-8, or the database''s text of the JSON.';
+
 CREATE TABLE pgflow.journal (
     project_id text NOT NULL COLLATE pg_catalog."C",
     run_id uuid NOT NULL,
@@ -517,6 +576,7 @@ CREATE TABLE pgflow.step_definition (
     config jsonb NOT NULL,
     condition jsonpath,
     layered boolean DEFAULT false NOT NULL,
+    artifact jsonb,
     CONSTRAINT join_rule_is_known CHECK ((join_rule = ANY (ARRAY['all'::text, 'any'::text, 'none_failed'::text, 'one_failed'::text]))),
     CONSTRAINT on_failure_is_known CHECK ((on_failure = ANY (ARRAY['fail'::text, 'continue'::text]))),
     CONSTRAINT type_is_known CHECK ((type = ANY (ARRAY['handler'::text, 'approval_gate'::text, 'human_task'::text, 'wait_event'::text, 'timer'::text])))
@@ -537,6 +597,8 @@ COMMENT ON COLUMN pgflow.step_definition.dependants IS 'The steps that need it.'
 COMMENT ON COLUMN pgflow.step_definition.condition IS 'What the state values must be for it to run; else it is skipped.';
 
 COMMENT ON COLUMN pgflow.step_definition.layered IS 'Steps that end count once all that began with them have ended. The same for all of a flow.';
+
+COMMENT ON COLUMN pgflow.step_definition.artifact IS 'What it has to leave behind: name, and if there are such schema, schema_version, repairs.';
 
 CREATE TABLE pgflow.usage (
     project_id text NOT NULL COLLATE pg_catalog."C",
@@ -638,6 +700,179 @@ COMMENT ON COLUMN pgflow.installation.test_clock IS 'True lets a session set pgf
 COMMENT ON COLUMN pgflow.installation.retention IS 'How long finished runs are kept, where their queue doesn''t say otherwise. Null: for ever.';
 
 COMMENT ON COLUMN pgflow.installation.partition_width IS 'For how long all new run ids go into the same partitions. set_retention() sets it.';
+
+CREATE TABLE pgflow.artifact_schema (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    schema text NOT NULL COLLATE pg_catalog."C",
+    version integer NOT NULL,
+    CONSTRAINT schema_is_a_plain_name CHECK ((schema ~ '^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$'::text))
+);
+
+COMMENT ON TABLE pgflow.artifact_schema IS 'Each schema with the version that was defined last.';
+
+CREATE TABLE pgflow.flow_step (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    run_id uuid NOT NULL,
+    step text NOT NULL COLLATE pg_catalog."C",
+    element integer DEFAULT 0 NOT NULL,
+    version integer DEFAULT 0 NOT NULL,
+    state text NOT NULL COLLATE pg_catalog."C",
+    needs_settled integer DEFAULT 0 NOT NULL,
+    needs_completed integer DEFAULT 0 NOT NULL,
+    needs_failed integer DEFAULT 0 NOT NULL,
+    super_step integer,
+    started_event_no integer,
+    ended_event_no integer,
+    attempts integer DEFAULT 0 NOT NULL,
+    child_run_id uuid,
+    ready_at timestamp with time zone,
+    ended_at timestamp with time zone,
+    voided_at timestamp with time zone,
+    error_code text COLLATE pg_catalog."C",
+    error_detail text,
+    output jsonb,
+    voided_super_step integer,
+    CONSTRAINT output_iff_completed CHECK (((state = 'completed'::text) = (output IS NOT NULL))),
+    CONSTRAINT running_has_a_run CHECK (((state <> 'running'::text) OR (child_run_id IS NOT NULL))),
+    CONSTRAINT state_is_known CHECK ((state = ANY (ARRAY['pending'::text, 'running'::text, 'completed'::text, 'failed'::text, 'skipped'::text, 'rejected'::text, 'expired'::text, 'cancelled'::text])))
+)
+PARTITION BY RANGE (run_id);
+
+COMMENT ON TABLE pgflow.flow_step IS 'What became of each step of a flow''s run, once the first of those that it needs has ended. View flow_steps has the others too.';
+
+COMMENT ON COLUMN pgflow.flow_step.version IS 'run.round of the flow when it was made ready.';
+
+COMMENT ON COLUMN pgflow.flow_step.needs_settled IS 'How many of the steps that it needs have ended, completed and failed ones among them.';
+
+COMMENT ON COLUMN pgflow.flow_step.super_step IS 'The super-step that took note of its end; null: none has, because the flow was paused.';
+
+COMMENT ON COLUMN pgflow.flow_step.child_run_id IS 'The run that executes it.';
+
+COMMENT ON COLUMN pgflow.flow_step.ready_at IS 'When that run was made.';
+
+COMMENT ON COLUMN pgflow.flow_step.voided_super_step IS 'How far the flow had come when it went back behind this step.';
+
+CREATE VIEW pgflow.artifacts WITH (security_barrier='true') AS
+ SELECT project_id,
+    run_id,
+    artifact_no,
+    flow_run_id,
+    step,
+    version,
+    attempt,
+    lease_no,
+    at,
+    kind,
+    name,
+    schema,
+    schema_version,
+    media_type,
+    size,
+    sha256,
+    valid,
+    validation_errors
+   FROM ( SELECT a.project_id,
+            a.run_id,
+            a.artifact_no,
+            a.flow_run_id,
+            a.step,
+            a.version,
+            a.attempt,
+            a.lease_no,
+            a.at,
+            a.kind,
+            a.name,
+            a.schema,
+            a.schema_version,
+            a.media_type,
+            a.size,
+            encode(a.sha256, 'hex'::text) AS sha256,
+            a.valid,
+            a.validation_errors
+           FROM pgflow.artifact a
+        UNION ALL
+         SELECT r.project_id,
+            r.run_id,
+            1,
+                CASE
+                    WHEN (r.step IS NOT NULL) THEN r.parent_run_id
+                    ELSE NULL::uuid
+                END AS "case",
+            r.step,
+            COALESCE(s.version, 0) AS "coalesce",
+            0,
+            NULL::integer,
+            r.created_at,
+            'input'::text,
+            'input'::text,
+            NULL::text,
+            NULL::integer,
+            'application/json'::text,
+            octet_length((r.input)::text) AS octet_length,
+            encode(pgflow._sha256(r.input), 'hex'::text) AS encode,
+            true,
+            NULL::jsonb
+           FROM (pgflow.run r
+             LEFT JOIN pgflow.flow_step s ON (((s.project_id = r.project_id) AND (s.run_id = r.parent_run_id) AND (s.step = r.step) AND (s.child_run_id = r.run_id))))
+        UNION ALL
+         SELECT f.project_id,
+            f.run_id,
+            o.artifact_no,
+                CASE
+                    WHEN (f.step IS NOT NULL) THEN f.parent_run_id
+                    ELSE NULL::uuid
+                END AS "case",
+            f.step,
+            (COALESCE(s.version, 0) +
+                CASE o.kind
+                    WHEN 'output'::text THEN f.round
+                    ELSE 0
+                END),
+                CASE o.kind
+                    WHEN 'output'::text THEN f.attempt
+                    ELSE 0
+                END AS "case",
+                CASE o.kind
+                    WHEN 'output'::text THEN f.lease_no
+                    ELSE NULL::integer
+                END AS "case",
+            o.at,
+            o.kind,
+            o.kind,
+            NULL::text,
+            NULL::integer,
+            'application/json'::text,
+            octet_length((o.content)::text) AS octet_length,
+            encode(pgflow._sha256(o.content), 'hex'::text) AS encode,
+            true,
+            NULL::jsonb
+           FROM ((pgflow.run_finished f
+             CROSS JOIN LATERAL ( VALUES ('input'::text,1,f.created_at,f.input), ('output'::text,f.last_event_no,f.finished_at,f.output)) o(kind, artifact_no, at, content))
+             LEFT JOIN pgflow.flow_step s ON (((s.project_id = f.project_id) AND (s.run_id = f.parent_run_id) AND (s.step = f.step) AND (s.child_run_id = f.run_id))))
+          WHERE (o.content IS NOT NULL)) u
+  WHERE (project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[]));
+
+COMMENT ON VIEW pgflow.artifacts IS 'What went into each run, what came out of it, and the documents that it left behind; without the contents, which artifact_content() returns. Select by run_id.';
+
+COMMENT ON COLUMN pgflow.artifacts.artifact_no IS 'The number of the event that it came with; unique in its run.';
+
+COMMENT ON COLUMN pgflow.artifacts.flow_run_id IS 'The run of the flow, of whose step its run is.';
+
+COMMENT ON COLUMN pgflow.artifacts.version IS 'The round of the run, and of the flow if it is a step of one.';
+
+COMMENT ON COLUMN pgflow.artifacts.attempt IS 'Failed executions before the one that wrote it last.';
+
+COMMENT ON COLUMN pgflow.artifacts.lease_no IS 'The lease of the execution that wrote it last: it counts for that one alone.';
+
+COMMENT ON COLUMN pgflow.artifacts.kind IS 'input, output, document or report.';
+
+COMMENT ON COLUMN pgflow.artifacts.schema IS 'The schema that it was held to, if that has a name.';
+
+COMMENT ON COLUMN pgflow.artifacts.size IS 'In bytes.';
+
+COMMENT ON COLUMN pgflow.artifacts.sha256 IS 'Hex SHA-256 of the whole content: of the bytes, the text in UTF-8, or the database''s text of the JSON.';
+
+COMMENT ON COLUMN pgflow.artifacts.validation_errors IS 'All that is wrong with it: path and message of each.';
 
 CREATE TABLE pgflow.budget_due (
     project_id text NOT NULL COLLATE pg_catalog."C",
@@ -782,48 +1017,6 @@ CREATE TABLE pgflow.flow (
 );
 
 COMMENT ON TABLE pgflow.flow IS 'Each flow with the version that new runs of it get: the one that was defined last.';
-
-CREATE TABLE pgflow.flow_step (
-    project_id text NOT NULL COLLATE pg_catalog."C",
-    run_id uuid NOT NULL,
-    step text NOT NULL COLLATE pg_catalog."C",
-    element integer DEFAULT 0 NOT NULL,
-    version integer DEFAULT 0 NOT NULL,
-    state text NOT NULL COLLATE pg_catalog."C",
-    needs_settled integer DEFAULT 0 NOT NULL,
-    needs_completed integer DEFAULT 0 NOT NULL,
-    needs_failed integer DEFAULT 0 NOT NULL,
-    super_step integer,
-    started_event_no integer,
-    ended_event_no integer,
-    attempts integer DEFAULT 0 NOT NULL,
-    child_run_id uuid,
-    ready_at timestamp with time zone,
-    ended_at timestamp with time zone,
-    voided_at timestamp with time zone,
-    error_code text COLLATE pg_catalog."C",
-    error_detail text,
-    output jsonb,
-    voided_super_step integer,
-    CONSTRAINT output_iff_completed CHECK (((state = 'completed'::text) = (output IS NOT NULL))),
-    CONSTRAINT running_has_a_run CHECK (((state <> 'running'::text) OR (child_run_id IS NOT NULL))),
-    CONSTRAINT state_is_known CHECK ((state = ANY (ARRAY['pending'::text, 'running'::text, 'completed'::text, 'failed'::text, 'skipped'::text, 'rejected'::text, 'expired'::text, 'cancelled'::text])))
-)
-PARTITION BY RANGE (run_id);
-
-COMMENT ON TABLE pgflow.flow_step IS 'What became of each step of a flow''s run, once the first of those that it needs has ended. View flow_steps has the others too.';
-
-COMMENT ON COLUMN pgflow.flow_step.version IS 'run.round of the flow when it was made ready.';
-
-COMMENT ON COLUMN pgflow.flow_step.needs_settled IS 'How many of the steps that it needs have ended, completed and failed ones among them.';
-
-COMMENT ON COLUMN pgflow.flow_step.super_step IS 'The super-step that took note of its end; null: none has, because the flow was paused.';
-
-COMMENT ON COLUMN pgflow.flow_step.child_run_id IS 'The run that executes it.';
-
-COMMENT ON COLUMN pgflow.flow_step.ready_at IS 'When that run was made.';
-
-COMMENT ON COLUMN pgflow.flow_step.voided_super_step IS 'How far the flow had come when it went back behind this step.';
 
 CREATE VIEW pgflow.flow_steps WITH (security_barrier='true') AS
  SELECT project_id,
@@ -1649,6 +1842,25 @@ COMMENT ON COLUMN pgflow.runs.deadlines_held_at IS 'Since when its deadlines sta
 
 COMMENT ON COLUMN pgflow.runs.final_report IS 'Of a flow that has ended: pgflow.report(final_report) returns its report.';
 
+CREATE VIEW pgflow.schemas WITH (security_barrier='true') AS
+ SELECT v.project_id,
+    v.schema,
+    v.version,
+    (v.version = s.version) AS is_current,
+    encode(v.sha256, 'hex'::text) AS sha256,
+    v.created_at,
+    v.created_by,
+    v.definition
+   FROM (pgflow.schema_version v
+     JOIN pgflow.artifact_schema s USING (project_id, schema))
+  WHERE (v.project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[]));
+
+COMMENT ON VIEW pgflow.schemas IS 'The schemas of artifacts, all versions.';
+
+COMMENT ON COLUMN pgflow.schemas.is_current IS 'Whether it is the version that was defined last.';
+
+COMMENT ON COLUMN pgflow.schemas.sha256 IS 'Hex SHA-256 of the definition, by which the same content is the same version.';
+
 CREATE TABLE pgflow.state (
     state text NOT NULL COLLATE pg_catalog."C",
     is_live boolean NOT NULL,
@@ -2093,6 +2305,12 @@ COMMENT ON COLUMN pgflow.worker_status.beat_at IS 'When it was last heard of; nu
 
 COMMENT ON COLUMN pgflow.worker_status.version IS 'The version of the worker''s app.';
 
+ALTER TABLE ONLY pgflow.artifact
+    ADD CONSTRAINT artifact_pkey PRIMARY KEY (project_id, run_id, artifact_no);
+
+ALTER TABLE ONLY pgflow.artifact_schema
+    ADD CONSTRAINT artifact_schema_pkey PRIMARY KEY (project_id, schema);
+
 ALTER TABLE ONLY pgflow.budget_due
     ADD CONSTRAINT budget_due_pkey PRIMARY KEY (project_id, run_id);
 
@@ -2186,6 +2404,9 @@ ALTER TABLE ONLY pgflow.run_key
 ALTER TABLE ONLY pgflow.run
     ADD CONSTRAINT run_pkey PRIMARY KEY (project_id, run_id);
 
+ALTER TABLE ONLY pgflow.schema_version
+    ADD CONSTRAINT schema_version_pkey PRIMARY KEY (project_id, schema, version);
+
 ALTER TABLE ONLY pgflow.signal
     ADD CONSTRAINT signal_pkey PRIMARY KEY (project_id, run_id, signal_no);
 
@@ -2212,6 +2433,9 @@ ALTER TABLE ONLY pgflow.task_policy
 
 ALTER TABLE ONLY pgflow.flow_version
     ADD CONSTRAINT the_same_content_is_the_same_version UNIQUE (project_id, flow, sha256);
+
+ALTER TABLE ONLY pgflow.schema_version
+    ADD CONSTRAINT the_same_schema_is_the_same_version UNIQUE (project_id, schema, sha256);
 
 ALTER TABLE ONLY pgflow.tick
     ADD CONSTRAINT tick_pkey PRIMARY KEY (project_id);
@@ -2246,6 +2470,8 @@ CREATE INDEX flow_step_by_time ON ONLY pgflow.flow_step USING brin (project_id, 
 CREATE INDEX journal_by_time ON ONLY pgflow.journal USING brin (project_id, at) WITH (autosummarize='true');
 
 CREATE INDEX outbox_in_order ON pgflow.outbox USING btree (project_id, place, run_id, event_no);
+
+CREATE INDEX run_expects_an_artifact ON pgflow.run USING btree (project_id, run_id) WHERE (repairs_left IS NOT NULL);
 
 CREATE INDEX run_finished_by_time ON ONLY pgflow.run_finished USING btree (project_id, queue, finished_at);
 
@@ -2301,7 +2527,12 @@ CREATE TRIGGER run_leaves_only_by_ending BEFORE DELETE ON pgflow.run FOR EACH ST
 
 CREATE TRIGGER run_moves_are_legal BEFORE UPDATE OF state ON pgflow.run FOR EACH ROW WHEN (((old.state <> new.state) AND (NOT ((old.state = 'pending'::text) AND (new.state = 'running'::text) AND (new.kind = old.kind))))) EXECUTE FUNCTION pgflow._check_move();
 
+CREATE TRIGGER schema_version_never_changes BEFORE DELETE OR UPDATE ON pgflow.schema_version FOR EACH ROW EXECUTE FUNCTION pgflow._refuse_schema_change();
+
 CREATE TRIGGER step_definition_never_changes BEFORE DELETE OR UPDATE ON pgflow.step_definition FOR EACH ROW EXECUTE FUNCTION pgflow._refuse_redefinition();
+
+ALTER TABLE ONLY pgflow.artifact_schema
+    ADD CONSTRAINT artifact_schema_project_fkey FOREIGN KEY (project_id) REFERENCES pgflow.project(project_id);
 
 ALTER TABLE ONLY pgflow.channel_definition
     ADD CONSTRAINT channel_definition_version_fkey FOREIGN KEY (project_id, flow, version) REFERENCES pgflow.flow_version(project_id, flow, version);
@@ -2348,6 +2579,8 @@ ALTER TABLE ONLY pgflow.vote
 ALTER TABLE ONLY pgflow.worker
     ADD CONSTRAINT worker_project_fkey FOREIGN KEY (project_id) REFERENCES pgflow.project(project_id);
 
+GRANT SELECT ON TABLE pgflow.artifacts TO pgflow_reader;
+
 GRANT SELECT ON TABLE pgflow.budgets TO pgflow_reader;
 
 GRANT SELECT ON TABLE pgflow.error_code TO pgflow_reader;
@@ -2373,6 +2606,8 @@ GRANT SELECT ON TABLE pgflow.queue_stats TO pgflow_reader;
 GRANT SELECT ON TABLE pgflow.refusal TO pgflow_reader;
 
 GRANT SELECT ON TABLE pgflow.runs TO pgflow_reader;
+
+GRANT SELECT ON TABLE pgflow.schemas TO pgflow_reader;
 
 GRANT SELECT ON TABLE pgflow.state TO pgflow_reader;
 
