@@ -226,8 +226,8 @@ begin
             return query
             select a.* from unnest(p_run_ids, p_lease_nos) as g (run_id, lease_no)
             cross join lateral pgflow._after_lease(p_project, g.run_id, g.lease_no,
-                '{completed,failed E-RUN-017,failed E-RUN-018,failed E-RUN-008,failed E-RUN-014,'
-                    || 'prompt.repaired}') as a
+                ('{completed,failed E-RUN-017,failed E-RUN-018,failed E-RUN-008,'
+                    || 'failed E-RUN-014,prompt.repaired}')::text[]) as a
             where g.run_id <> all (v_ended);
         end if;
     elsif v_many = 1 then
