@@ -111,6 +111,7 @@ create or replace function pgflow._roll_back_flow(
 )
 returns void
 language plpgsql
+        and s.super_step is not null  -- else it is counted when the flow goes on
 as $$
 declare
     v_flow pgflow.run;

@@ -214,6 +214,20 @@ def test_a_paused_flow_goes_back_and_begins_nothing(engine: Engine) -> None:
     assert engine.state(run_id) == "waiting_approval"
 
 
+def test_what_ended_beside_while_the_flow_was_paused_counts_once(engine: Engine) -> None:
+    run_id = started(engine, step("a"), gate("ok", "a"), step("x"), step("d", "ok", "x"))
+    leases = ready(engine)
+    engine.complete(leases["a"])
+    engine.call("pause", run_id=run_id)
+    engine.complete(leases["x"])
+    send_back(engine, run_id, "a", "ok")
+    engine.call("resume", run_id=run_id)
+    assert finish(engine) == [["a"]]
+    assert states(engine, run_id)["d"] == "pending"
+    engine.approve(task_of(engine, run_id, "ok"))
+    assert finish(engine) == [["d"]]
+
+
 def test_retrying_a_flow_that_went_back_keeps_what_counts(engine: Engine) -> None:
     run_id = reviewed(engine)
     send_back(engine, run_id, "draft")
