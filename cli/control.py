@@ -96,6 +96,7 @@ def pause(
     metavar="KEY=JSON",
     help="Another value for an entry of its journal first; several times.",
 )
+@click.option("--goto", metavar="STEP", help="The step with which a flow goes on.")
 @json_option
 @global_options
 @pass_session
@@ -106,11 +107,12 @@ def resume(
     value: Json | None,
     key: str | None,
     updates: tuple[tuple[str, Json], ...],
+    goto: str | None,
     *,
     as_json: bool,
 ) -> None:
     """Let a paused RUN or queue go on and print the state."""
-    command = _command(value, key, updates)
+    command = _command(value, key, updates, goto)
     with session.client() as client:
         if queue is None and run_id is not None:
             print_state(run_id, client.resume(run_id, command), as_json=as_json)
@@ -125,14 +127,16 @@ def resume(
 
 
 def _command(
-    value: Json | None, key: str | None, updates: tuple[tuple[str, Json], ...]
+    value: Json | None, key: str | None, updates: tuple[tuple[str, Json], ...], goto: str | None
 ) -> dict[str, object] | None:
-    if value is not None and updates:
-        raise click.UsageError("give either --value or --update")
+    if [value is not None, bool(updates), goto is not None].count(True) > 1:
+        raise click.UsageError("give one of --value, --update and --goto")
     if key is not None and value is None:
         raise click.UsageError("--key says where --value goes; give both")
     if updates:
         return {"update": dict(updates)}
+    if goto is not None:
+        return {"goto": goto}
     if value is None:
         return None
     return {"resume": value} if key is None else {"resume": value, "key": key}

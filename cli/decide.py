@@ -1,4 +1,4 @@
-"""What people decide: approve, reject, answer."""
+"""What people decide: approve, reject, abort, answer."""
 
 from __future__ import annotations
 
@@ -83,6 +83,25 @@ def reject(
     """
     with session.client() as client:
         decision = client.reject(task_id, comment, rollback_to=rollback_to, as_user=as_user)
+    _print_decision(decision, as_json=as_json)
+
+
+@click.command()
+@task_argument
+@click.argument("comment", required=False)
+@as_user_option
+@json_option
+@global_options
+@pass_session
+def abort(
+    session: Session, task_id: UUID, comment: str | None, as_user: str | None, *, as_json: bool
+) -> None:
+    """End the flow that TASK is asked for, or the run that asked.
+
+    It is cancelled, whatever a rejection would do.
+    """
+    with session.client() as client:
+        decision = client.abort(task_id, comment, as_user=as_user)
     _print_decision(decision, as_json=as_json)
 
 

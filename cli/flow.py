@@ -177,6 +177,8 @@ def history(session: Session, run_id: UUID, *, as_json: bool) -> None:
 @click.option("--idempotency-key", metavar="KEY", help="The same key returns the same run.")
 @click.option("--correlation-id", metavar="ID", help="Ties the run to others.")
 @click.option("--tag", "tags", multiple=True, help="A label; may be given several times.")
+@click.option("--before", multiple=True, metavar="STEP", help="Pause before it; several times.")
+@click.option("--after", multiple=True, metavar="STEP", help="Pause after it; several times.")
 @json_option
 @global_options
 @pass_session
@@ -186,6 +188,7 @@ def start(session: Session, /, name: str, *, as_json: bool, **given: Any) -> Non
     INPUT is JSON, - reads it from stdin, and {} is the default.
     """
     given["tags"] = list(given["tags"]) or None
+    given["breakpoints"] = {when: list(given.pop(when)) for when in ("before", "after")}
     with session.client() as client:
         run_id = client.start(name, **given)
     if as_json:

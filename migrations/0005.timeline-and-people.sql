@@ -212,7 +212,7 @@ create table pgflow.task (
     constraint task_pkey primary key (project_id, task_id),
     constraint kind_is_known check (kind in ('approval', 'form', 'input', 'interrupt',
         'breakpoint')),
-    constraint state_is_known check (state in ('open', 'approved', 'rejected', 'answered',
+    constraint state_is_known check (state in ('open', 'approved', 'rejected', 'answered', 'aborted',
         'expired', 'cancelled')),
     constraint policy_fkey foreign key (policy) references pgflow.task_policy (policy),
     constraint escalation_has_a_role_and_a_time check (
@@ -221,7 +221,7 @@ create table pgflow.task (
     constraint quorum_is_1_to_100 check (
         quorum between 1 and 100 and quorum_of between quorum and 100),
     constraint decided_iff_a_person_decided check (
-        (state in ('approved', 'rejected', 'answered')) = (decided_at is not null)
+        (state in ('approved', 'rejected', 'answered', 'aborted')) = (decided_at is not null)
         and (decided_at is null) = (decided_by is null)
         and (decided_at is null) = (decided_login is null)),
     constraint an_open_task_counts check (state <> 'open' or voided_at is null),

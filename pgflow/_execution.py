@@ -119,17 +119,26 @@ async def _undo_and_call(
 
 def _find(registry: Registry, lease: Lease) -> Handler[..., object]:
     handler = registry.find(lease.handler)
-    if handler is None:
-        step = (lease.more.get("flow") or {}).get("step")
-        raise _UnknownHandlerError(
-            f"this worker's app has no handler {lease.handler} and no __default__"
-            + f", wanted by step {step}" * (step is not None)
-        )
-    return handler
+    if handler is not None:
+        return handler
+    flow = lease.more.get("flow") or {}
+    step, kind = flow.get("step"), flow.get("step_type")
+    message = (
+        f"this worker's app has no handler {lease.handler} and no __default__"
+        + f", wanted by step {step}" * (step is not None)
+        + f" of type {kind}" * (kind is not None)
+    )
+    if lease.journal:
+        raise _LostHandlerError(message)
+    raise _UnknownHandlerError(message)
 
 
 class _UnknownHandlerError(Exception):
     pass
+
+
+class _LostHandlerError(Exception):
+    """The run has begun: what it has learned would be lost if it failed."""
 
 
 class _UnfitInputError(Exception):
@@ -143,6 +152,7 @@ class _TimeoutPassedError(Exception):
 # What each exception means for the run: its error code, and whether another attempt may help.
 _MEANINGS: tuple[tuple[type[BaseException], str, bool], ...] = (
     (_UnknownHandlerError, "E-RUN-004", False),
+    (_LostHandlerError, "E-RUN-012", False),
     (_UnfitInputError, "E-RUN-005", False),
     (_TimeoutPassedError, "E-RUN-003", True),
     (JournalMismatch, "E-RUN-012", False),
@@ -157,7 +167,13 @@ _MEANINGS: tuple[tuple[type[BaseException], str, bool], ...] = (
     (BaseException, "E-RUN-001", True),
 )
 _OF_ARTIFACTS = ("E-RUN-008", "E-RUN-014")
-_OURS = (_UnknownHandlerError, _UnfitInputError, _TimeoutPassedError, JournalMismatch)
+_OURS = (
+    _UnknownHandlerError,
+    _LostHandlerError,
+    _UnfitInputError,
+    _TimeoutPassedError,
+    JournalMismatch,
+)
 
 
 def _failed(lease: Lease, error: BaseException) -> Failed:

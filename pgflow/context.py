@@ -136,6 +136,11 @@ class Context(Steps, People, Waits, Branches, State, Artifacts):
         return self._flow.get("step")
 
     @property
+    def step_type(self) -> str | None:
+        """The type that the flow's definition says the step is of; None: it says none."""
+        return self._flow.get("step_type")
+
+    @property
     def step_config(self) -> dict[str, Any]:
         """The step's `config`."""
         return self._flow.get("config") or {}

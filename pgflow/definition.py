@@ -18,7 +18,6 @@ from pgflow.budget import Budget
 from pgflow.errors import BadDefinition
 from pgflow.models import Retry
 
-StepType = Literal["approval_gate", "human_task", "wait_event", "timer"]
 Join = Literal["all", "any", "none_failed", "one_failed"]
 OnFailure = Literal["fail", "continue"] | dict[Literal["run"], str]
 
@@ -48,10 +47,10 @@ class Step(BaseModel):
     handler: str | None = Field(
         default=None, description="The handler that executes it; without one, the step's name."
     )
-    type: StepType | None = Field(
+    type: str | None = Field(
         default=None,
         description="What it is if no worker executes it: `approval_gate`, `human_task`,"
-        " `wait_event` or `timer`.",
+        " `wait_event` or `timer`; or a step type that was registered.",
     )
     needs: list[str] = Field(default=[], description="The steps whose end it waits for.")
     config: dict[str, Any] = Field(
@@ -126,6 +125,15 @@ class Step(BaseModel):
         return None if timeout is None else timeout.total_seconds()
 
 
+class Breakpoints(BaseModel):
+    """Where the runs of a flow stop: before steps begin, and after they completed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    before: list[str] = []
+    after: list[str] = []
+
+
 class Flow(BaseModel):
     """A flow: a name, and steps that need each other.
 
@@ -160,6 +168,11 @@ class Flow(BaseModel):
         description="How much its run and all below that may spend: `usd`, `tokens`, `seconds`,"
         " `on_breach`, `assignee`, `assignee_role`; [money.md](money.md#budgets).",
     )
+    breakpoints: Breakpoints = Field(
+        default=Breakpoints(),
+        description="Where its runs stop until somebody lets them go on: lists of steps, `before`"
+        " and `after`.",
+    )
     description: str | None = Field(default=None, description="For people.")
 
     def definition(self) -> dict[str, Any]:
@@ -185,6 +198,21 @@ class FlowVersion:
     created_at: datetime
     created_by: str
     definition: dict[str, Any]
+
+
+@dataclass(slots=True, frozen=True)
+class StepType:
+    """What steps of a type have in common, as `register_step_type` returns it."""
+
+    name: str
+    interactive: bool
+    kind: str | None
+    handler: str | None
+    form_schema: dict[str, Any] | None
+    default_due: timedelta | None
+    default_policy: str | None
+    default_config: dict[str, Any]
+    description: str | None
 
 
 @dataclass(slots=True, frozen=True)

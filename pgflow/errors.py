@@ -301,6 +301,12 @@ class DecisionConflict(Refusal):
     sqlstate = "PF402"
 
 
+class StillInUse(Refusal):
+    """The current version of a flow, or one of which a run is live, needs it."""
+
+    sqlstate = "PF403"
+
+
 class NotAllowed(Refusal):
     """The actor may not do this."""
 

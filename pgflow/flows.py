@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Literal
 from uuid import UUID
 
 from pgflow._json import dumps
 from pgflow._statement import Row, RunId, Statement, _int4, _json, _rows, _value
 from pgflow.budget import Budget
-from pgflow.definition import Flow, FlowVersion
+from pgflow.definition import Breakpoints, Flow, FlowVersion, StepType
 
 
 def define_flow(
@@ -40,11 +41,13 @@ def start(
     run_id: RunId | None = None,
     tags: Sequence[str] | None = None,
     budget: Budget | Mapping[str, object] | None = None,
+    breakpoints: Breakpoints | Mapping[str, Sequence[str]] | None = None,
     project: str | None = None,
 ) -> Statement[UUID]:
     """Start a flow, without a `version` the one that was defined last, and return its run's id.
 
     A `budget` bounds what all of it spends, instead of what the definition says.
+    `breakpoints` are beside those of its definition: lists of steps, `before` and `after`.
     Raises BadRequest, UnknownFlow, IdempotencyConflict, NotJson.
     """
     return Statement(
@@ -52,7 +55,7 @@ def start(
         b" priority => %(priority)s::integer, deadline => %(deadline)s,"
         b" idempotency_key => %(idempotency_key)s, correlation_id => %(correlation_id)s,"
         b" run_id => %(run_id)s::uuid, tags => %(tags)s::text[], budget => %(budget)s::jsonb,"
-        b" project => %(project)s)",
+        b" breakpoints => %(breakpoints)s::jsonb, project => %(project)s)",
         {
             "flow": flow.name if isinstance(flow, Flow) else flow,
             "input": "{}" if input is None else dumps(input, "the input"),
@@ -64,9 +67,77 @@ def start(
             "run_id": run_id,
             "tags": None if tags is None else list(tags),
             "budget": _json(budget, "the budget"),
+            "breakpoints": _json(
+                breakpoints.model_dump() if isinstance(breakpoints, Breakpoints) else breakpoints,
+                "the breakpoints",
+            ),
             "project": project,
         },
         _value,
+    )
+
+
+def register_step_type(
+    name: str,
+    *,
+    interactive: bool = False,
+    handler: str | None = None,
+    form_schema: Mapping[str, object] | None = None,
+    default_due: timedelta | None = None,
+    default_policy: str | None = None,
+    default_config: Mapping[str, object] | None = None,
+    description: str | None = None,
+    kind: Literal["approval_gate", "human_task"] | None = None,
+    project: str | None = None,
+) -> Statement[StepType]:
+    """Register what steps of a type have in common; the same again is harmless.
+
+    A type that is not `interactive` is executed by `handler`, by default that of its name. An
+    interactive one asks a person: `kind` is `human_task` where there is a form, else
+    `approval_gate`. Flows that were defined before keep what it said then. Raises BadRequest.
+    """
+    return Statement(
+        b"select t.name, t.interactive, t.kind, t.handler, t.form_schema, t.default_due,"
+        b" t.default_policy, t.default_config, t.description"
+        b" from pgflow.register_step_type(%(name)s, %(interactive)s::boolean, %(handler)s,"
+        b" %(form_schema)s::jsonb, %(default_due)s, %(default_policy)s, %(default_config)s::jsonb,"
+        b" %(description)s, %(kind)s, %(project)s) as t",
+        {
+            "name": name,
+            "interactive": interactive,
+            "handler": handler,
+            "form_schema": _json(form_schema, "the form schema"),
+            "default_due": default_due,
+            "default_policy": default_policy,
+            "default_config": _json(default_config, "the default config"),
+            "description": description,
+            "kind": kind,
+            "project": project,
+        },
+        lambda rows: StepType(**rows[0]),
+    )
+
+
+def unregister_step_type(name: str, *, project: str | None = None) -> Statement[bool]:
+    """Take a step type away; False if there is none of that name.
+
+    Raises BadRequest, StillInUse.
+    """
+    return Statement(
+        b"select pgflow.unregister_step_type(%(name)s, %(project)s)",
+        {"name": name, "project": project},
+        _value,
+    )
+
+
+def step_types(*, project: str | None = None) -> Statement[list[Row]]:
+    """Return rows of view step_types: the engine's own first."""
+    return Statement(
+        b"select * from pgflow.step_types"
+        b" where project_id = (select pgflow.this_project(%(project)s))"
+        b" order by not is_built_in, name",
+        {"project": project},
+        _rows,
     )
 
 

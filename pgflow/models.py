@@ -277,7 +277,7 @@ class Delivery(Event):
     position: str = ""
 
 
-_LAST = frozenset({"run.completed", "run.failed", "run.cancelled", "run.timed_out"})
+_LAST = frozenset({"run.completed", "run.failed", "run.cancelled", "run.aborted", "run.timed_out"})
 ENDS = frozenset({"completed", "failed", "cancelled", "timeout"})
 
 

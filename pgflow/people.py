@@ -67,6 +67,25 @@ def reject(
     )
 
 
+def abort(
+    task_id: RunId,
+    comment: str | None = None,
+    *,
+    as_user: str | None = None,
+    project: str | None = None,
+) -> Statement[Decision]:
+    """End the flow that a task is asked for, or the run where it was no step that asked.
+
+    Raises BadRequest, UnknownTask, DecisionConflict, AlreadyFinished, NotAllowed.
+    """
+    return Statement(
+        b"select d.* from pgflow.abort(%(task_id)s::uuid, %(comment)s, %(as_user)s,"
+        b" %(project)s) as d",
+        {"task_id": task_id, "comment": comment, "as_user": as_user, "project": project},
+        _decision,
+    )
+
+
 def answer(
     task_id: RunId,
     data: object,

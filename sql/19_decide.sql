@@ -183,7 +183,9 @@ declare
     v_task pgflow.task;
     v_state text := p_state;
 begin
-    if p_rollback_to is not null then  -- which may end any step of a flow
+    if p_state = 'aborted' then
+        perform pgflow._lock_to_abort(p_task);
+    elsif p_rollback_to is not null then  -- which may end any step of a flow
         perform pgflow._lock_flow_of(p_task);
     end if;
     v_run := pgflow._locked_to_end(p_task.project_id, p_task.run_id);
@@ -207,7 +209,7 @@ begin
     elsif p_rollback_to is not null then
         perform pgflow._known_entry(v_run, p_rollback_to, 'rollback_to');
     end if;
-    if v_task.quorum > 1 and p_rollback_to is null then
+    if v_task.quorum > 1 and p_rollback_to is null and p_state <> 'aborted' then
         v_state := pgflow._vote(v_task, v_now, v_person, p_state, p_comment);
     end if;
     if v_state in ('open', 'repeated') then
@@ -241,10 +243,17 @@ declare
     v_run pgflow.run := p_run;
     v_ends boolean := p_task.state = 'rejected' and p_task.on_reject <> 'resume';
 begin
-    if starts_with(p_task.key, 'pgflow:budget/') then
+    if p_task.state = 'aborted' then
+        perform pgflow._end_aborted(v_run, p_now, p_task);
+        return;
+    elsif starts_with(p_task.key, 'pgflow:budget/') then
         perform pgflow._after_raise(v_run, p_now, p_task, p_rollback_to);
         return;
-    elsif p_rollback_to is not null then
+    elsif v_run.kind = 'flow' then
+        perform pgflow._pass_stop(v_run, p_now, p_task);
+        return;
+    end if;
+    if p_rollback_to is not null then
         v_run.last_event_no := v_run.last_event_no + 1;
         perform pgflow._event(v_run, v_run.last_event_no, 'task.resolved', p_now,
             jsonb_build_object('task_id', p_task.task_id, 'key', p_task.key,
@@ -284,7 +293,8 @@ begin
 end
 $$;
 comment on function pgflow._after_decision is
-    'Does to the run what a decision about its task means: wakes it, ends it, or rolls it back.';
+    'Does to the run what a decision about its task means: wakes it, ends it, aborts it, rolls it '
+    'back, or has it pass a breakpoint.';
 
 create or replace function pgflow._task_of_kind(
     p_project text, p_task_id uuid, p_as_user text, p_kinds text[], p_use text

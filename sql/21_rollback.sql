@@ -250,9 +250,12 @@ begin
         perform pgflow._refuse_value('step', '1 to 500 characters', p_step);
     elsif v_run.run_id is null then
         perform pgflow._refuse_gone(p_project, p_run_id, 'be stopped');
-    elsif v_run.kind <> 'handler' then
-        perform pgflow._refuse_value('run_id', 'the run of a handler', 'a ' || v_run.kind);
-    elsif coalesce(v_breakpoint = any (v_run.breakpoints), false) = p_set then
+    elsif v_run.kind = 'step_wait' then
+        perform pgflow._refuse_value('run_id', 'the run of a handler or of a flow', 'a step_wait');
+    elsif v_run.kind = 'flow' then
+        perform pgflow._check_step(v_run, p_step, 'step');
+    end if;
+    if coalesce(v_breakpoint = any (v_run.breakpoints), false) = p_set then
         return coalesce(v_run.breakpoints, '{}');
     end if;
     v_run.breakpoints := nullif(case when p_set then v_run.breakpoints || v_breakpoint
@@ -270,7 +273,7 @@ begin
 end
 $$;
 comment on function pgflow._set_breakpoint is
-    'Sets or takes away a breakpoint; see set_breakpoint. Raises PF101, PF102, PF202.';
+    'Sets or takes away a breakpoint; see set_breakpoint. Raises PF101, PF102, PF105, PF202.';
 
 create or replace function pgflow.set_breakpoint(
     run_id uuid, step text, moment text default 'before', project text default null
@@ -287,10 +290,10 @@ begin
 end
 $$;
 comment on function pgflow.set_breakpoint is
-    'Has a live run pause before or after a step (its journal key). In a run that is being '
-    'executed it holds for steps that begin once its worker has heard of it. Again is a no-op. '
-    'Returns the breakpoints. Example: select pgflow.set_breakpoint(''...'', ''publish''). Raises '
-    'PF101, PF102, PF202, PF502.';
+    'Has a live run pause before or after a step (its journal key; of a flow, the step''s name). '
+    'In a run that is being executed it holds for steps that begin once its worker has heard of '
+    'it. Again is a no-op. Returns the breakpoints. Example: select pgflow.set_breakpoint(''...'', '
+    '''publish''). Raises PF101, PF102, PF105, PF202, PF502.';
 
 create or replace function pgflow.clear_breakpoint(
     run_id uuid, step text, moment text default 'before', project text default null
@@ -308,7 +311,7 @@ end
 $$;
 comment on function pgflow.clear_breakpoint is
     'Takes a breakpoint away; again is a no-op. Returns those that are left. Raises PF101, PF102, '
-    'PF202, PF502.';
+    'PF105, PF202, PF502.';
 
 -- The copies come before all events of the new run, so their numbers are negative.
 create or replace function pgflow._copy_journal(

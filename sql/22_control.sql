@@ -163,7 +163,7 @@ comment on function pgflow._let_deadlines_go is
     'Moves the deadlines of a run on by as long as they were held; returns the run. The caller '
     'holds it.';
 
-create or replace function pgflow._check_command(p_command jsonb)
+create or replace function pgflow._check_command(p_command jsonb, p_kind text)
 returns void
 language plpgsql
 as $$
@@ -172,14 +172,17 @@ begin
         p_command = '{"continue": true}'
         or p_command ? 'resume' and p_command - 'resume' - 'key' = '{}'
         or p_command ? 'update' and p_command - 'update' = '{}'
+        or p_command ? 'goto' and p_command - 'goto' = '{}'
+            and jsonb_typeof(p_command -> 'goto') = 'string' and coalesce(p_kind, 'flow') = 'flow'
     ) then
         perform pgflow._refuse_value('command',
-            '{"continue": true}, {"resume": value}, {"resume": value, "key": key} or '
-            '{"update": {key: value}}', p_command::text);
+            '{"continue": true}, {"resume": value}, {"resume": value, "key": key}, '
+            '{"update": {key: value}} or, for a flow, {"goto": step}', p_command::text);
     end if;
 end
 $$;
-comment on function pgflow._check_command is 'Refuses (PF101) what resume cannot do.';
+comment on function pgflow._check_command is
+    'Refuses (PF101) what resume cannot do with a live run of a kind; null: it has ended.';
 
 -- An interrupt or a breakpoint is a task: to go on is to answer it. Where a run stands at several
 -- breakpoints, only the one that it says it is paused by.
@@ -275,7 +278,7 @@ declare
     v_now timestamptz := pgflow.now();
     v_run pgflow.run := pgflow._locked_to_end(v_project, resume.run_id);
 begin
-    perform pgflow._check_command(resume.command);
+    perform pgflow._check_command(resume.command, v_run.kind);
     perform pgflow._check_spending(v_run);
     if v_run.run_id is null then
         perform pgflow._refuse_gone(v_project, resume.run_id, 'be resumed');
@@ -296,7 +299,7 @@ begin
         v_run := pgflow._update_entries(v_run, v_now, resume.command -> 'update');
     end if;
     if v_run.kind = 'flow' then
-        perform pgflow._resume_flow(v_run, v_now);
+        perform pgflow._let_flow_go_on(v_run, v_now, resume.command);
     elsif pgflow._stands_still(v_run) then
         perform pgflow._pass(v_run, v_now, resume.command);
     else
@@ -312,7 +315,7 @@ comment on function pgflow.resume is
     'Resumes a paused run: what it waits for is looked at anew, what arrived meanwhile counts. '
     'command: {"continue": true}; {"resume": value} is what an interrupted call returns (with '
     '"key" where there are several); {"update": {key: value}} replaces journal entries first, or '
-    'of a flow the values of channels. '
+    'of a flow the values of channels; {"goto": step} has a flow go on with that step. '
     'Without a value, on a run that is not paused a no-op. Returns the state. Example: select '
     'pgflow.resume(''...'', ''{"resume": 42}''). Raises PF101, PF102, PF105, PF202, PF204, PF502.';
 

@@ -19,7 +19,15 @@ from (
         r.forked_from, r.parent_run_id, r.parent_key,
         coalesce(r.root_run_id, r.run_id) as root_run_id, r.kind, r.created_by,
         null::text as ended_by, r.step, r.flow_version, r.super_step, r.deadlines_held_at,
-        null::uuid as final_report
+        null::uuid as final_report,
+        case when r.pause_reason in ('interrupt', 'before', 'after') then (
+            select jsonb_build_object('step', regexp_replace(t.key, '^breakpoint/\w+/', ''),
+                'task_id', t.task_id, 'payload', t.payload)
+            from pgflow.task t
+            where t.project_id = r.project_id and t.run_id = r.run_id and t.state = 'open'
+              and t.kind in ('breakpoint', 'interrupt')
+            order by t.kind, t.key
+            limit 1) end as stands_at
     from pgflow.run r
     left join pgflow.queue q on q.project_id = r.project_id and q.queue = r.queue
         and r.state = 'running'
@@ -34,7 +42,7 @@ from (
         f.idempotency_key, coalesce(f.correlation_id, f.run_id::text), f.retry_of, f.undo_of,
         f.forked_from, f.parent_run_id, f.parent_key, coalesce(f.root_run_id, f.run_id), f.kind,
         f.created_by, f.ended_by, f.step, f.flow_version, f.super_step, null,
-        case when f.kind = 'flow' then f.run_id end
+        case when f.kind = 'flow' then f.run_id end, null
     from pgflow.run_finished f
 ) u
 where u.project_id = any ((select pgflow._my_projects())::text[]);
@@ -83,6 +91,8 @@ comment on column pgflow.runs.deadlines_held_at is
     'Since when its deadlines stand still; they are moved on by that span when it is resumed.';
 comment on column pgflow.runs.final_report is
     'Of a flow that has ended: pgflow.report(final_report) returns its report.';
+comment on column pgflow.runs.stands_at is
+    'The interrupt or the breakpoint that it is paused by: step, task_id and payload.';
 
 -- A run's creation, its leases and its end are columns of its row, or of the event that ended the
 -- lease; a step's line is its journal entry. No fact is stored twice.
@@ -98,7 +108,8 @@ with every_run as not materialized (
     select f.project_id, f.run_id, f.handler, f.queue, f.correlation_id, f.created_at,
         f.created_by, f.attempt,
         f.worker_id, f.leased_at, f.lease_no, f.lease_event_no, f.last_event_no,
-        case f.state when 'timeout' then 'run.timed_out' else 'run.' || f.state end,
+        case when f.error_code = 'E-RUN-013' then 'run.aborted'
+             when f.state = 'timeout' then 'run.timed_out' else 'run.' || f.state end,
         f.finished_at, f.ended_by,
         jsonb_strip_nulls(jsonb_build_object('error_code', f.error_code,
             'error_detail', f.error_detail))
@@ -187,11 +198,12 @@ select t.task_id, t.project_id as project, t.run_id, r.handler, t.key as step, t
     (select count(*) from pgflow.vote v
      where v.project_id = t.project_id and v.task_id = t.task_id) as votes,
     t.replaces, t.state, t.not_requester, f.run_id as flow_run_id, f.handler as flow,
-    f.flow_version, r.deadlines_held_at
+    f.flow_version, r.deadlines_held_at, f.super_step
 from pgflow.task t
 join pgflow.run r using (project_id, run_id)
-left join pgflow.run f on f.project_id = r.project_id and f.run_id = r.parent_run_id
-    and r.step is not null
+left join pgflow.run f on f.project_id = r.project_id
+    and f.run_id = case when r.kind = 'flow' then r.run_id
+                        when r.step is not null then r.parent_run_id end
 where t.state = 'open' and t.project_id = any ((select pgflow._my_projects())::text[]);
 comment on view pgflow.inbox is
     'The open tasks. Decide with pgflow.approve(task_id, comment), pgflow.reject or, for what is '
@@ -215,7 +227,9 @@ comment on column pgflow.inbox.quorum_of is 'So many are asked; null: one reject
 comment on column pgflow.inbox.votes is 'How many have voted.';
 comment on column pgflow.inbox.replaces is
     'The task that stood here before something else was asked.';
-comment on column pgflow.inbox.flow_run_id is 'The run of the flow, if it was a step that asked.';
+comment on column pgflow.inbox.flow_run_id is
+    'The run of the flow, if it was a step that asked, or the flow stands at a breakpoint.';
+comment on column pgflow.inbox.super_step is 'How often ended steps of the flow made others ready.';
 comment on column pgflow.inbox.deadlines_held_at is
     'Since when due_at stands still; it is moved on by that span when the run is resumed.';
 comment on column pgflow.inbox.not_requester is 'Whether who requested it may not decide it.';
@@ -242,7 +256,7 @@ comment on column pgflow.task_history.payload_sha256 is
 comment on column pgflow.task_history.request_sha256 is
     'Hex SHA-256 of all that was asked, but for the due time.';
 comment on column pgflow.task_history.state is
-    'approved, rejected, answered, expired, or cancelled: closed undecided.';
+    'approved, rejected, answered, aborted, expired, or cancelled: closed undecided.';
 comment on column pgflow.task_history.decided_by is
     'The actor: the user that an application named, else the role set with set role, else the '
     'login.';

@@ -87,6 +87,13 @@ begin
       and not exists (select from pgflow.handler h
                       where h.project_id = v_project and h.handler in (d.handler, '__default__'));
     return query
+    select 'warn', 'handler does not fit',
+        format('%s runs of handler %s are paused: %s', count(*), r.handler, min(r.pause_reason)),
+        'Deploy a worker whose handler fits them, then pgflow resume RUN.'
+    from pgflow.run r
+    where r.project_id = v_project and r.state = 'paused' and r.pause_reason like 'E-RUN-012%'
+    group by r.handler;
+    return query
     select 'warn', 'subscription stands still',
         format('subscription %s has %s events to read and acknowledged none since %s',
             s.subscription, s.behind, coalesce(s.acknowledged_at, s.created_at)),

@@ -123,8 +123,8 @@ as $$
         ('name', 'a name of 1 to 100 letters, digits, _, . or -, which begins with none of . and -',
             pgflow._is_text(p_step -> 'name', '^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$')),
         ('description', 'a text', jsonb_typeof(p_step -> 'description') = 'string'),
-        ('type', 'approval_gate, human_task, wait_event or timer, or left out: a handler''s',
-            pgflow._is_text(p_step -> 'type', '^(approval_gate|human_task|wait_event|timer)$')),
+        ('type', 'the name of a step type, or left out: a handler''s',
+            jsonb_typeof(p_step -> 'type') = 'string'),
         ('handler', 'a text of 1 to 200 characters',
             pgflow._is_text(p_step -> 'handler', '^.{1,200}$')),
         ('queue', 'a text of 1 to 100 characters',
@@ -381,6 +381,8 @@ begin
         ('layered', 'true or false', jsonb_typeof(p_flow -> 'layered') = 'boolean'),
         ('input_schema', 'a JSON Schema that is an object',
             jsonb_typeof(p_flow -> 'input_schema') = 'object'),
+        ('breakpoints', 'an object of before and after, lists of names of steps',
+            jsonb_typeof(p_flow -> 'breakpoints') = 'object'),
         ('steps', 'a list of 1 to 10000 steps',
             jsonb_array_length(v_steps) between 1 and 10000)
     ) as k (name, expected, is_right) on k.name = m.key
@@ -428,7 +430,7 @@ end
 $$;
 comment on function pgflow._flow_faults is 'All that is wrong with the definition of a flow.';
 
-create or replace function pgflow._check_flow(p_flow jsonb)
+create or replace function pgflow._check_flow(p_project text, p_flow jsonb, p_types jsonb)
 returns void
 language plpgsql
 as $$
@@ -441,7 +443,14 @@ begin
         perform pgflow._refuse_value('definition', 'at most 1 MB',
             pg_column_size(p_flow) || ' bytes');
     end if;
-    v_faults := (select jsonb_agg(to_jsonb(f)) from pgflow._flow_faults(p_flow) as f);
+    v_faults := (
+        select jsonb_agg(to_jsonb(f))
+        from (select * from pgflow._flow_faults(pgflow._resolved_flow(p_flow, p_types))
+              union all
+              select * from pgflow._type_faults(p_project, p_flow -> 'steps', p_types)
+              union all
+              select * from pgflow._stop_faults('definition.breakpoints', p_flow -> 'breakpoints',
+                  p_flow -> 'steps')) f);
     if v_faults is not null then
         perform pgflow._refuse('PF101', v_faults #>> '{0,message}',
             jsonb_build_object('faults', v_faults)::text,
@@ -450,4 +459,5 @@ begin
 end
 $$;
 comment on function pgflow._check_flow is
-    'Refuses (PF101) a definition: the first fault in the message, all in the detail.';
+    'Refuses (PF101) a definition, which names some types: the first fault in the message, all in '
+    'the detail.';

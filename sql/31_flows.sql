@@ -77,16 +77,19 @@ declare
     v_layers integer[] := pgflow._flow_layers(v_flow -> 'steps');
 begin
     insert into pgflow.step_definition (project_id, flow, version, step, place, layer, type,
-        handler, queue, join_rule, on_failure, max_attempts, timeout, retry_base, retry_factor,
-        retry_max, needs, dependants, condition, layered, config, artifact)
+        step_type, handler, queue, join_rule, on_failure, max_attempts, timeout, retry_base,
+        retry_factor, retry_max, needs, dependants, condition, layered, config, artifact)
     with edge as materialized (
         select distinct e.from_place, e.to_place, e.is_on_failure
         from pgflow._flow_edges(v_flow -> 'steps') as e
     ),
     step as (
-        select s.step, s.place::integer, s.step -> 'retry' as retry,
-            s.step ->> 'name' as name
+        select r.step, s.place::integer, r.step -> 'retry' as retry,
+            r.step ->> 'name' as name, s.step ->> 'type' as step_type
         from jsonb_array_elements(v_flow -> 'steps') with ordinality as s (step, place)
+        cross join lateral (
+            select pgflow._resolved_step(s.step, p_version.step_types)
+        ) r (step)
     ),
     needed as (
         select e.to_place as place, array_agg(distinct s.name) as names,
@@ -98,7 +101,7 @@ begin
         from edge e join step s on s.place = e.to_place group by e.from_place
     )
     select p_version.project_id, p_version.flow, p_version.version, s.name, s.place,
-        v_layers[s.place], coalesce(s.step ->> 'type', 'handler'),
+        v_layers[s.place], coalesce(s.step ->> 'type', 'handler'), s.step_type,
         coalesce(s.step ->> 'handler', s.step ->> 'type', s.name),
         coalesce(s.step ->> 'queue', v_flow ->> 'queue'),
         coalesce(s.step ->> 'join', case when n.is_on_failure then 'one_failed' else 'all' end),
@@ -130,15 +133,21 @@ as $$
 declare
     v_project text := pgflow._enter_project(define_flow.project);
     v_now timestamptz := pgflow.now();
+    v_types jsonb;
     v_flow jsonb;
     v_sha256 bytea;
     v_current integer;
     v_version pgflow.flow_version;
 begin
-    perform pgflow._check_flow(define_flow.definition);
+    v_types := nullif(pgflow._types_named(v_project, define_flow.definition), '{}');
+    perform pgflow._check_flow(v_project, define_flow.definition, v_types);
     v_flow := pgflow._with_schemas(v_project,
         pgflow._canonical_state(pgflow._canonical_flow(define_flow.definition)));
-    v_sha256 := pgflow._sha256(v_flow);
+    if pgflow._stops_named(v_flow -> 'breakpoints') is null then
+        v_flow := v_flow - 'breakpoints';
+    end if;
+    v_sha256 := pgflow._sha256(
+        v_flow || pgflow._members(jsonb_build_object('step_types', v_types)));
     insert into pgflow.flow (project_id, flow, version) values (v_project, v_flow ->> 'name', 0)
     on conflict do nothing;
     -- The lock is one statement and the look the next: two that define the same make one version.
@@ -149,9 +158,9 @@ begin
     where v.project_id = v_project and v.flow = v_flow ->> 'name' and v.sha256 = v_sha256;
     if not found then
         insert into pgflow.flow_version (project_id, flow, version, sha256, created_at, created_by,
-            definition)
+            definition, step_types)
         select v_project, v_flow ->> 'name', coalesce(max(v.version), 0) + 1, v_sha256, v_now,
-            pgflow._actor(), v_flow
+            pgflow._actor(), v_flow, v_types
         from pgflow.flow_version v
         where v.project_id = v_project and v.flow = v_flow ->> 'name'
         returning * into v_version;
@@ -177,14 +186,17 @@ comment on function pgflow.define_flow is
 create or replace view pgflow.flows with (security_barrier) as
 select v.project_id, v.flow, v.version, v.version = f.version as is_current,
     encode(v.sha256, 'hex') as sha256, v.created_at, v.created_by,
-    jsonb_array_length(v.definition -> 'steps') as steps, v.definition
+    jsonb_array_length(v.definition -> 'steps') as steps, v.definition, v.step_types
 from pgflow.flow_version v
 join pgflow.flow f using (project_id, flow)
 where v.project_id = any ((select pgflow._my_projects())::text[]);
 comment on view pgflow.flows is 'Flows, all versions. pgflow.start(flow) runs the current one.';
 comment on column pgflow.flows.is_current is 'Whether new runs get this version.';
 comment on column pgflow.flows.sha256 is
-    'Hex SHA-256 of the definition, by which the same content is the same version.';
+    'Hex SHA-256 of the definition and its step_types, by which the same content is the same '
+    'version.';
 comment on column pgflow.flows.steps is 'How many steps it has.';
 comment on column pgflow.flows.definition is
     'What define_flow was given, without what is said by default.';
+comment on column pgflow.flows.step_types is
+    'What the registered types that it names said when it was defined.';

@@ -79,7 +79,7 @@ begin
     while cardinality(v_run_ids) > 0 loop
         with ended as materialized (
             select u.run_id, u.step, r.handler as flow, r.flow_version, r.round, r.super_step,
-                r.last_event_no
+                r.last_event_no, r.breakpoints
             from unnest(v_run_ids, v_steps) as u (run_id, step)
             cross join lateral (
                 select r.* from pgflow.run r
@@ -88,7 +88,8 @@ begin
             ) r
         ),
         touched as (
-            select e.run_id, e.flow, e.flow_version, e.round, e.super_step, e.last_event_no, n.step,
+            select e.run_id, e.flow, e.flow_version, e.round, e.super_step, e.last_event_no,
+                e.breakpoints, n.step,
                 count(*)::integer as settled,
                 (count(*) filter (where s.state = 'completed'))::integer as completed,
                 (count(*) filter (where s.state not in ('completed', 'skipped')))::integer as failed
@@ -106,10 +107,10 @@ begin
                 limit 1
             ) s
             cross join lateral unnest(d.dependants) as n (step)
-            group by 1, 2, 3, 4, 5, 6, 7
+            group by 1, 2, 3, 4, 5, 6, 7, 8
             union all
-            select e.run_id, e.flow, e.flow_version, e.round, e.super_step, e.last_event_no, d.step,
-                0, 0, 0
+            select e.run_id, e.flow, e.flow_version, e.round, e.super_step, e.last_event_no,
+                e.breakpoints, d.step, 0, 0, 0
             from ended e
             cross join lateral (
                 select d.step from pgflow.step_definition d
@@ -122,7 +123,8 @@ begin
         decided as materialized (
             select t.*, d.place, d.type, c.settled as all_settled, c.completed as all_completed,
                 c.failed as all_failed, j.state,
-                case when j.state <> j.says then format('%s is not true', d.condition) end
+                case when j.state = 'skipped' and j.says = 'running'
+                    then format('%s is not true', d.condition) end
                     as reason,
                 (count(*) filter (where j.state <> 'pending')
                     over (partition by t.run_id order by d.place))::integer as nth,
@@ -149,9 +151,14 @@ begin
                     coalesce(s.needs_failed, 0) + t.failed
             ) c (settled, completed, failed)
             cross join lateral (
-                select s.says, case when s.says = 'running' and d.condition is not null
-                    and not pgflow._is_wanted(p_project, t.run_id, t.step, d.condition)
-                    then 'skipped' else s.says end
+                select s.says, case
+                    when s.says = 'running' and d.condition is not null
+                        and not pgflow._is_wanted(p_project, t.run_id, t.step, d.condition)
+                        then 'skipped'
+                    when s.says = 'running' and t.breakpoints is not null
+                        and pgflow._stops_at(p_project, t.run_id, t.breakpoints, 'before', t.step)
+                        then 'pending'
+                    else s.says end
                 from pgflow._join_says(d.join_rule, d.needs, c.settled, c.completed, c.failed)
                     as s (says)
             ) j (says, state)
@@ -327,6 +334,7 @@ declare
     v_told uuid[];
     v_event_nos integer[];
     v_watched uuid[];
+    v_stops boolean;
 begin
     with ended as materialized (
         select s.run_id, s.step, s.element, s.version, s.ready_at, c.run_id as child_run_id,
@@ -337,7 +345,10 @@ begin
                  when c.state = 'cancelled' then 'cancelled'
                  else 'failed' end as state,
             c.error_code, c.error_detail, c.output, c.attempt, c.finished_at, r.last_event_no,
-            case when r.state <> 'paused' and not d.layered then r.super_step + 1 end as super_step,
+            case when r.state <> 'paused' and not d.layered
+                      and not bool_or(b.stops) over (partition by s.run_id)
+                 then r.super_step + 1 end as super_step,
+            b.stops,
             row_number() over (partition by s.run_id order by d.place, s.element) as nth
         from unnest(p_child_ids) as u (run_id)
         cross join lateral (
@@ -363,6 +374,11 @@ begin
               and d.version = r.flow_version and d.step = c.step
             limit 1
         ) d
+        cross join lateral (
+            select case when r.breakpoints is null or c.state <> 'completed' then false
+                        else pgflow._stops_at(p_project, r.run_id, r.breakpoints, 'after', c.step)
+                   end
+        ) b (stops)
     ),
     settled as (
         insert into pgflow.flow_step as s (project_id, run_id, step, element, version, state,
@@ -398,8 +414,9 @@ begin
         array_agg((e.last_event_no + e.nth)::integer),
         (select array_agg(t.run_id) from told t where t.watched),
         (select array_agg(t.run_id) from told t where t.is_stateful),
-        array_agg(distinct e.run_id) filter (where e.layered)
-    into v_run_ids, v_steps, v_all_completed, v_told, v_event_nos, v_watched, v_stateful, v_layered
+        array_agg(distinct e.run_id) filter (where e.layered), bool_or(e.stops)
+    into v_run_ids, v_steps, v_all_completed, v_told, v_event_nos, v_watched, v_stateful, v_layered,
+        v_stops
     from ended e;
     if v_watched is not null then
         perform pgflow._hint_watchers(p_project, v_watched);
@@ -415,6 +432,8 @@ begin
     end if;
     if v_run_ids is not null then
         perform pgflow._go_on_after(p_project, v_flow_ids, v_run_ids, v_steps, v_all_completed);
+    elsif v_stops then
+        perform pgflow._stop_flows(p_project, v_flow_ids);
     end if;
 end
 $$;
@@ -516,6 +535,16 @@ declare
     v_others uuid[];
     v_flow pgflow.run;
 begin
+    if exists (
+        select from unnest(p_flow_ids) as u (run_id)
+        cross join lateral (
+            select from pgflow.run r
+            where r.project_id = p_project and r.run_id = u.run_id and r.breakpoints is not null
+            limit 1
+        ) f
+    ) then
+        perform pgflow._stop_flows(p_project, p_flow_ids);
+    end if;
     select array_agg(f.run_id) filter (where not f.is_unsettled),
         array_agg(f.run_id order by f.run_id)
             filter (where f.is_unsettled and not (f.can_run and f.state = 'running'))
@@ -658,8 +687,8 @@ as $$
 begin
     return (
         select json_build_object('run_id', f.run_id, 'flow', f.handler,
-            'flow_version', f.flow_version, 'step', d.step, 'config', d.config,
-            'version', s.version, 'input', f.input,
+            'flow_version', f.flow_version, 'step', d.step, 'step_type', d.step_type,
+            'config', d.config, 'version', s.version, 'input', f.input,
             'state', case when p_run.checkpoint_no is not null
                 then pgflow._values(f.project_id, f.run_id, f.handler, f.flow_version,
                     p_run.checkpoint_no) end,

@@ -45,11 +45,13 @@ declare
 begin
     insert into pgflow.run (project_id, run_id, kind, handler, flow_version, queue, state,
         priority, max_attempts, lease_no, super_step, checkpoint_no, deadline, created_at,
-        first_started_at, created_by, correlation_id, idempotency_key, tags, retry_of, input)
+        first_started_at, created_by, correlation_id, idempotency_key, tags, retry_of, breakpoints,
+        input)
     values (p_version.project_id, p_run_id, 'flow', p_version.flow, p_version.version,
         coalesce(p_version.definition ->> 'queue', 'default'), 'running', p_priority, 1, null, 0,
         case when p_version.definition ? 'channels' then 0 end, p_deadline, v_now, v_now,
         pgflow._actor(), p_correlation_id, p_idempotency_key, p_tags, p_retry_of,
+        pgflow._stops_named(p_version.definition -> 'breakpoints'),
         coalesce(p_input, '{}'));
     perform pgflow._give_budget(p_version.project_id, p_run_id,
         coalesce(p_budget, p_version.definition -> 'budget'));
@@ -143,7 +145,7 @@ create or replace function pgflow.start(
     flow text, input jsonb default '{}', version integer default null, priority integer default 0,
     deadline timestamptz default null, idempotency_key text default null,
     correlation_id text default null, run_id uuid default null, tags text[] default null,
-    budget jsonb default null, project text default null
+    budget jsonb default null, breakpoints jsonb default null, project text default null
 )
 returns uuid
 language plpgsql
@@ -155,7 +157,8 @@ declare
     v_project text := pgflow._enter_project(start.project);
     v_version pgflow.flow_version;
 begin
-    v_version := pgflow._found_flow(v_project, start.flow, start.version);
+    v_version := pgflow._with_stops(
+        pgflow._found_flow(v_project, start.flow, start.version), start.breakpoints);
     perform pgflow._check_run(start.flow, null, start.priority, null, null, null, start.deadline,
         start.idempotency_key, start.correlation_id, start.run_id, start.tags);
     perform pgflow._check_budget(start.budget);
@@ -172,7 +175,8 @@ comment on function pgflow.start is
     'Starts a flow in the caller''s transaction and returns the id of its run; without a version, '
     'the one that was defined last. Its steps are runs too, of the same priority, deadline, tags '
     'and correlation id. The same idempotency_key returns the same run, live or finished. budget '
-    'bounds what all of it spends, instead of what the definition says. Example: '
+    'bounds what all of it spends, instead of what the definition says. '
+    'breakpoints, {"before": [...], "after": [...]}, are beside those of the definition. Example: '
     'select pgflow.start(''review'', ''{"article": 7}''). Raises PF101, PF106, PF401, PF502.';
 
 create or replace function pgflow._retry_flow(p_old pgflow.run_finished)
@@ -232,6 +236,8 @@ begin
     if v_flow.deadline <= p_now then
         perform pgflow._expire_run(v_flow);
         return;
+    elsif pgflow._stop_flow(v_flow, p_now) then
+        return;
     end if;
     update pgflow.run r
     set state = 'running', pause_reason = null, waits_for = null,
@@ -247,6 +253,7 @@ begin
     loop
         perform pgflow._go_on(v_child, p_now);
     end loop;
+    perform pgflow._start_held(v_flow);
     perform pgflow._settle(p_flow);
 end
 $$;
@@ -332,7 +339,7 @@ select u.*
 from (
     select f.project_id, f.run_id as flow_run_id, f.handler as flow, f.flow_version, d.step,
         coalesce(s.element, 0) as element, coalesce(s.version, 0) as version, d.place as seq,
-        d.type, d.handler,
+        coalesce(d.step_type, d.type) as type, d.handler,
         case when s.voided_at is not null and s.state <> 'rejected' then 'voided'
              when s.state = 'running' then
                  case when c.state in ('waiting_tool', 'waiting_approval', 'waiting_event',
@@ -371,7 +378,7 @@ comment on column pgflow.flow_steps.flow_run_id is 'The run of the flow.';
 comment on column pgflow.flow_steps.version is 'The round of the flow in which it was made ready.';
 comment on column pgflow.flow_steps.seq is 'Its place in the definition.';
 comment on column pgflow.flow_steps.type is
-    'handler, or what it waits for: approval_gate, human_task, wait_event, timer.';
+    'The step type that its definition names, view step_types has them; else handler.';
 comment on column pgflow.flow_steps.task_id is 'The task that it opened last.';
 comment on column pgflow.flow_steps.state is
     'pending, running, waiting, completed, failed, skipped, rejected, expired, cancelled or '

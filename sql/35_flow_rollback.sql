@@ -61,10 +61,8 @@ $$;
 comment on function pgflow._check_ancestor is
     'Raises PF105 for a step that does not come before a gate of its flow.';
 
--- Steps behind the target may have needs that are not: those are counted for them here, once; of
--- the others they will hear when those end again.
-create or replace function pgflow._void_steps(
-    p_flow pgflow.run, p_now timestamptz, p_steps text[], p_reason text
+create or replace function pgflow._end_step_runs(
+    p_flow pgflow.run, p_steps text[], p_reason text
 )
 returns void
 language plpgsql
@@ -72,11 +70,6 @@ as $$
 declare
     v_child pgflow.run;
 begin
-    update pgflow.flow_step s
-    set voided_at = p_now, voided_super_step = p_flow.super_step,
-        state = case when s.state in ('pending', 'running') then 'cancelled' else s.state end
-    where s.project_id = p_flow.project_id and s.run_id = p_flow.run_id
-      and s.step = any (p_steps) and s.voided_at is null;
     for v_child in
         select r.* from pgflow.run r
         where r.project_id = p_flow.project_id and r.parent_run_id = p_flow.run_id
@@ -87,6 +80,27 @@ begin
         where r.project_id = v_child.project_id and r.run_id = v_child.run_id;
         perform pgflow._end_from_outside(v_child, 'cancelled', 'E-RUN-011', p_reason);
     end loop;
+end
+$$;
+comment on function pgflow._end_step_runs is
+    'Ends the live runs of steps that count no more; the flow isn''t told. The caller holds them.';
+
+-- Steps behind the target may have needs that are not: those are counted for them here, once; of
+-- the others they will hear when those end again.
+create or replace function pgflow._void_steps(
+    p_flow pgflow.run, p_now timestamptz, p_steps text[], p_reason text
+)
+returns void
+language plpgsql
+as $$
+begin
+    perform pgflow._forget_stops(p_flow, p_now, p_steps, p_reason);
+    update pgflow.flow_step s
+    set voided_at = p_now, voided_super_step = p_flow.super_step,
+        state = case when s.state in ('pending', 'running') then 'cancelled' else s.state end
+    where s.project_id = p_flow.project_id and s.run_id = p_flow.run_id
+      and s.step = any (p_steps) and s.voided_at is null;
+    perform pgflow._end_step_runs(p_flow, p_steps, p_reason);
     insert into pgflow.flow_step (project_id, run_id, step, version, state, needs_settled,
         needs_completed, needs_failed)
     select p_flow.project_id, p_flow.run_id, d.step, p_flow.round, 'pending', count(s.step),
@@ -97,6 +111,7 @@ begin
     left join pgflow.flow_step s on s.project_id = p_flow.project_id and s.run_id = p_flow.run_id
         and s.step = n.step and s.element = 0 and s.voided_at is null
         and s.state not in ('pending', 'running')
+        and s.super_step is not null  -- else it is counted when the flow goes on
     where d.project_id = p_flow.project_id and d.flow = p_flow.handler
       and d.version = p_flow.flow_version and d.step = any (p_steps)
     group by d.step;
@@ -111,7 +126,6 @@ create or replace function pgflow._roll_back_flow(
 )
 returns void
 language plpgsql
-        and s.super_step is not null  -- else it is counted when the flow goes on
 as $$
 declare
     v_flow pgflow.run;

@@ -117,6 +117,7 @@ begin
         where r.project_id = p_project and r.run_id = any (p_flow_ids) and r.state <> 'paused'
         order by r.run_id
     loop
+        continue when v_flow.breakpoints is not null and pgflow._stop_flow(v_flow, pgflow.now());
         perform pgflow._settle(v_flow);
     end loop;
 end

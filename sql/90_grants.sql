@@ -8,7 +8,7 @@ grant select on
     pgflow.runs, pgflow.timeline, pgflow.inbox, pgflow.task_history, pgflow.journal_entries,
     pgflow.tool_calls, pgflow.model_calls, pgflow.queue_stats,
     pgflow.worker_status, pgflow.flows, pgflow.flow_steps, pgflow.subscriptions, pgflow.prices,
-    pgflow.budgets, pgflow.schemas, pgflow.artifacts, pgflow.state,
+    pgflow.budgets, pgflow.schemas, pgflow.artifacts, pgflow.step_types, pgflow.state,
     pgflow.move, pgflow.error_code, pgflow.refusal, pgflow.event_type, pgflow.task_policy
 to pgflow_reader;
 grant execute on function
@@ -22,11 +22,13 @@ grant execute on function
     pgflow.emit, pgflow.signal, pgflow.signal_many, pgflow.resolve_tool, pgflow.fail_tool,
     pgflow.fork, pgflow.set_breakpoint, pgflow.clear_breakpoint, pgflow.define_flow, pgflow.start,
     pgflow.subscribe, pgflow.next_events, pgflow.acknowledge, pgflow.release_events,
-    pgflow.unsubscribe, pgflow.define_schema
+    pgflow.unsubscribe, pgflow.define_schema, pgflow.register_step_type,
+    pgflow.unregister_step_type
 to pgflow_client;
 
 grant execute on function
-    pgflow.approve, pgflow.reject, pgflow.answer, pgflow.inject_input, pgflow.claim_task,
+    pgflow.approve, pgflow.reject, pgflow.abort, pgflow.answer, pgflow.inject_input,
+    pgflow.claim_task,
     pgflow.release_task, pgflow.delegate, pgflow.comment_task
 to pgflow_approver;
 

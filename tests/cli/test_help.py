@@ -19,6 +19,8 @@ COMMANDS = (
     "context",
     "price",
     *("artifact", "schema"),
+    "step-type",
+    "abort",
 )
 GROUPS = {
     "task": {"show", "answer", "claim", "release", "delegate", "comment"},
@@ -29,6 +31,7 @@ GROUPS = {
     "price": {"list", "set"},
     "artifact": {"list", "show", "get", "diff"},
     "schema": {"define", "list", "show"},
+    "step-type": {"list", "register", "unregister"},
 }
 BELOW = sorted((group, name) for group, names in GROUPS.items() for name in names)
 

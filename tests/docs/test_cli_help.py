@@ -44,7 +44,7 @@ def test_the_commands_of_a_group_are_told() -> None:
 
 
 def test_no_section_is_about_a_command_that_is_not_there() -> None:
-    assert set(re.findall(r"^## pgflow (\w+)$", PAGE, flags=re.MULTILINE)) == set(MAIN.commands)
+    assert set(re.findall(r"^## pgflow ([\w-]+)$", PAGE, flags=re.MULTILINE)) == set(MAIN.commands)
 
 
 def test_the_page_has_the_global_options() -> None:

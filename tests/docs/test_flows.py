@@ -134,3 +134,44 @@ def test_a_reducer_is_registered_as_it_is_shown(app: App) -> None:
     app.sync.define_flow(
         {"name": "f", "steps": [{"name": "a"}], "channels": {"x": {"reducer": "longest"}}}
     )
+
+
+def test_step_types_are_registered_and_named_as_it_is_shown(app: App) -> None:
+    (types,) = [text for text in blocks("sql") if "register_step_type" in text]
+    with psycopg.connect(app.dsn, autocommit=True) as conn:
+        conn.execute(types.encode())
+    (contract,) = [text for text in blocks("yaml") if "name: contract" in text]
+    app.sync.define_flow(yaml.safe_load(contract))
+    steps = app.sync.flow_steps(app.sync.start("contract"))
+    assert [(step["type"], step["handler"]) for step in steps] == [
+        ("translate", "translator"),
+        ("legal", "approval_gate"),
+    ]
+
+
+def test_a_flow_with_the_breakpoints_of_the_page_stops_and_goes_where_it_is_sent(
+    app: App, pgflow_scene: Scene
+) -> None:
+    (stops,) = [text for text in blocks("yaml") if "breakpoints:" in text]
+    app.sync.define_flow({**DEFINITION, **yaml.safe_load(stops)})
+    run_id = app.sync.start("review", INPUT)
+    pgflow_scene.run_until_idle()
+    (row,) = app.sync.runs(run_id=run_id)
+    assert (row["pause_reason"], row["stands_at"]["step"]) == ("after", "facts")
+    (goto,) = [text for text in blocks("sql") if "goto" in text]
+    with psycopg.connect(app.dsn, autocommit=True) as conn:
+        conn.execute(goto.replace("RUN", str(run_id)).encode())
+    (row,) = app.sync.runs(run_id=run_id)
+    assert (row["pause_reason"], row["stands_at"]["step"]) == ("before", "publish")
+
+
+def test_a_flow_is_aborted_as_it_is_shown(app: App, pgflow_scene: Scene) -> None:
+    app.sync.define_flow(DEFINITION)
+    run_id = app.sync.start("review", INPUT)
+    pgflow_scene.run_until_idle()
+    (task,) = app.sync.inbox()
+    (abort,) = [text for text in blocks("sql") if "abort" in text]
+    with psycopg.connect(app.dsn, autocommit=True) as conn:
+        conn.execute(abort.replace("TASK", str(task["task_id"])).encode())
+    (row,) = app.sync.runs(run_id=run_id)
+    assert (row["state"], row["error_code"]) == ("cancelled", "E-RUN-013")

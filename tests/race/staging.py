@@ -18,7 +18,7 @@ from tests.sql.conftest import Engine, Lease, Row
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 PATIENCE = 20.0  # seconds after which a race is stuck
-ENDS = {"run.completed", "run.failed", "run.cancelled", "run.timed_out"}
+ENDS = {"run.completed", "run.failed", "run.cancelled", "run.aborted", "run.timed_out"}
 
 
 def until(condition: Callable[[], T]) -> T:

@@ -195,11 +195,14 @@ VERBS: dict[str, Verb] = {
     "approve a gate": lambda engine, scene: engine.approve(scene.gate),
     "reject a gate": lambda engine, scene: engine.reject(scene.gate),
     "send back": lambda engine, scene: engine.reject(scene.gate, rollback_to="first"),
+    "abort at a gate": lambda engine, scene: engine.call("abort", task_id=scene.gate),
     "signal the flow": lambda engine, scene: engine.call("signal", run_id=scene.flow, name="event"),
     "signal": lambda engine, scene: engine.call("signal", run_id=scene.hear, name="pay"),
     "cancel": lambda engine, scene: engine.call("cancel", run_id=scene.flow),
     "pause": lambda engine, scene: engine.call("pause", run_id=scene.flow),
     "resume": lambda engine, scene: engine.call("resume", run_id=scene.flow),
+    "stop": lambda engine, scene: engine.call("set_breakpoint", run_id=scene.flow, step="end"),
+    "go to": lambda engine, scene: _go_to(engine, scene.flow, "end"),
     "pause a step": lambda engine, scene: engine.call("pause", run_id=scene.hear),
     "cancel a step": lambda engine, scene: engine.call("cancel", run_id=scene.hear),
     "retry": lambda engine, scene: engine.call("retry", run_id=scene.ended),
@@ -220,6 +223,11 @@ def _steps(engine: Engine, leases: list[Lease]) -> object:
         digests=["aa"] * 2,
         values=["1"] * 2,
     )
+
+
+def _go_to(engine: Engine, run_id: UUID, name: str) -> object:
+    engine.call("pause", run_id=run_id)
+    return engine.call("resume", run_id=run_id, command={"goto": name})
 
 
 def _against(scene: Scene, sessions: tuple[Engine, Engine], verbs: tuple[str, str]) -> list[str]:

@@ -57,6 +57,7 @@ def test_every_step_learns_of_its_flow(engine: Engine) -> None:
         "flow": "f",
         "flow_version": version,
         "step": "b",
+        "step_type": None,
         "config": {"k": 1},
         "version": 0,
         "input": [7],

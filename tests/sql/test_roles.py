@@ -55,6 +55,8 @@ CALLS = {
     "start": (CLIENTS, "start('nobody''s')"),
     "define_schema": (CLIENTS, "define_schema('a', '[]')"),
     "artifact_content": (set(ROLES), f"artifact_content({ID}, 'a')"),
+    "register_step_type": (CLIENTS, "register_step_type('count')"),
+    "unregister_step_type": (CLIENTS, "unregister_step_type('count')"),
     "subscribe": (CLIENTS, "subscribe('billing')"),
     "next_events": (CLIENTS, "next_events('billing')"),
     "acknowledge": (CLIENTS, "acknowledge('billing', 1)"),
@@ -62,6 +64,7 @@ CALLS = {
     "unsubscribe": (CLIENTS, "unsubscribe('billing')"),
     "approve": (APPROVERS, f"approve({ID})"),
     "reject": (APPROVERS, f"reject({ID})"),
+    "abort": (APPROVERS, f"abort({ID})"),
     "answer": (APPROVERS, f"answer({ID}, '1')"),
     "inject_input": (APPROVERS, f"inject_input({ID}, 'title', '1')"),
     "claim_task": (APPROVERS, f"claim_task({ID})"),
@@ -109,6 +112,7 @@ VIEWS = [
     "budgets",
     "schemas",
     "artifacts",
+    "step_types",
 ]
 WORDS = ["state", "move", "error_code", "refusal", "event_type", "task_policy"]
 # What the views call is called with the rights of whoever selects from them.

@@ -204,6 +204,6 @@ async def flows(client: AsyncClient, sync: Client) -> None:
     assert_type(sync.start("review"), UUID)
     assert_type(sync.flow_steps("01a1"), list[dict[str, Any]])
     Step(name="draft", join="most")  # type: ignore[arg-type]
-    Step(name="draft", type="gate")  # type: ignore[arg-type]
+    Step(name="draft", type=7)  # type: ignore[arg-type]
     Step("draft")  # type: ignore[call-arg]
     sync.start(7)  # type: ignore[arg-type]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import BaseModel
 
-from pgflow import Context, Flow, Retry, Step, ThreadContext
-from pgflow.definition import FailedNeed, read_definition
+from pgflow import App, Context, Flow, Retry, Step, ThreadContext
+from pgflow.definition import Breakpoints, FailedNeed, read_definition
 from pgflow.errors import BadDefinition, BadRequest, UnknownFlow
 
 if TYPE_CHECKING:
@@ -91,6 +91,87 @@ def test_a_step_without_a_handler_fails_its_flow_with_its_name(stage: Stage) -> 
     assert run["error_code"] == "E-RUN-004"
     assert "step a" in run["error_detail"]
     assert "no handler nobodys" in run["error_detail"]
+
+
+def test_a_step_whose_type_nobody_executes_fails_with_its_type(stage: Stage) -> None:
+    @stage.app.handler
+    async def other() -> None:
+        """Have a queue to work on."""
+
+    stage.client.register_step_type("count", handler="counter")
+    stage.client.define_flow(Flow(name="f", steps=[Step(name="a", type="count")]))
+    run_id = stage.client.start("f")
+    with stage.worker():
+        run = stage.ends(run_id)
+    assert run["error_code"] == "E-RUN-004"
+    assert run["error_detail"] == (
+        "step a: this worker's app has no handler counter and no __default__, wanted by step a of"
+        " type count"
+    )
+
+
+def test_the_default_handler_takes_the_steps_that_no_other_is_named_for(stage: Stage) -> None:
+    @stage.app.handler(name="__default__")
+    async def anything(ctx: Context) -> list[Any]:
+        return [ctx.lease.handler, ctx.step_type, ctx.step_config]
+
+    stage.client.register_step_type("count", default_config={"n": 1})
+    steps = [Step(name="a", type="count", config={"m": 2}), Step(name="b")]
+    stage.client.define_flow(Flow(name="f", steps=steps))
+    run_id = stage.client.start("f")
+    with stage.worker():
+        assert stage.output(run_id) == {
+            "a": ["count", "count", {"n": 1, "m": 2}],
+            "b": ["b", None, {}],
+        }
+
+
+def test_a_step_that_has_begun_waits_for_a_worker_that_has_its_handler(stage: Stage) -> None:
+    @stage.app.handler
+    async def publish(ctx: Context) -> str:
+        return (await ctx.approval("editor")).action
+
+    stage.client.define_flow(Flow(name="f", steps=[Step(name="publish")]))
+    run_id = stage.client.start("f")
+    with stage.worker():
+        stage.reaches(run_id, "waiting_approval")
+    (task,) = stage.client.inbox()
+    stage.client.approve(task["task_id"])
+    bystander = App(stage.dsn)
+
+    @bystander.handler
+    async def other() -> None:
+        """Have a queue to work on."""
+
+    with stage.worker(bystander):
+        stage.reaches(task["run_id"], "paused")
+    (run,) = stage.client.runs(run_id=task["run_id"])
+    assert run["pause_reason"].startswith("E-RUN-012: this worker's app has no handler publish")
+    odd = [line for line in stage.client.doctor() if line["check"] == "handler does not fit"]
+    assert "1 runs of handler publish are paused" in odd[0]["detail"]
+    stage.client.resume(task["run_id"])
+    with stage.worker():
+        assert stage.output(run_id) == {"publish": "approved"}
+
+
+def test_a_flow_stops_at_a_breakpoint_that_its_start_gives(stage: Stage) -> None:
+    @stage.app.handler(name="__default__")
+    async def anything(ctx: Context) -> str:
+        return f"{ctx.step_name} done"
+
+    steps = [Step(name="a"), Step(name="b", needs=["a"])]
+    stage.client.define_flow(Flow(name="f", steps=steps, breakpoints=Breakpoints(after=["b"])))
+    run_id = stage.client.start("f", breakpoints={"before": ["b"]})
+    with stage.worker():
+        for place in (
+            {"step": "b", "payload": {"a": "a done"}},
+            {"step": "b", "payload": "b done"},
+        ):
+            stage.reaches(run_id, "paused")
+            (run,) = stage.client.runs(run_id=run_id)
+            assert run["stands_at"] == {**place, "task_id": run["stands_at"]["task_id"]}
+            stage.client.resume(run_id)
+        assert stage.output(run_id) == {"b": "b done"}
 
 
 def test_a_step_waits_for_a_person_and_holds_no_worker(stage: Stage) -> None:
