@@ -445,9 +445,9 @@ begin
     end if;
     v_faults := (
         select jsonb_agg(to_jsonb(f))
-        from (select * from pgflow._flow_faults(pgflow._resolved_flow(p_flow, p_types))
+        from (select * from pgflow._type_faults(p_project, p_flow -> 'steps', p_types)
               union all
-              select * from pgflow._type_faults(p_project, p_flow -> 'steps', p_types)
+              select * from pgflow._flow_faults(pgflow._resolved_flow(p_flow, p_types))
               union all
               select * from pgflow._stop_faults('definition.breakpoints', p_flow -> 'breakpoints',
                   p_flow -> 'steps')) f);

@@ -10,7 +10,7 @@ import pytest
 
 from examples.editorial.processes import Person
 from pgflow import Client
-from pgflow.errors import AlreadyFinished, BadRequest, UnknownEntry, UnknownRun
+from pgflow.errors import AlreadyFinished, BadRequest, StillInUse, UnknownEntry, UnknownRun
 from tests.mission.conftest import until
 
 if TYPE_CHECKING:
@@ -212,6 +212,30 @@ def test_s1_07_a_gate_asks_as_its_config_says_and_has_no_deadline_unless_one_is_
         mission.start("s1-config-0", gate("now", config={"due_in": 0}))
     assert "step now" in str(refused.value)
     mission.client.cancel(run_id)
+
+
+def test_s1_07_s1_09_a_step_type_says_what_is_asked_unless_the_steps_config_does(
+    mission: Mission,
+) -> None:
+    mission.client.register_step_type(
+        "legal", interactive=True, default_config={"assignee_role": "lawyers", "title": "Fine?"}
+    )
+    steps: list[dict[str, Any]] = [
+        {"name": "plain", "type": "legal"},
+        {"name": "other", "type": "legal", "config": {"assignee_role": "clerks"}},
+    ]
+    run_id = mission.start("s1-types", *steps)
+    asked = {name: mission.task(run_id, name) for name in ("plain", "other")}
+    assert {task["title"] for task in asked.values()} == {"Fine?"}
+    assert asked["plain"]["assignee_role"] == "lawyers"
+    assert asked["other"]["assignee_role"] == "clerks"
+    with pytest.raises(StillInUse, match="legal"):
+        mission.client.unregister_step_type("legal")
+    with pytest.raises(BadRequest, match="timeout_hours must be hours, more than 0"):
+        mission.start("s1-types", {**steps[0], "config": {"timeout_hours": 0}})
+    mission.client.cancel(run_id)
+    mission.start("s1-types", {"name": "none", "type": "timer", "config": {"seconds": 0.01}})
+    assert mission.client.unregister_step_type("legal") is True
 
 
 def test_s1_08_the_inbox_shows_what_is_asked_of_whom_and_the_history_what_was_decided(

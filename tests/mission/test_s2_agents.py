@@ -160,6 +160,17 @@ def test_s2_06_a_rejected_gate_cancels_its_flow_or_fails_it_as_it_says(
     assert mission.steps(run_id) == {"ok": "rejected"}
 
 
+def test_s2_06_a_flow_that_is_aborted_at_a_task_is_cancelled_whatever_its_gate_says(
+    mission: Mission,
+) -> None:
+    run_id = mission.start("s2-abort", gate("ok", config={"on_reject": "fail"}))
+    mission.pgflow("abort", mission.task(run_id)["task_id"], "we were sold")
+    run = mission.ends(run_id)
+    assert (run["state"], run["error_code"]) == ("cancelled", "E-RUN-013")
+    assert "we were sold" in run["error_detail"]
+    assert mission.events(run_id)[-1] == "run.aborted"
+
+
 def test_s2_07_an_execution_of_a_step_has_300_seconds_or_what_the_step_says(
     mission: Mission,
 ) -> None:

@@ -9,10 +9,23 @@ from uuid import UUID
 
 import pytest
 
-from pgflow.errors import BadRequest, IdempotencyConflict, NotWaiting, UnknownEntry
+from pgflow.errors import (
+    AlreadyFinished,
+    BadRequest,
+    IdempotencyConflict,
+    NotWaiting,
+    UnknownEntry,
+)
 
 if TYPE_CHECKING:
     from tests.mission.conftest import Mission
+
+
+CHAIN = (
+    {"name": "one", "handler": "told", "config": {"value": 1}},
+    {"name": "two", "handler": "told", "config": {"value": 2}, "needs": ["one"]},
+    {"name": "three", "handler": "told", "config": {"value": 3}, "needs": ["two"]},
+)
 
 
 def new_id() -> UUID:
@@ -61,6 +74,39 @@ def test_s4_01_breakpoints_and_operators_pause_a_run_and_say_so(mission: Mission
     mission.client.pause(waiting)
     assert mission.run(waiting)["pause_reason"] == "operator"
     mission.client.cancel(waiting)
+
+
+def test_s4_01_s4_08_a_flow_stands_at_its_breakpoints_and_again_when_it_comes_by_again(
+    mission: Mission,
+) -> None:
+    stops = {"before": ["two"], "after": ["one"]}
+    run_id = mission.start("s4-stops", *CHAIN, breakpoints=stops)
+    for reason, step, payload in [("after", "one", 1), ("before", "two", {"one": 1})] * 2:
+        run = mission.reaches(run_id, "paused")
+        assert (run["pause_reason"], run["super_step"] is not None) == (reason, True)
+        assert run["stands_at"]["step"] == step
+        task = mission.task(run_id)
+        assert (task["kind"], task["payload"], task["flow"]) == ("breakpoint", payload, "s4-stops")
+        if mission.events(run_id).count("breakpoint.hit") == 2:
+            mission.client.resume(run_id, {"goto": "one"})
+        else:
+            mission.client.resume(run_id)
+    assert mission.output(run_id) == {"three": 3}
+    assert mission.events(run_id).count("breakpoint.hit") == 4
+
+
+def test_s4_06_goto_skips_what_it_passes_over_and_does_again_what_comes_after(
+    mission: Mission,
+) -> None:
+    run_id = mission.start("s4-goto", *CHAIN, breakpoints={"before": ["two"]})
+    mission.reaches(run_id, "paused")
+    with pytest.raises(UnknownEntry, match="nowhere"):
+        mission.client.resume(run_id, {"goto": "nowhere"})
+    mission.pgflow("resume", run_id, "--goto", "three")
+    assert mission.output(run_id) == {"three": 3}
+    assert mission.steps(run_id) == {"one": "completed", "two": "skipped", "three": "completed"}
+    with pytest.raises(AlreadyFinished):
+        mission.client.resume(run_id, {"goto": "one"})
 
 
 def test_s4_05_an_update_replaces_what_a_paused_run_knows_and_it_goes_on(

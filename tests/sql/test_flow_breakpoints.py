@@ -304,6 +304,35 @@ def test_a_retry_stops_where_the_definition_says(engine: Engine) -> None:
     assert stands(engine, again) == ("before", "b")
 
 
+# ---- beside a budget
+
+
+@pytest.mark.parametrize("passed", [False, True], ids=["raised first", "passed first"])
+def test_a_flow_at_a_breakpoint_goes_on_when_it_is_passed_and_its_budget_raised(
+    engine: Engine, *, passed: bool
+) -> None:
+    budget = {"usd": 1, "on_breach": "ask"}
+    define(engine, step("a"), step("x"), step("b", "a"), breakpoints={"before": ["b"]})
+    run_id = engine.tell("start", flow="f", budget=budget)
+    leases = ready(engine)
+    engine.complete(leases["a"])
+    engine.record_usage(leases["x"], {"call_key": "k", "cost_usd_total": 2})
+    assert engine.run(run_id)["pause_reason"] == "budget"
+    task_id = engine.value("select task_id from pgflow.budgets where run_id = %s", run_id)
+    stop = "select task_id from pgflow.inbox where run_id = %s and kind = 'breakpoint'"
+    if passed:
+        engine.call("answer", task_id=engine.value(stop, run_id), data=None)
+        assert engine.run(run_id)["pause_reason"] == "budget"
+        engine.approve(task_id, decision=Jsonb({"usd": 5}))
+    else:
+        engine.approve(task_id, decision=Jsonb({"usd": 5}))
+        assert stands(engine, run_id) == ("before", "b")
+        resume(engine, run_id)
+    assert finish(engine) == [["b", "x"]]
+    assert engine.state(run_id) == "completed"
+    engine.timeline(run_id)
+
+
 # ---- setting
 
 
