@@ -401,3 +401,24 @@ def test_a_step_that_has_begun_is_not_stopped_before(engine: Engine) -> None:
     engine.call("set_breakpoint", run_id=run_id, step="a")
     assert finish(engine) == [["a"], ["b"], ["c"]]
     assert engine.state(run_id) == "completed"
+
+
+# ---- in layers
+
+
+def test_a_flow_in_layers_stops_at_its_breakpoints_too(engine: Engine) -> None:
+    stops = {"after": ["a"], "before": ["c"]}
+    steps = (step("a"), step("x"), step("b", "a"), step("y", "x"), step("c", "b"))
+    define(engine, *steps, layered=True, breakpoints=stops)
+    run_id = engine.tell("start", flow="f")
+    leases = ready(engine)
+    engine.complete(leases["a"])
+    assert stands(engine, run_id) == ("after", "a")
+    resume(engine, run_id)
+    engine.complete(leases["x"])
+    assert finish(engine) == [["b", "y"]]
+    assert stands(engine, run_id) == ("before", "c")
+    resume(engine, run_id)
+    assert finish(engine) == [["c"]]
+    assert engine.state(run_id) == "completed"
+    engine.timeline(run_id)
