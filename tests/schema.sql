@@ -172,13 +172,13 @@ CREATE TABLE pgflow.task (
     data jsonb,
     CONSTRAINT an_open_task_counts CHECK (((state <> 'open'::text) OR (voided_at IS NULL))),
     CONSTRAINT comment_is_at_most_10000_characters CHECK ((char_length(comment) <= 10000)),
-    CONSTRAINT decided_iff_a_person_decided CHECK ((((state = ANY (ARRAY['approved'::text, 'rejected'::text, 'answered'::text])) = (decided_at IS NOT NULL)) AND ((decided_at IS NULL) = (decided_by IS NULL)) AND ((decided_at IS NULL) = (decided_login IS NULL)))),
+    CONSTRAINT decided_iff_a_person_decided CHECK ((((state = ANY (ARRAY['approved'::text, 'rejected'::text, 'answered'::text, 'aborted'::text])) = (decided_at IS NOT NULL)) AND ((decided_at IS NULL) = (decided_by IS NULL)) AND ((decided_at IS NULL) = (decided_login IS NULL)))),
     CONSTRAINT escalation_has_a_role_and_a_time CHECK (((policy <> 'escalate'::text) OR ((escalate_to IS NOT NULL) AND (escalate_in IS NOT NULL)))),
     CONSTRAINT kind_is_known CHECK ((kind = ANY (ARRAY['approval'::text, 'form'::text, 'input'::text, 'interrupt'::text, 'breakpoint'::text]))),
     CONSTRAINT on_reject_is_known CHECK ((on_reject = ANY (ARRAY['cancel'::text, 'fail'::text, 'resume'::text]))),
     CONSTRAINT payload_is_at_most_1_mb CHECK ((pg_column_size(payload) <= 1048576)),
     CONSTRAINT quorum_is_1_to_100 CHECK ((((quorum >= 1) AND (quorum <= 100)) AND ((quorum_of >= quorum) AND (quorum_of <= 100)))),
-    CONSTRAINT state_is_known CHECK ((state = ANY (ARRAY['open'::text, 'approved'::text, 'rejected'::text, 'answered'::text, 'expired'::text, 'cancelled'::text]))),
+    CONSTRAINT state_is_known CHECK ((state = ANY (ARRAY['open'::text, 'approved'::text, 'rejected'::text, 'answered'::text, 'aborted'::text, 'expired'::text, 'cancelled'::text]))),
     CONSTRAINT title_is_at_most_500_characters CHECK (((char_length(title) >= 1) AND (char_length(title) <= 500)))
 );
 
@@ -260,12 +260,42 @@ CREATE TABLE pgflow.flow_version (
     sha256 bytea NOT NULL,
     created_at timestamp with time zone NOT NULL,
     created_by text NOT NULL,
-    definition jsonb NOT NULL
+    definition jsonb NOT NULL,
+    step_types jsonb
 );
 
 COMMENT ON TABLE pgflow.flow_version IS 'The definitions of flows, all versions. Rows never change.';
 
 COMMENT ON COLUMN pgflow.flow_version.sha256 IS 'SHA-256 of the definition without what is said by default.';
+
+COMMENT ON COLUMN pgflow.flow_version.step_types IS 'What the step types that it names said when it was defined, by name; null: it names none that was registered. sha256 covers it.';
+
+CREATE TABLE pgflow.step_type (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    name text NOT NULL COLLATE pg_catalog."C",
+    interactive boolean NOT NULL,
+    kind text COLLATE pg_catalog."C",
+    handler text COLLATE pg_catalog."C",
+    form_schema jsonb,
+    default_due interval,
+    default_policy text COLLATE pg_catalog."C",
+    default_config jsonb NOT NULL,
+    description text,
+    registered_at timestamp with time zone NOT NULL,
+    registered_by text NOT NULL,
+    CONSTRAINT either_a_person_or_a_handler CHECK (((interactive = (kind IS NOT NULL)) AND (interactive = (handler IS NULL)))),
+    CONSTRAINT kind_is_known CHECK ((kind = ANY (ARRAY['approval_gate'::text, 'human_task'::text]))),
+    CONSTRAINT name_is_a_plain_name CHECK ((name ~ '^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$'::text)),
+    CONSTRAINT only_a_person_is_asked CHECK ((interactive OR (num_nonnulls(form_schema, default_due, default_policy) = 0)))
+);
+
+COMMENT ON TABLE pgflow.step_type IS 'Step types that somebody registered. View step_types has the engine''s own as well.';
+
+COMMENT ON COLUMN pgflow.step_type.kind IS 'Which of the engine''s own types it is made of.';
+
+COMMENT ON COLUMN pgflow.step_type.handler IS 'Of a type that is not interactive: who executes it.';
+
+COMMENT ON COLUMN pgflow.step_type.default_config IS 'The config of its steps, where they say nothing else.';
 
 CREATE TABLE pgflow.subscription (
     project_id text NOT NULL COLLATE pg_catalog."C",
@@ -577,6 +607,7 @@ CREATE TABLE pgflow.step_definition (
     condition jsonpath,
     layered boolean DEFAULT false NOT NULL,
     artifact jsonb,
+    step_type text COLLATE pg_catalog."C",
     CONSTRAINT join_rule_is_known CHECK ((join_rule = ANY (ARRAY['all'::text, 'any'::text, 'none_failed'::text, 'one_failed'::text]))),
     CONSTRAINT on_failure_is_known CHECK ((on_failure = ANY (ARRAY['fail'::text, 'continue'::text]))),
     CONSTRAINT type_is_known CHECK ((type = ANY (ARRAY['handler'::text, 'approval_gate'::text, 'human_task'::text, 'wait_event'::text, 'timer'::text])))
@@ -599,6 +630,8 @@ COMMENT ON COLUMN pgflow.step_definition.condition IS 'What the state values mus
 COMMENT ON COLUMN pgflow.step_definition.layered IS 'Steps that end count once all that began with them have ended. The same for all of a flow.';
 
 COMMENT ON COLUMN pgflow.step_definition.artifact IS 'What it has to leave behind: name, and if there are such schema, schema_version, repairs.';
+
+COMMENT ON COLUMN pgflow.step_definition.step_type IS 'The type that its definition names; type is what that comes down to.';
 
 CREATE TABLE pgflow.usage (
     project_id text NOT NULL COLLATE pg_catalog."C",
@@ -1051,7 +1084,7 @@ CREATE VIEW pgflow.flow_steps WITH (security_barrier='true') AS
             COALESCE(s.element, 0) AS element,
             COALESCE(s.version, 0) AS version,
             d.place AS seq,
-            d.type,
+            COALESCE(d.step_type, d.type) AS type,
             d.handler,
                 CASE
                     WHEN ((s.voided_at IS NOT NULL) AND (s.state <> 'rejected'::text)) THEN 'voided'::text
@@ -1110,7 +1143,7 @@ COMMENT ON COLUMN pgflow.flow_steps.version IS 'The round of the flow in which i
 
 COMMENT ON COLUMN pgflow.flow_steps.seq IS 'Its place in the definition.';
 
-COMMENT ON COLUMN pgflow.flow_steps.type IS 'handler, or what it waits for: approval_gate, human_task, wait_event, timer.';
+COMMENT ON COLUMN pgflow.flow_steps.type IS 'The step type that its definition names, view step_types has them; else handler.';
 
 COMMENT ON COLUMN pgflow.flow_steps.state IS 'pending, running, waiting, completed, failed, skipped, rejected, expired, cancelled or voided; waiting: its run waits or is paused; voided: it was done, and is done again.';
 
@@ -1135,7 +1168,8 @@ CREATE VIEW pgflow.flows WITH (security_barrier='true') AS
     v.created_at,
     v.created_by,
     jsonb_array_length((v.definition -> 'steps'::text)) AS steps,
-    v.definition
+    v.definition,
+    v.step_types
    FROM (pgflow.flow_version v
      JOIN pgflow.flow f USING (project_id, flow))
   WHERE (v.project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[]));
@@ -1144,11 +1178,13 @@ COMMENT ON VIEW pgflow.flows IS 'Flows, all versions. pgflow.start(flow) runs th
 
 COMMENT ON COLUMN pgflow.flows.is_current IS 'Whether new runs get this version.';
 
-COMMENT ON COLUMN pgflow.flows.sha256 IS 'Hex SHA-256 of the definition, by which the same content is the same version.';
+COMMENT ON COLUMN pgflow.flows.sha256 IS 'Hex SHA-256 of the definition and its step_types, by which the same content is the same version.';
 
 COMMENT ON COLUMN pgflow.flows.steps IS 'How many steps it has.';
 
 COMMENT ON COLUMN pgflow.flows.definition IS 'What define_flow was given, without what is said by default.';
+
+COMMENT ON COLUMN pgflow.flows.step_types IS 'What the registered types that it names said when it was defined.';
 
 CREATE TABLE pgflow.handler (
     project_id text NOT NULL COLLATE pg_catalog."C",
@@ -1229,10 +1265,16 @@ CREATE VIEW pgflow.inbox WITH (security_barrier='true') AS
     f.run_id AS flow_run_id,
     f.handler AS flow,
     f.flow_version,
-    r.deadlines_held_at
+    r.deadlines_held_at,
+    f.super_step
    FROM ((pgflow.task t
      JOIN pgflow.run r USING (project_id, run_id))
-     LEFT JOIN pgflow.run f ON (((f.project_id = r.project_id) AND (f.run_id = r.parent_run_id) AND (r.step IS NOT NULL))))
+     LEFT JOIN pgflow.run f ON (((f.project_id = r.project_id) AND (f.run_id =
+        CASE
+            WHEN (r.kind = 'flow'::text) THEN r.run_id
+            WHEN (r.step IS NOT NULL) THEN r.parent_run_id
+            ELSE NULL::uuid
+        END))))
   WHERE ((t.state = 'open'::text) AND (t.project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[])));
 
 COMMENT ON VIEW pgflow.inbox IS 'The open tasks. Decide with pgflow.approve(task_id, comment), pgflow.reject or, for what is no approval, pgflow.answer(task_id, data).';
@@ -1269,9 +1311,11 @@ COMMENT ON COLUMN pgflow.inbox.replaces IS 'The task that stood here before some
 
 COMMENT ON COLUMN pgflow.inbox.not_requester IS 'Whether who requested it may not decide it.';
 
-COMMENT ON COLUMN pgflow.inbox.flow_run_id IS 'The run of the flow, if it was a step that asked.';
+COMMENT ON COLUMN pgflow.inbox.flow_run_id IS 'The run of the flow, if it was a step that asked, or the flow stands at a breakpoint.';
 
 COMMENT ON COLUMN pgflow.inbox.deadlines_held_at IS 'Since when due_at stands still; it is moved on by that span when the run is resumed.';
+
+COMMENT ON COLUMN pgflow.inbox.super_step IS 'How often ended steps of the flow made others ready.';
 
 CREATE TABLE pgflow.journal_voided (
     project_id text NOT NULL COLLATE pg_catalog."C",
@@ -1667,7 +1711,8 @@ CREATE VIEW pgflow.runs WITH (security_barrier='true') AS
     flow_version,
     super_step,
     deadlines_held_at,
-    final_report
+    final_report,
+    stands_at
    FROM ( SELECT r.project_id,
             r.run_id,
             r.handler,
@@ -1718,7 +1763,15 @@ CREATE VIEW pgflow.runs WITH (security_barrier='true') AS
             r.flow_version,
             r.super_step,
             r.deadlines_held_at,
-            NULL::uuid AS final_report
+            NULL::uuid AS final_report,
+                CASE
+                    WHEN (r.pause_reason = ANY (ARRAY['interrupt'::text, 'before'::text, 'after'::text])) THEN ( SELECT jsonb_build_object('step', regexp_replace(t.key, '^breakpoint/\w+/'::text, ''::text), 'task_id', t.task_id, 'payload', t.payload) AS jsonb_build_object
+                       FROM pgflow.task t
+                      WHERE ((t.project_id = r.project_id) AND (t.run_id = r.run_id) AND (t.state = 'open'::text) AND (t.kind = ANY (ARRAY['breakpoint'::text, 'interrupt'::text])))
+                      ORDER BY t.kind, t.key
+                     LIMIT 1)
+                    ELSE NULL::jsonb
+                END AS stands_at
            FROM ((pgflow.run r
              LEFT JOIN pgflow.queue q ON (((q.project_id = r.project_id) AND (q.queue = r.queue) AND (r.state = 'running'::text))))
              LEFT JOIN pgflow.worker_beat b ON (((b.project_id = r.project_id) AND (b.worker_id = r.worker_id))))
@@ -1776,7 +1829,8 @@ CREATE VIEW pgflow.runs WITH (security_barrier='true') AS
                 CASE
                     WHEN (f.kind = 'flow'::text) THEN f.run_id
                     ELSE NULL::uuid
-                END AS "case"
+                END AS "case",
+            NULL::jsonb
            FROM pgflow.run_finished f) u
   WHERE (project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[]));
 
@@ -1842,6 +1896,8 @@ COMMENT ON COLUMN pgflow.runs.deadlines_held_at IS 'Since when its deadlines sta
 
 COMMENT ON COLUMN pgflow.runs.final_report IS 'Of a flow that has ended: pgflow.report(final_report) returns its report.';
 
+COMMENT ON COLUMN pgflow.runs.stands_at IS 'The interrupt or the breakpoint that it is paused by: step, task_id and payload.';
+
 CREATE VIEW pgflow.schemas WITH (security_barrier='true') AS
  SELECT v.project_id,
     v.schema,
@@ -1878,6 +1934,66 @@ CREATE TABLE pgflow.step_budget (
 );
 
 COMMENT ON TABLE pgflow.step_budget IS 'The budgets of steps, which few have: to look whether there are any is cheap.';
+
+CREATE VIEW pgflow.step_types WITH (security_barrier='true') AS
+ SELECT project_id,
+    name,
+    interactive,
+    kind,
+    handler,
+    form_schema,
+    default_due,
+    default_policy,
+    default_config,
+    description,
+    is_built_in,
+    registered_at,
+    registered_by
+   FROM ( SELECT t.project_id,
+            t.name,
+            t.interactive,
+            t.kind,
+            t.handler,
+            t.form_schema,
+            t.default_due,
+            t.default_policy,
+            t.default_config,
+            t.description,
+            false AS is_built_in,
+            t.registered_at,
+            t.registered_by
+           FROM pgflow.step_type t
+        UNION ALL
+         SELECT p.project_id,
+            (b.name COLLATE "C") AS name,
+            b.interactive,
+            NULL::text,
+            NULL::text,
+            NULL::jsonb,
+            NULL::interval,
+            NULL::text,
+            '{}'::jsonb,
+            b.description,
+            true,
+            NULL::timestamp with time zone,
+            NULL::text
+           FROM (pgflow.project p
+             CROSS JOIN ( VALUES ('approval_gate'::text,true,'A person approves.'::text), ('human_task'::text,true,'A person fills in a form.'::text), ('wait_event'::text,false,'A signal comes.'::text), ('timer'::text,false,'A time passes.'::text)) b(name, interactive, description))) u
+  WHERE (project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[]));
+
+COMMENT ON VIEW pgflow.step_types IS 'What a step may name as its type: the engine''s own types and those that were registered.';
+
+COMMENT ON COLUMN pgflow.step_types.interactive IS 'Whether a person does it.';
+
+COMMENT ON COLUMN pgflow.step_types.kind IS 'Which of the engine''s own types a registered one is made of, if a person does it.';
+
+COMMENT ON COLUMN pgflow.step_types.handler IS 'Who executes it, if no person does it.';
+
+COMMENT ON COLUMN pgflow.step_types.default_due IS 'How long a task of it may take, unless its step says otherwise.';
+
+COMMENT ON COLUMN pgflow.step_types.default_policy IS 'What happens then; table task_policy explains it.';
+
+COMMENT ON COLUMN pgflow.step_types.default_config IS 'The config of its steps, where they say nothing else.';
 
 CREATE VIEW pgflow.subscriptions WITH (security_barrier='true') AS
  SELECT project_id,
@@ -1960,7 +2076,7 @@ COMMENT ON COLUMN pgflow.task_history.payload_sha256 IS 'Hex SHA-256 of the data
 
 COMMENT ON COLUMN pgflow.task_history.request_sha256 IS 'Hex SHA-256 of all that was asked, but for the due time.';
 
-COMMENT ON COLUMN pgflow.task_history.state IS 'approved, rejected, answered, expired, or cancelled: closed undecided.';
+COMMENT ON COLUMN pgflow.task_history.state IS 'approved, rejected, answered, aborted, expired, or cancelled: closed undecided.';
 
 COMMENT ON COLUMN pgflow.task_history.decided_by IS 'The actor: the user that an application named, else the role set with set role, else the login.';
 
@@ -2018,8 +2134,9 @@ CREATE VIEW pgflow.timeline WITH (security_barrier='true') AS
             f.lease_no,
             f.lease_event_no,
             f.last_event_no,
-                CASE f.state
-                    WHEN 'timeout'::text THEN 'run.timed_out'::text
+                CASE
+                    WHEN (f.error_code = 'E-RUN-013'::text) THEN 'run.aborted'::text
+                    WHEN (f.state = 'timeout'::text) THEN 'run.timed_out'::text
                     ELSE ('run.'::text || f.state)
                 END AS "case",
             f.finished_at,
@@ -2422,6 +2539,9 @@ ALTER TABLE ONLY pgflow.step_budget
 ALTER TABLE ONLY pgflow.step_definition
     ADD CONSTRAINT step_definition_pkey PRIMARY KEY (project_id, flow, version, step);
 
+ALTER TABLE ONLY pgflow.step_type
+    ADD CONSTRAINT step_type_pkey PRIMARY KEY (project_id, name);
+
 ALTER TABLE ONLY pgflow.subscription
     ADD CONSTRAINT subscription_pkey PRIMARY KEY (project_id, subscription);
 
@@ -2537,6 +2657,9 @@ ALTER TABLE ONLY pgflow.artifact_schema
 ALTER TABLE ONLY pgflow.channel_definition
     ADD CONSTRAINT channel_definition_version_fkey FOREIGN KEY (project_id, flow, version) REFERENCES pgflow.flow_version(project_id, flow, version);
 
+ALTER TABLE ONLY pgflow.step_type
+    ADD CONSTRAINT default_policy_fkey FOREIGN KEY (default_policy) REFERENCES pgflow.task_policy(policy);
+
 ALTER TABLE ONLY pgflow.flow
     ADD CONSTRAINT flow_project_fkey FOREIGN KEY (project_id) REFERENCES pgflow.project(project_id);
 
@@ -2566,6 +2689,9 @@ ALTER TABLE ONLY pgflow.step_budget
 
 ALTER TABLE ONLY pgflow.step_definition
     ADD CONSTRAINT step_definition_version_fkey FOREIGN KEY (project_id, flow, version) REFERENCES pgflow.flow_version(project_id, flow, version);
+
+ALTER TABLE ONLY pgflow.step_type
+    ADD CONSTRAINT step_type_project_fkey FOREIGN KEY (project_id) REFERENCES pgflow.project(project_id);
 
 ALTER TABLE ONLY pgflow.subscription
     ADD CONSTRAINT subscription_project_fkey FOREIGN KEY (project_id) REFERENCES pgflow.project(project_id);
@@ -2610,6 +2736,8 @@ GRANT SELECT ON TABLE pgflow.runs TO pgflow_reader;
 GRANT SELECT ON TABLE pgflow.schemas TO pgflow_reader;
 
 GRANT SELECT ON TABLE pgflow.state TO pgflow_reader;
+
+GRANT SELECT ON TABLE pgflow.step_types TO pgflow_reader;
 
 GRANT SELECT ON TABLE pgflow.subscriptions TO pgflow_reader;
 
