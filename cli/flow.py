@@ -23,6 +23,7 @@ _COLUMNS: Final = ("flow", "version", "is_current", "steps", "created_at", "crea
 _STEP_COLUMNS: Final = (
     "step",
     "state",
+    "elements",
     "attempts",
     "started_at",
     "ended_at",
@@ -130,19 +131,22 @@ def diff(session: Session, name: str, old: int, new: int | None) -> None:
 
 @flow.command()
 @run_argument
+@click.option("--elements", is_flag=True, help="List the elements of steps with each as well.")
 @json_option
 @global_options
 @pass_session
-def steps(session: Session, run_id: UUID, *, as_json: bool) -> None:
+def steps(session: Session, run_id: UUID, *, elements: bool, as_json: bool) -> None:
     """List the steps of RUN, which is the run of a flow.
 
     They come in the order of its definition.
     """
     with session.client() as client:
-        rows = client.flow_steps(run_id)
+        rows = client.flow_steps(run_id, elements=elements)
     if not rows:
         raise UnknownRun(f"no run of a flow: {run_id}", hint="pgflow runs lists the runs.")
-    print_rows(rows, _STEP_COLUMNS, as_json=as_json)
+    fans_out = any(row["elements"] is not None for row in rows)
+    columns = [name for name in _STEP_COLUMNS if fans_out or name != "elements"]
+    print_rows(rows if as_json else [_with_elements(row) for row in rows], columns, as_json=as_json)
 
 
 @flow.command()
@@ -204,6 +208,15 @@ def _found(client: Client, name: str, version: int | None) -> dict[str, Any]:
         which = name if version is None else f"{name}, version {version}"
         raise UnknownFlow(f"unknown flow: {which}", hint="pgflow flow list has the flows.")
     return found[0]
+
+
+def _with_elements(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a line of flow_steps with how many elements are done; an element has its number."""
+    done = None
+    if row["elements"] is not None:
+        done = f"{row['elements'] - row['elements_left']} of {row['elements']}"
+    step = f"{row['step']}#{row['element']}" if row["element"] else row["step"]
+    return {**row, "step": step, "elements": done}
 
 
 def _as_yaml(definition: dict[str, Any]) -> str:

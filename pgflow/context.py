@@ -146,13 +146,26 @@ class Context(Steps, People, Waits, Branches, State, Artifacts):
         return self._flow.get("config") or {}
 
     @property
+    def element(self) -> int | None:
+        """Which element of the step's `each` this run has, from 1; None: the step has none."""
+        return self._flow.get("element")
+
+    @property
     def inputs(self) -> Any:
-        """The outputs of the steps that this one needs, by name; the input of any other run."""
+        """The outputs of the steps that this one needs, by name; the input of any other run.
+
+        With an `element`, that element alone.
+        """
         return self.lease.input
 
     @property
     def flow_input(self) -> Any:
-        """The input of the flow."""
+        """The input of the flow. One of more than 8 kB is not given to elements: MisplacedCall."""
+        if self._flow.get("input_is_left_out"):
+            raise MisplacedCall(
+                f"the input of flow {self.flow} is too large to be given to each element of step"
+                f" {self.step_name}: put what each needs into the elements"
+            )
         return self._flow.get("input")
 
     @property

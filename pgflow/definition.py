@@ -50,13 +50,18 @@ class Step(BaseModel):
     type: str | None = Field(
         default=None,
         description="What it is if no worker executes it: `approval_gate`, `human_task`,"
-        " `wait_event` or `timer`; or a step type that was registered.",
+        " `wait_event` or `timer`; `flow`, another flow; or a step type that was registered.",
+    )
+    each: str | None = Field(
+        default=None,
+        description="A SQL/JSON path to the elements of a list in its input, as"
+        " `$.collect[*]`: it is executed once for each, and its output is the list of theirs.",
     )
     needs: list[str] = Field(default=[], description="The steps whose end it waits for.")
     config: dict[str, Any] = Field(
         default={},
         description="Anything for the handler, which finds it in `ctx.step_config`; with a `type`,"
-        " what is asked or waited for.",
+        " what is asked or waited for, or which flow it is.",
     )
     retry: Retry | None = Field(
         default=None,

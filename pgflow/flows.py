@@ -155,13 +155,19 @@ def flows(
     )
 
 
-def flow_steps(flow_run_id: RunId, *, project: str | None = None) -> Statement[list[Row]]:
-    """Return rows of view flow_steps: the steps of a flow's run, in the order of its definition."""
+def flow_steps(
+    flow_run_id: RunId, *, elements: bool = False, project: str | None = None
+) -> Statement[list[Row]]:
+    """Return rows of view flow_steps: the steps of a flow's run, in the order of its definition.
+
+    With `elements`, those of steps that are done for each element of a list come with them.
+    """
     return Statement(
         b"select * from pgflow.flow_steps"
         b" where project_id = (select pgflow.this_project(%(project)s))"
-        b" and flow_run_id = %(flow_run_id)s::uuid order by seq, version, element",
-        {"flow_run_id": flow_run_id, "project": project},
+        b" and flow_run_id = %(flow_run_id)s::uuid and (%(elements)s or element = 0)"
+        b" order by seq, version, element",
+        {"flow_run_id": flow_run_id, "elements": elements, "project": project},
         _rows,
     )
 

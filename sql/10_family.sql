@@ -2,9 +2,11 @@
 -- result into the parent's journal, and the parent's end cancels it.
 --
 -- Whoever may end a run locks the run, its parent and all below it, in one statement and in the
--- order of their ids. A child's id is greater than its parent's, so ancestors come first. Runs
+-- order of their ids. A child's id is greater than its parent's, so ancestors come first. What a
+-- step does moves its flow, and that the one that it is itself a step of, so these come along. Runs
 -- without family pay a look into an empty index.
 
+-- Joins that no planner turns around: it would read all children there are.
 create or replace function pgflow._family(p_project text, p_run_ids uuid[])
 returns uuid[]
 language plpgsql
@@ -17,21 +19,40 @@ begin
             union
             select c.run_id, c.parent_run_id, c.has_children
             from below b
-            join pgflow.run c on c.project_id = p_project and c.parent_run_id = b.run_id
+            cross join lateral (
+                select c.* from pgflow.run c
+                where c.project_id = p_project and c.parent_run_id = b.run_id
+                offset 0
+            ) c
             where b.has_children
+        ),
+        above as (
+            select p.run_id, p.parent_run_id, p.step
+            from below b
+            cross join lateral (
+                select p.* from pgflow.run p
+                where p.project_id = p_project and p.run_id = b.parent_run_id
+                limit 1
+            ) p
+            union
+            select p.run_id, p.parent_run_id, p.step
+            from above a
+            cross join lateral (
+                select p.* from pgflow.run p
+                where p.project_id = p_project and p.run_id = a.parent_run_id
+                limit 1
+            ) p
+            where a.step is not null
         )
         select b.run_id from below b
         union
-        select p.run_id
-        from below b
-        join pgflow.run p on p.project_id = p_project and p.run_id = b.parent_run_id
+        select a.run_id from above a
         order by 1);
 end
 $$;
 comment on function pgflow._family is
-    'The live ones among some runs, their parents and all below them, in order.';
+    'The live ones among some runs, their parents, flows around those, and all below, in order.';
 
-drop function if exists pgflow._lock_family(text, uuid[]);
 create or replace function pgflow._lock_family(p_project text, p_run_ids uuid[])
 returns boolean
 language plpgsql
@@ -59,7 +80,7 @@ begin
     loop
         v_locked := v_family;
         v_family := pgflow._family(p_project, p_run_ids);
-        exit when v_family <@ v_locked;
+        exit when v_family = v_locked or v_family <@ v_locked;  -- <@ is quadratic
         perform from pgflow.run r
         where r.project_id = p_project and r.run_id = any (v_family)
         order by r.run_id
@@ -90,7 +111,7 @@ begin
         where r.project_id = p_run.project_id and r.run_id = any (v_family)
         order by r.run_id
         for update skip locked);
-    if v_family <@ v_locked then
+    if v_family = v_locked or v_family <@ v_locked then
         select r.* into v_run from pgflow.run r
         where r.project_id = p_run.project_id and r.run_id = p_run.run_id;
     end if;

@@ -407,7 +407,12 @@ begin
             perform pgflow._refuse_gone(v_project, v_old.undo_of, '');
         end if;
     end if;
-    if v_old.kind = 'flow' then
+    if v_old.step is not null then
+        v_run_id := pgflow._retry_step(v_old);
+    end if;
+    if v_run_id is not null then
+        return v_run_id;
+    elsif v_old.kind = 'flow' then
         return pgflow._retry_flow(v_old);
     elsif v_old.kind = 'step_wait' then
         perform pgflow._refuse_value('run_id', 'a run that a worker executes, or a flow''s',
@@ -427,8 +432,9 @@ $$;
 comment on function pgflow.retry is
     'Does a finished run''s work again, as a new run with retry_of set; its idempotency key and '
     'deadline are not inherited, its budget is, with nothing used. The same run again returns the '
-    'same new run. Of a flow that did not complete, the steps that did are kept. Raises PF101, '
-    'PF102, PF201, PF502.';
+    'same new run. Of a flow that did not complete, the steps that did are kept. The run of a step '
+    'that did not complete, while its flow lives: the flow does the step again, with all that '
+    'needs it. Raises PF101, PF102, PF201, PF502.';
 
 create or replace function pgflow.define_queue(
     queue text, max_concurrent integer default null, max_attempts integer default 3,

@@ -157,7 +157,8 @@ line as not materialized (
     where v.kind = 'step' and v.event_no > 0 and not v.replaced
     union all
     select s.project_id, s.run_id, s.started_event_no, 'step.started', s.ready_at, 'pgflow', null,
-        null, 0, s.step, jsonb_build_object('run_id', s.child_run_id), null
+        null, 0, s.step, jsonb_strip_nulls(jsonb_build_object('run_id', s.child_run_id,
+            'elements', s.elements)), null
     from pgflow.flow_step s
     where s.started_event_no is not null
     union all

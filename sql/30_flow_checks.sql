@@ -125,6 +125,9 @@ as $$
         ('description', 'a text', jsonb_typeof(p_step -> 'description') = 'string'),
         ('type', 'the name of a step type, or left out: a handler''s',
             jsonb_typeof(p_step -> 'type') = 'string'),
+        ('each', 'a SQL/JSON path of at most 1000 characters',
+            jsonb_typeof(p_step -> 'each') = 'string'
+                and char_length(p_step ->> 'each') between 1 and 1000),
         ('handler', 'a text of 1 to 200 characters',
             pgflow._is_text(p_step -> 'handler', '^.{1,200}$')),
         ('queue', 'a text of 1 to 100 characters',
@@ -422,6 +425,10 @@ begin
         coalesce(left(v_steps -> (a.place - 1) ->> 'name', 100), format('[%s]', a.place - 1)),
         a.message)
     from pgflow._artifact_faults(v_steps) as a;
+    return query
+    select format('definition.steps[%s].each', e.place - 1),
+        format('step %s: %s', v_steps -> (e.place - 1) ->> 'name', e.message)
+    from pgflow._each_faults(v_steps) as e;
     return query
     select o.field, o.message from pgflow._output_faults(p_flow -> 'output', v_steps) as o;
     return query

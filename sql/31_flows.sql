@@ -78,7 +78,8 @@ declare
 begin
     insert into pgflow.step_definition (project_id, flow, version, step, place, layer, type,
         step_type, handler, queue, join_rule, on_failure, max_attempts, timeout, retry_base,
-        retry_factor, retry_max, needs, dependants, condition, layered, config, artifact)
+        retry_factor, retry_max, needs, dependants, condition, layered, config, artifact,
+        each_path)
     with edge as materialized (
         select distinct e.from_place, e.to_place, e.is_on_failure
         from pgflow._flow_edges(v_flow -> 'steps') as e
@@ -113,9 +114,9 @@ begin
         make_interval(secs => (s.retry ->> 'longest')::float8), coalesce(n.names, '{}'),
         coalesce(d.names, '{}'), (s.step ->> 'when')::jsonpath,
         coalesce((v_flow -> 'layered')::boolean, false),
-        case when s.step ? 'type' then pgflow._wait_of(s.step)
+        case when s.step ->> 'type' <> 'flow' then pgflow._wait_of(s.step)
             else coalesce(s.step -> 'config', '{}') end,
-        s.step -> 'artifact'
+        s.step -> 'artifact', pgflow._each_path(s.step ->> 'each')
     from step s
     left join needed n using (place)
     left join dependant d using (place);
@@ -141,6 +142,7 @@ declare
 begin
     v_types := nullif(pgflow._types_named(v_project, define_flow.definition), '{}');
     perform pgflow._check_flow(v_project, define_flow.definition, v_types);
+    perform pgflow._check_sub_flows(v_project, define_flow.definition);
     v_flow := pgflow._with_schemas(v_project,
         pgflow._canonical_state(pgflow._canonical_flow(define_flow.definition)));
     if pgflow._stops_named(v_flow -> 'breakpoints') is null then

@@ -38,7 +38,7 @@ begin
         return p_flow.input;
     end if;
     return (
-        select coalesce(jsonb_object_agg(s.step, s.output), '{}')
+        select coalesce(jsonb_object_agg(s.step, pgflow._step_output(s)), '{}')
         from pgflow.flow_step s
         where s.project_id = p_project and s.run_id = p_flow.run_id and s.step = any (p_needs)
           and s.element = 0 and s.voided_at is null and s.state = 'completed');
@@ -69,7 +69,9 @@ declare
     v_skipped_ids uuid[];
     v_skipped text[];
     v_started uuid[];
-    v_have_waits boolean;
+    v_have_others boolean;
+    v_others record;
+    v_sub_flows uuid[];
     v_told uuid[];
     v_event_nos integer[];
     v_watched uuid[];
@@ -132,7 +134,8 @@ begin
                     then greatest(pgflow._new_id(), pgflow._id_after(t.run_id)) end as child_run_id
             from touched t
             cross join lateral (
-                select d.place, d.type, d.join_rule, cardinality(d.needs) as needs, d.condition
+                select d.place, d.join_rule, cardinality(d.needs) as needs, d.condition,
+                    case when d.each_path is null then d.type else 'each' end as type
                 from pgflow.step_definition d
                 where d.project_id = p_project and d.flow = t.flow
                   and d.version = t.flow_version and d.step = t.step
@@ -203,7 +206,7 @@ begin
             array_agg(d.run_id) filter (where d.state <> 'pending'),
             array_agg(d.last_event_no + d.nth) filter (where d.state <> 'pending'),
             (select array_agg(f.run_id) from flows f where f.watched)
-        into v_started, v_run_ids, v_steps, v_have_waits, v_skipped_ids, v_skipped, v_told,
+        into v_started, v_run_ids, v_steps, v_have_others, v_skipped_ids, v_skipped, v_told,
             v_event_nos, v_watched
         from decided d;
         if v_watched is not null then
@@ -215,12 +218,18 @@ begin
         if v_started is not null then
             perform pgflow._make_runs(p_project, v_started, v_run_ids, v_steps, v_now);
         end if;
-        if v_have_waits then
-            perform pgflow._make_waits(p_project, v_started, v_run_ids, v_steps, v_now);
+        if v_have_others then
+            v_others := pgflow._make_others(p_project, v_started, v_run_ids, v_steps, v_now);
+            v_sub_flows := v_sub_flows || v_others.sub_flows;
+            v_skipped_ids := v_skipped_ids || v_others.ended_ids;
+            v_skipped := v_skipped || v_others.ended_steps;
         end if;
         v_run_ids := v_skipped_ids;
         v_steps := v_skipped;
     end loop;
+    if v_sub_flows is not null then
+        perform pgflow._begin_sub_flows(p_project, v_sub_flows);
+    end if;
 end
 $$;
 comment on function pgflow._advance is
@@ -228,7 +237,8 @@ comment on function pgflow._advance is
     'for a step that is to be done again.';
 
 create or replace function pgflow._make_runs(
-    p_project text, p_ids uuid[], p_flow_ids uuid[], p_steps text[], p_now timestamptz
+    p_project text, p_ids uuid[], p_flow_ids uuid[], p_steps text[], p_now timestamptz,
+    p_elements integer[] default null, p_inputs jsonb[] default null
 )
 returns void
 language plpgsql
@@ -249,15 +259,17 @@ begin
             created_at, created_by, correlation_id, tags, feedback, budget_run_id, checkpoint_no,
             repairs_left,
             input)
-        select p_project, m.run_id, f.run_id, coalesce(f.root_run_id, f.run_id), d.step, d.step,
-            f.depth + 1, d.handler, n.queue, 'pending', f.priority, 0, nextval('pgflow.run_seq'),
+        select p_project, m.run_id, f.run_id, coalesce(f.root_run_id, f.run_id),
+            concat_ws('#', d.step, m.element), d.step, f.depth + 1, d.handler, n.queue, 'pending',
+            f.priority, 0, nextval('pgflow.run_seq'),
             coalesce(d.max_attempts, h.max_attempts, q.max_attempts, 3),
             coalesce(d.timeout, h.timeout, q.timeout, '300 seconds'), f.deadline, p_now,
             f.created_by, coalesce(f.correlation_id, f.run_id::text), f.tags, f.feedback,
             f.budget_run_id, f.checkpoint_no, case when d.artifact is not null
                 then coalesce((d.artifact -> 'repairs')::smallint, 1) end,
-            pgflow._step_input(p_project, f, d.needs)
-        from unnest(p_ids, p_flow_ids, p_steps) as m (run_id, flow_id, step)
+            coalesce(m.input, pgflow._step_input(p_project, f, d.needs))
+        from unnest(p_ids, p_flow_ids, p_steps, p_elements, p_inputs)
+            as m (run_id, flow_id, step, element, input)
         cross join lateral (
             select r.* from pgflow.run r
             where r.project_id = p_project and r.run_id = m.flow_id
@@ -267,6 +279,7 @@ begin
             select d.* from pgflow.step_definition d
             where d.project_id = p_project and d.flow = f.handler
               and d.version = f.flow_version and d.step = m.step and d.type = 'handler'
+              and (d.each_path is null or m.element is not null)
             limit 1
         ) d
         left join lateral (
@@ -306,7 +319,21 @@ begin
 end
 $$;
 comment on function pgflow._make_runs is
-    'Makes the runs of steps that are ready and have a handler, under ids that their rows have.';
+    'Makes the runs of steps that are ready and have a handler, or of elements of one with their '
+    'inputs, under ids that their rows have.';
+
+create or replace function pgflow._step_state(p_run_state text, p_error_code text)
+returns text
+language sql
+immutable
+as $$
+    select case when p_run_state = 'completed' then 'completed'
+                when p_error_code = 'E-RUN-006' then 'rejected'
+                when p_error_code = 'E-RUN-007' then 'expired'
+                when p_run_state = 'cancelled' then 'cancelled'
+                else 'failed' end
+$$;
+comment on function pgflow._step_state is 'What the end of its run makes of a step.';
 
 -- The caller holds the flows. What ended while its flow was paused is stored, and counted when the
 -- flow is resumed.
@@ -318,14 +345,10 @@ set enable_seqscan = off
 set enable_bitmapscan = off
 as $$
 declare
-    v_flow_ids uuid[] := array(
-        select distinct c.parent_run_id
-        from unnest(p_child_ids) as u (run_id)
-        cross join lateral (
-            select c.parent_run_id from pgflow.run_finished c
-            where c.project_id = p_project and c.run_id = u.run_id and c.step is not null
-            limit 1
-        ) c);
+    v_flow_ids uuid[];
+    v_have_elements boolean;
+    v_fanned uuid[] := '{}';
+    v_fans_completed boolean;
     v_run_ids uuid[];
     v_steps text[];
     v_all_completed boolean;
@@ -336,16 +359,23 @@ declare
     v_watched uuid[];
     v_stops boolean;
 begin
+    select array_agg(distinct c.parent_run_id), bool_or(c.parent_key like '%#%')
+    into v_flow_ids, v_have_elements
+    from unnest(p_child_ids) as u (run_id)
+    cross join lateral (
+        select c.parent_run_id, c.parent_key from pgflow.run_finished c
+        where c.project_id = p_project and c.run_id = u.run_id and c.step is not null
+        limit 1
+    ) c;
+    if v_have_elements then
+        select e.flow_ids, e.all_completed into v_fanned, v_fans_completed
+        from pgflow._settle_elements(p_project, p_child_ids) as e;
+    end if;
     with ended as materialized (
         select s.run_id, s.step, s.element, s.version, s.ready_at, c.run_id as child_run_id,
-            d.layered,
-            case when c.state = 'completed' then 'completed'
-                 when c.error_code = 'E-RUN-006' then 'rejected'
-                 when c.error_code = 'E-RUN-007' then 'expired'
-                 when c.state = 'cancelled' then 'cancelled'
-                 else 'failed' end as state,
+            d.layered, pgflow._step_state(c.state, c.error_code) as state,
             c.error_code, c.error_detail, c.output, c.attempt, c.finished_at, r.last_event_no,
-            case when r.state <> 'paused' and not d.layered
+            case when r.state <> 'paused' and not d.layered and r.run_id <> all (v_fanned)
                       and not bool_or(b.stops) over (partition by s.run_id)
                  then r.super_step + 1 end as super_step,
             b.stops,
@@ -424,6 +454,10 @@ begin
     if pgflow._is_followed(p_project) then
         perform pgflow._publish(p_project, v_told, v_event_nos);
     end if;
+    if cardinality(v_fanned) > 0 then
+        v_layered := v_layered || v_fanned;
+        v_all_completed := v_all_completed is not false and v_fans_completed;
+    end if;
     if v_layered is not null then
         perform pgflow._end_in_layers(p_project, v_layered, v_all_completed);
     end if;
@@ -434,6 +468,8 @@ begin
         perform pgflow._go_on_after(p_project, v_flow_ids, v_run_ids, v_steps, v_all_completed);
     elsif v_stops then
         perform pgflow._stop_flows(p_project, v_flow_ids);
+    elsif v_have_elements then
+        perform pgflow._look_at_flows(p_project, v_flow_ids);
     end if;
 end
 $$;
@@ -467,8 +503,8 @@ declare
     v_broken record;
 begin
     for v_broken in
-        select distinct on (r.run_id) r.run_id, s.step, c.state, c.error_code, c.error_detail,
-            c.ended_by
+        select distinct on (r.run_id) r.run_id, s.step, coalesce(c.state, 'failed') as state,
+            s.error_code, s.error_detail, c.ended_by
         from unnest(p_run_ids, p_steps) as u (run_id, step)
         join pgflow.run r on r.project_id = p_project and r.run_id = u.run_id
         join pgflow.step_definition d on d.project_id = p_project and d.flow = r.handler
@@ -476,7 +512,8 @@ begin
         join pgflow.flow_step s on s.project_id = p_project and s.run_id = u.run_id
             and s.step = u.step and s.element = 0 and s.voided_at is null
             and s.state not in ('completed', 'skipped')
-        join pgflow.run_finished c on c.project_id = p_project and c.run_id = s.child_run_id
+        left join pgflow.run_finished c on c.project_id = p_project
+            and c.run_id = coalesce(s.child_run_id, pgflow._first_broken(s))
         order by r.run_id, s.ended_event_no
     loop
         perform pgflow._end_from_outside(pgflow._locked(p_project, v_broken.run_id), v_broken.state,
@@ -503,7 +540,7 @@ begin
         return pgflow._values_now(p_flow);
     end if;
     return coalesce((
-        select jsonb_object_agg(o.name, s.output)
+        select jsonb_object_agg(o.name, pgflow._step_output(s))
         from (
             select m.key as name, m.value as step from jsonb_each_text(v_output) as m
             union all
@@ -533,6 +570,7 @@ as $$
 declare
     v_ended uuid[];
     v_others uuid[];
+    v_flow_id uuid;
     v_flow pgflow.run;
 begin
     if exists (
@@ -553,7 +591,8 @@ begin
         select r.run_id, r.state,
             exists (select from pgflow.flow_step s
                     where s.project_id = p_project and s.run_id = r.run_id
-                      and s.state in ('pending', 'running') and s.voided_at is null)
+                      and s.state in ('pending', 'running') and s.voided_at is null
+                      and s.element = 0)
                 as is_unsettled,
             exists (select from pgflow.run c
                     where c.project_id = p_project and c.parent_run_id = r.run_id
@@ -573,12 +612,13 @@ begin
             join pgflow.run r on r.project_id = p_project and r.run_id = u.run_id
             order by u.nth));
     end if;
-    for v_flow in
-        select r.* from pgflow.run r
-        where r.project_id = p_project and r.run_id = any (v_others)
-        order by r.run_id
-    loop
-        perform pgflow._move_flow(v_flow);
+    foreach v_flow_id in array coalesce(v_others, '{}') loop
+        -- As it is now: the end or the move of one may have moved another, that is around it.
+        select r.* into v_flow from pgflow.run r
+        where r.project_id = p_project and r.run_id = v_flow_id;
+        if found then
+            perform pgflow._move_flow(v_flow);
+        end if;
     end loop;
 end
 $$;
@@ -618,6 +658,7 @@ begin
     perform pgflow._event(p_flow, p_flow.last_event_no + 1,
         case v_state when 'running' then 'run.woken' else 'run.waiting' end, v_now,
         jsonb_strip_nulls(jsonb_build_object('waits_for', v_waits_for)));
+    perform pgflow._look_at_flow_of(p_flow);
 end
 $$;
 comment on function pgflow._move_flow is
@@ -641,7 +682,7 @@ begin
         join pgflow.step_definition d on d.project_id = s.project_id and d.flow = p_flow.handler
             and d.version = p_flow.flow_version and d.step = s.step
         where s.project_id = p_flow.project_id and s.run_id = p_flow.run_id
-          and s.state in ('pending', 'running') and s.voided_at is null);
+          and s.state in ('pending', 'running') and s.voided_at is null and s.element = 0);
 end
 $$;
 comment on function pgflow._stuck is
@@ -688,7 +729,9 @@ begin
     return (
         select json_build_object('run_id', f.run_id, 'flow', f.handler,
             'flow_version', f.flow_version, 'step', d.step, 'step_type', d.step_type,
-            'config', d.config, 'version', s.version, 'input', f.input,
+            'config', d.config, 'version', s.version, 'element', nullif(s.element, 0),
+            'input', case when pgflow._is_sent(s.element, f.input) then f.input end,
+            'input_is_left_out', not pgflow._is_sent(s.element, f.input),
             'state', case when p_run.checkpoint_no is not null
                 then pgflow._values(f.project_id, f.run_id, f.handler, f.flow_version,
                     p_run.checkpoint_no) end,
@@ -708,6 +751,7 @@ begin
             and d.version = f.flow_version and d.step = p_run.step
         left join pgflow.flow_step s on s.project_id = f.project_id and s.run_id = f.run_id
             and s.step = p_run.step and s.child_run_id = p_run.run_id
+            and s.element = pgflow._element_of(p_run.parent_key)
         where f.project_id = p_run.project_id and f.run_id = p_run.parent_run_id);
 end
 $$;

@@ -84,17 +84,17 @@ declare
 begin
     with kept as (
         insert into pgflow.flow_step (project_id, run_id, step, element, state, super_step,
-            attempts, child_run_id, ended_at, output)
+            attempts, child_run_id, ended_at, output, elements, elements_left)
         select s.project_id, p_to, s.step, s.element, s.state, 0, s.attempts, s.child_run_id,
-            s.ended_at, s.output
+            s.ended_at, s.output, s.elements, s.elements_left
         from pgflow.flow_step s
         join pgflow.run_finished f on f.project_id = s.project_id and f.run_id = s.run_id
             and f.state <> 'completed'
         where s.project_id = p_project and s.run_id = p_from and s.state = 'completed'
           and s.voided_at is null
-        returning step
+        returning step, element
     )
-    select coalesce(array_agg(k.step), '{}') into v_steps from kept k;
+    select coalesce(array_agg(k.step), '{}') into v_steps from kept k where k.element = 0;
     return v_steps;
 end
 $$;
@@ -210,12 +210,16 @@ begin
     for v_child in
         select r.* from pgflow.run r
         where r.project_id = p_flow.project_id and r.parent_run_id = p_flow.run_id
-          and (r.state in ('pending', 'scheduled') or p_hold_deadlines and (
+          and (r.state in ('pending', 'scheduled') or r.kind = 'flow' and r.state <> 'paused'
+              or p_hold_deadlines and (
               r.state in ('waiting_tool', 'waiting_approval', 'waiting_event')
               or r.pause_reason = 'flow' and r.deadlines_held_at is null))
         order by r.run_id
     loop
         perform pgflow._pause(v_child, 'flow', p_hold_deadlines => p_hold_deadlines);
+        if v_child.kind = 'flow' then
+            perform pgflow._pause_steps(v_child, p_hold_deadlines);
+        end if;
     end loop;
 end
 $$;
@@ -251,7 +255,14 @@ begin
           and r.state = 'paused' and r.pause_reason = 'flow'
         order by r.run_id
     loop
-        perform pgflow._go_on(v_child, p_now);
+        -- One that ends as it goes on may have ended this flow, and the others with it.
+        exit when not exists (select from pgflow.run r
+                              where r.project_id = p_flow.project_id and r.run_id = p_flow.run_id);
+        if v_child.kind = 'flow' then
+            perform pgflow._resume_flow(v_child, p_now);
+        else
+            perform pgflow._go_on(v_child, p_now);
+        end if;
     end loop;
     perform pgflow._start_held(v_flow);
     perform pgflow._settle(p_flow);
@@ -269,7 +280,10 @@ as $$
 begin
     update pgflow.flow_step s set state = 'cancelled'
     where s.project_id = p_project and s.run_id = any (p_flow_ids)
-      and s.state in ('pending', 'running') and s.voided_at is null;
+      and s.state in ('pending', 'running') and s.voided_at is null and s.element = 0;
+    update pgflow.flow_step e set state = 'cancelled'
+    where e.project_id = p_project and e.run_id = any (p_flow_ids) and e.state = 'running'
+      and e.element > 0 and e.voided_at is null;
 end
 $$;
 comment on function pgflow._close_steps is
@@ -342,7 +356,8 @@ from (
         coalesce(d.step_type, d.type) as type, d.handler,
         case when s.voided_at is not null and s.state <> 'rejected' then 'voided'
              when s.state = 'running' then
-                 case when c.state in ('waiting_tool', 'waiting_approval', 'waiting_event',
+                 case when s.elements is not null then 'running'
+                      when c.state in ('waiting_tool', 'waiting_approval', 'waiting_event',
                                        'paused') then 'waiting'
                       when c.state = 'running' then 'running' else 'pending' end
              when s.state is null and f.finished_at is not null then 'cancelled'
@@ -350,8 +365,15 @@ from (
         coalesce(nullif(s.attempts, 0), c.attempt + (c.state = 'running')::integer, 0) as attempts,
         coalesce(s.ready_at, s.ended_at) as ready_at,
         coalesce(c.first_started_at, e.first_started_at) as started_at, s.ended_at, s.error_code,
-        s.error_detail, s.output, s.child_run_id as run_id, d.needs, d.join_rule as "join",
-        s.super_step, s.voided_at, (
+        s.error_detail,
+        case when s.elements is null then s.output
+             when s.state = 'completed' then (
+                 select coalesce(jsonb_agg(o.output order by o.element), '[]')
+                 from pgflow.flow_step o
+                 where o.project_id = s.project_id and o.run_id = s.run_id and o.step = s.step
+                   and o.element > 0 and o.version = s.version) end as output,
+        s.child_run_id as run_id, d.needs, d.join_rule as "join",
+        s.super_step, s.voided_at, s.elements, s.elements_left, (
             select t.task_id from pgflow.task t
             where t.project_id = f.project_id and t.run_id = s.child_run_id
             order by t.voided_at is not null, t.created_at desc limit 1) as task_id
@@ -379,6 +401,10 @@ comment on column pgflow.flow_steps.version is 'The round of the flow in which i
 comment on column pgflow.flow_steps.seq is 'Its place in the definition.';
 comment on column pgflow.flow_steps.type is
     'The step type that its definition names, view step_types has them; else handler.';
+comment on column pgflow.flow_steps.element is
+    'From 1 for each element of a step that is done for each; 0: the step itself.';
+comment on column pgflow.flow_steps.elements is 'How many elements it is done for.';
+comment on column pgflow.flow_steps.elements_left is 'How many of them have not ended.';
 comment on column pgflow.flow_steps.task_id is 'The task that it opened last.';
 comment on column pgflow.flow_steps.state is
     'pending, running, waiting, completed, failed, skipped, rejected, expired, cancelled or '

@@ -50,6 +50,7 @@ language plpgsql
 as $$
 declare
     v_steps text[];
+    v_fanned text[];
     v_run_ids uuid[];
     v_all_completed boolean;
 begin
@@ -60,12 +61,20 @@ begin
         with settled as (
             update pgflow.flow_step s set super_step = p_flow.super_step + 1
             where s.project_id = p_flow.project_id and s.run_id = p_flow.run_id
-              and s.super_step is null and s.voided_at is null
+              and s.super_step is null and s.voided_at is null and s.element = 0
               and s.state not in ('pending', 'running')
-            returning s.step, s.state
+            returning s.step, s.state, s.elements
         )
-        select array_agg(s.step), bool_and(s.state = 'completed') into v_steps, v_all_completed
+        select array_agg(s.step), bool_and(s.state = 'completed'),
+            array_agg(s.step) filter (where s.elements > 0)
+        into v_steps, v_all_completed, v_fanned
         from settled s;
+        if v_fanned is not null then
+            update pgflow.flow_step s set super_step = p_flow.super_step + 1
+            where s.project_id = p_flow.project_id and s.run_id = p_flow.run_id
+              and s.step = any (v_fanned) and s.element > 0 and s.super_step is null
+              and s.voided_at is null;
+        end if;
     end if;
     if v_steps is null then
         perform pgflow._look_at_flows(p_flow.project_id, array[p_flow.run_id]);

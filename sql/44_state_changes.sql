@@ -170,10 +170,10 @@ begin
     with kept as (
         insert into pgflow.flow_step (project_id, run_id, step, element, version, state,
             needs_settled, needs_completed, needs_failed, super_step, attempts, child_run_id,
-            ready_at, ended_at, error_code, error_detail, output)
+            ready_at, ended_at, error_code, error_detail, output, elements, elements_left)
         select s.project_id, p_to, s.step, s.element, 0, s.state, s.needs_settled,
             s.needs_completed, s.needs_failed, s.super_step, s.attempts, s.child_run_id, s.ready_at,
-            s.ended_at, s.error_code, s.error_detail, s.output
+            s.ended_at, s.error_code, s.error_detail, s.output, s.elements, s.elements_left
         from pgflow.flow_step s
         where s.project_id = p_version.project_id and s.run_id = v_from
           and s.super_step <= v_super_step
@@ -191,7 +191,7 @@ begin
         join pgflow.channel_write w on w.project_id = s.project_id and w.run_id = s.run_id
             and w.step = s.step and w.element = s.element and w.version = s.version
     )
-    select coalesce(array_agg(k.step), '{}') into v_steps from kept k;
+    select coalesce(array_agg(k.step), '{}') into v_steps from kept k where k.element = 0;
     select coalesce(min(c.number) filter (where c.super_step = v_super_step), 0) into v_number
     from pgflow.checkpoint c
     where c.project_id = p_version.project_id and c.run_id = v_from;

@@ -17,7 +17,8 @@ from (
         ('approval_gate', true, 'A person approves.'),
         ('human_task', true, 'A person fills in a form.'),
         ('wait_event', false, 'A signal comes.'),
-        ('timer', false, 'A time passes.')
+        ('timer', false, 'A time passes.'),
+        ('flow', false, 'Another flow runs.')
     ) as b (name, interactive, description)
 ) u
 where u.project_id = any ((select pgflow._my_projects())::text[]);
@@ -379,7 +380,8 @@ declare
     v_project text := pgflow._enter_project(unregister_step_type.project);
     v_users text;
 begin
-    if unregister_step_type.name in ('approval_gate', 'human_task', 'wait_event', 'timer') then
+    if unregister_step_type.name in ('approval_gate', 'human_task', 'wait_event', 'timer', 'flow')
+    then
         perform pgflow._refuse_value('name', 'none of the engine''s own types',
             unregister_step_type.name);
     end if;

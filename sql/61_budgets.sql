@@ -135,6 +135,7 @@ begin
         select m.run_id, b.budget
         from unnest(p_ids, p_flow_ids, p_steps) as m (run_id, flow_id, step)
         join pgflow.run f on f.project_id = p_project and f.run_id = m.flow_id
+        join pgflow.run c on c.project_id = p_project and c.run_id = m.run_id
         join pgflow.step_budget b on b.project_id = p_project and b.flow = f.handler
             and b.version = f.flow_version and b.step = m.step
         order by m.run_id

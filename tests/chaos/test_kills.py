@@ -155,6 +155,41 @@ def test_runs_that_wait_go_on_after_everything_was_killed_and_do_each_step_once(
     assert [worker.wait(timeout=40) for worker in workers] == [0, 0]
 
 
+def test_a_fan_out_whose_workers_and_server_are_killed_counts_each_element_once(
+    durable: EmbeddedServer, start: Callable[[], Process]
+) -> None:
+    steps = [
+        {"name": "work", "each": "$[*]", "queue": "chaos"},
+        {"name": "after", "handler": "work", "queue": "chaos", "needs": ["work"]},
+    ]
+    with Client(durable.dsn) as client:
+        client.define_flow({"name": "fan", "steps": steps})
+        run_id = client.start("fan", list(range(1500)))
+    workers = [start(), start()]
+    for second in range(4):
+        eventually(durable, f"select count(*) > {second * 200} from effect")
+        victim = workers.pop(0)
+        victim.kill()
+        victim.wait()
+        workers.append(start())
+        if second == 2:
+            os.kill(durable.pid, signal.SIGKILL)
+            durable.start()
+    eventually(durable, "select not exists (select from pgflow.run)")
+    assert value(durable, "select count(*) from pgflow.runs where state = 'completed'") == 1502
+    with psycopg.connect(durable.dsn) as conn:
+        outputs = conn.execute(
+            "select s.output = (select jsonb_agg(c.output order by split_part(c.parent_key, '#',"
+            " 2)::integer) from pgflow.runs c where c.parent_run_id = %s and c.step = 'work')"
+            " and s.elements = 1500 and s.elements_left = 0 from pgflow.flow_steps s"
+            " where s.flow_run_id = %s and s.step = 'work' and s.element = 0",
+            (run_id, run_id),
+        ).fetchone()
+    assert outputs == (True,)
+    for worker in workers:
+        worker.terminate()
+
+
 def test_a_worker_that_is_stopped_past_its_lease_and_wakes_is_refused(
     durable: EmbeddedServer, start: Callable[[], Process]
 ) -> None:

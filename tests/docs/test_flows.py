@@ -100,8 +100,22 @@ def test_all_faults_are_in_the_detail(app: App) -> None:
     assert len(json.loads(refused.value.detail)["faults"]) == 2
 
 
+def test_a_step_for_each_element_is_defined_as_it_is_shown(app: App) -> None:
+    assert app.sync.define_flow(yaml.safe_load(blocks("yaml")[1])).version == 1
+
+
+def test_a_flow_in_a_flow_is_defined_as_it_is_shown(app: App) -> None:
+    (inner,) = yaml.safe_load("steps:\n" + blocks("yaml")[2])["steps"]
+    with pytest.raises(BadRequest) as refused:
+        app.sync.define_flow({"name": "book", "steps": [{"name": "draft"}, inner]})
+    assert refused.value.field == "definition.steps[1].config.flow"
+    for text in ("x", "y", "z"):
+        app.sync.define_flow({**DEFINITION, "description": text})
+    app.sync.define_flow({"name": "book", "steps": [{"name": "draft"}, inner]})
+
+
 def test_a_gate_is_defined_as_it_is_shown(app: App) -> None:
-    (gate,) = yaml.safe_load("steps:\n" + blocks("yaml")[1])["steps"]
+    (gate,) = yaml.safe_load("steps:\n" + blocks("yaml")[3])["steps"]
     app.sync.define_flow({**DEFINITION, "steps": [*DEFINITION["steps"], gate]})
     steps = app.sync.flow_steps(app.sync.start("review", INPUT))
     assert (steps[-1]["step"], steps[-1]["type"]) == ("editor", "approval_gate")

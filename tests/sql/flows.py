@@ -36,25 +36,20 @@ def started(engine: Engine, *steps: Row, output: Row | None = None, **how: Any) 
 
 def ready(engine: Engine) -> dict[str, Lease]:
     """Lease the steps that are ready, by name."""
-    if not engine.value(
-        "select exists (select from pgflow.worker_beat"
-        " where project_id = 'default' and worker_id = 'w:1')"
-    ):
-        engine.worker()
-    return {lease.body["more"]["flow"]["step"]: lease for lease in engine.acquire().leases}
+    return {_step(lease): lease for lease in _leased(engine)}
 
 
 def work(engine: Engine, *, fail: tuple[str, ...] = (), **outputs: object) -> list[str]:
     """Do all steps that are ready and return their names, sorted; those not named return theirs."""
-    leases = ready(engine)
-    done = {name: lease for name, lease in leases.items() if name not in fail}
+    leases = _leased(engine)
+    done = [lease for lease in leases if _step(lease) not in fail]
     if done:
-        texts = [json.dumps(outputs.get(name, name)) for name in done]
-        assert engine.complete(*done.values(), outputs=texts) == []
-    broken = [lease for name, lease in leases.items() if name in fail]
+        texts = [json.dumps(outputs.get(_step(lease), _step(lease))) for lease in done]
+        assert engine.complete(*done, outputs=texts) == []
+    broken = [lease for lease in leases if _step(lease) in fail]
     if broken:
         engine.fail(*broken, retries=[False] * len(broken))
-    return sorted(leases)
+    return sorted({_step(lease) for lease in leases})
 
 
 def wrote(engine: Engine, lease: Lease, output: str = "null", **channels: Any) -> list[Row]:
@@ -116,3 +111,35 @@ def task_of(engine: Engine, run_id: UUID, name: str) -> UUID:
         name,
     )
     return task_id
+
+
+def elements(engine: Engine, name: str = "each") -> dict[int, Lease]:
+    """Lease the elements of a step that are ready, by their numbers."""
+    leases = _leased(engine)
+    assert {_step(lease) for lease in leases} <= {name}
+    return {lease.body["more"]["flow"]["element"]: lease for lease in leases}
+
+
+def elements_of(engine: Engine, run_id: UUID, name: str = "each") -> dict[int, str]:
+    """Return the states of a step (0) and of its elements."""
+    rows = engine.rows(
+        "select element, state from pgflow.flow_steps where flow_run_id = %s and step = %s"
+        " and voided_at is null order by element",
+        run_id,
+        name,
+    )
+    return {row["element"]: row["state"] for row in rows}
+
+
+def _leased(engine: Engine) -> list[Lease]:
+    if not engine.value(
+        "select exists (select from pgflow.worker_beat"
+        " where project_id = 'default' and worker_id = 'w:1')"
+    ):
+        engine.worker()
+    return engine.acquire().leases
+
+
+def _step(lease: Lease) -> str:
+    name: str = lease.body["more"]["flow"]["step"]
+    return name

@@ -218,7 +218,7 @@ def test_the_decision_about_a_step_of_a_type_is_its_output(engine: Engine) -> No
         (
             step("b", type="nope"),
             "type",
-            "step b: type must be approval_gate, human_task, timer, wait_event, auto, t, or left",
+            "step b: type must be approval_gate, flow, human_task, timer, wait_event, auto, t",
         ),
         (step("b", type=3), "type", "step b: type must be the name of a step type"),
         (
