@@ -108,8 +108,8 @@ begin
     with made as (
         insert into pgflow.run (project_id, run_id, parent_run_id, root_run_id, parent_key, step,
             depth, kind, handler, flow_version, queue, state, priority, max_attempts, lease_no,
-            super_step, checkpoint_no, deadline, created_at, first_started_at, created_by, correlation_id, tags,
-            feedback, budget_run_id, retry_of, input)
+            super_step, checkpoint_no, deadline, created_at, first_started_at, created_by,
+            correlation_id, tags, feedback, budget_run_id, retry_of, input)
         select p_project, m.run_id, f.run_id, coalesce(f.root_run_id, f.run_id),
             concat_ws('#', d.step, m.element), d.step, f.depth + 1, 'flow', v.flow, v.version,
             coalesce(v.definition ->> 'queue', 'default'), 'running', f.priority, 1, null, 0,

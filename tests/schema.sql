@@ -336,6 +336,61 @@ COMMENT ON COLUMN pgflow.subscription.hold IS 'For so long it is held after each
 
 COMMENT ON COLUMN pgflow.subscription.acknowledged_no IS 'The last batch that was acknowledged.';
 
+CREATE TABLE pgflow.flow_step (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    run_id uuid NOT NULL,
+    step text NOT NULL COLLATE pg_catalog."C",
+    element integer DEFAULT 0 NOT NULL,
+    version integer DEFAULT 0 NOT NULL,
+    state text NOT NULL COLLATE pg_catalog."C",
+    needs_settled integer DEFAULT 0 NOT NULL,
+    needs_completed integer DEFAULT 0 NOT NULL,
+    needs_failed integer DEFAULT 0 NOT NULL,
+    super_step integer,
+    started_event_no integer,
+    ended_event_no integer,
+    attempts integer DEFAULT 0 NOT NULL,
+    child_run_id uuid,
+    ready_at timestamp with time zone,
+    ended_at timestamp with time zone,
+    voided_at timestamp with time zone,
+    error_code text COLLATE pg_catalog."C",
+    error_detail text,
+    output jsonb,
+    voided_super_step integer,
+    elements integer,
+    elements_left integer,
+    CONSTRAINT elements_left_of_elements CHECK (((elements_left >= 0) AND (elements_left <= elements))),
+    CONSTRAINT output_iff_completed CHECK (
+CASE
+    WHEN (elements IS NULL) THEN ((state = 'completed'::text) = (output IS NOT NULL))
+    ELSE (output IS NULL)
+END),
+    CONSTRAINT running_has_a_run_or_elements CHECK (((state <> 'running'::text) OR (num_nonnulls(child_run_id, elements) > 0))),
+    CONSTRAINT state_is_known CHECK ((state = ANY (ARRAY['pending'::text, 'running'::text, 'completed'::text, 'failed'::text, 'skipped'::text, 'rejected'::text, 'expired'::text, 'cancelled'::text])))
+)
+PARTITION BY RANGE (run_id);
+
+COMMENT ON TABLE pgflow.flow_step IS 'What became of each step of a flow''s run, once the first of those that it needs has ended. View flow_steps has the others too.';
+
+COMMENT ON COLUMN pgflow.flow_step.element IS 'From 1 for each element of a step that is done for each; 0: the step itself.';
+
+COMMENT ON COLUMN pgflow.flow_step.version IS 'run.round of the flow when it was made ready.';
+
+COMMENT ON COLUMN pgflow.flow_step.needs_settled IS 'How many of the steps that it needs have ended, completed and failed ones among them.';
+
+COMMENT ON COLUMN pgflow.flow_step.super_step IS 'The super-step that took note of its end; null: none has, because the flow was paused.';
+
+COMMENT ON COLUMN pgflow.flow_step.child_run_id IS 'The run that executes it.';
+
+COMMENT ON COLUMN pgflow.flow_step.ready_at IS 'When that run was made.';
+
+COMMENT ON COLUMN pgflow.flow_step.voided_super_step IS 'How far the flow had come when it went back behind this step.';
+
+COMMENT ON COLUMN pgflow.flow_step.elements IS 'How many it has, of a step that is done for each; its output is the list of theirs.';
+
+COMMENT ON COLUMN pgflow.flow_step.elements_left IS 'How many of them have not ended.';
+
 CREATE TABLE pgflow.event (
     project_id text NOT NULL COLLATE pg_catalog."C",
     run_id uuid NOT NULL,
@@ -363,6 +418,59 @@ COMMENT ON COLUMN pgflow.event.key IS 'Idempotency key, unique within the run.';
 COMMENT ON COLUMN pgflow.event.by IS 'The actor; a worker''s events name its database role.';
 
 COMMENT ON COLUMN pgflow.event.lease_event_no IS 'Set where the event ended a lease: the number of that lease''s run.started event.';
+
+CREATE TABLE pgflow.step_definition (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    flow text NOT NULL COLLATE pg_catalog."C",
+    version integer NOT NULL,
+    step text NOT NULL COLLATE pg_catalog."C",
+    place integer NOT NULL,
+    layer integer NOT NULL,
+    type text NOT NULL COLLATE pg_catalog."C",
+    handler text NOT NULL COLLATE pg_catalog."C",
+    queue text COLLATE pg_catalog."C",
+    join_rule text NOT NULL COLLATE pg_catalog."C",
+    on_failure text NOT NULL COLLATE pg_catalog."C",
+    max_attempts integer,
+    timeout interval,
+    retry_base interval,
+    retry_factor double precision,
+    retry_max interval,
+    needs text[] NOT NULL COLLATE pg_catalog."C",
+    dependants text[] NOT NULL COLLATE pg_catalog."C",
+    config jsonb NOT NULL,
+    condition jsonpath,
+    layered boolean DEFAULT false NOT NULL,
+    each_path jsonpath,
+    artifact jsonb,
+    step_type text COLLATE pg_catalog."C",
+    CONSTRAINT join_rule_is_known CHECK ((join_rule = ANY (ARRAY['all'::text, 'any'::text, 'none_failed'::text, 'one_failed'::text]))),
+    CONSTRAINT on_failure_is_known CHECK ((on_failure = ANY (ARRAY['fail'::text, 'continue'::text]))),
+    CONSTRAINT only_what_works_is_done_for_each CHECK (((each_path IS NULL) OR (type = ANY (ARRAY['handler'::text, 'flow'::text])))),
+    CONSTRAINT type_is_known CHECK ((type = ANY (ARRAY['handler'::text, 'flow'::text, 'approval_gate'::text, 'human_task'::text, 'wait_event'::text, 'timer'::text])))
+);
+
+COMMENT ON TABLE pgflow.step_definition IS 'The steps of each version of a flow, as its runs need them. Rows never change.';
+
+COMMENT ON COLUMN pgflow.step_definition.place IS 'Its place in the definition, from 1.';
+
+COMMENT ON COLUMN pgflow.step_definition.layer IS 'The steps of the longest way to it, itself included.';
+
+COMMENT ON COLUMN pgflow.step_definition.type IS 'handler: a worker executes it; flow: another flow; else what it waits for. config has the particulars.';
+
+COMMENT ON COLUMN pgflow.step_definition.handler IS 'Of what no worker executes: its type.';
+
+COMMENT ON COLUMN pgflow.step_definition.dependants IS 'The steps that need it.';
+
+COMMENT ON COLUMN pgflow.step_definition.condition IS 'What the state values must be for it to run; else it is skipped.';
+
+COMMENT ON COLUMN pgflow.step_definition.layered IS 'Steps that end count once all that began with them have ended. The same for all of a flow.';
+
+COMMENT ON COLUMN pgflow.step_definition.each_path IS 'Finds in the step''s input the elements for each of which it is executed.';
+
+COMMENT ON COLUMN pgflow.step_definition.artifact IS 'What it has to leave behind: name, and if there are such schema, schema_version, repairs.';
+
+COMMENT ON COLUMN pgflow.step_definition.step_type IS 'The type that its definition names; type is what that comes down to.';
 
 CREATE TABLE pgflow.schema_version (
     project_id text NOT NULL COLLATE pg_catalog."C",
@@ -584,55 +692,6 @@ COMMENT ON COLUMN pgflow.journal.event_no IS 'The number of the event that it ca
 
 COMMENT ON COLUMN pgflow.journal.digest IS 'SHA-256 of the call''s inputs; a call with others is not the same call.';
 
-CREATE TABLE pgflow.step_definition (
-    project_id text NOT NULL COLLATE pg_catalog."C",
-    flow text NOT NULL COLLATE pg_catalog."C",
-    version integer NOT NULL,
-    step text NOT NULL COLLATE pg_catalog."C",
-    place integer NOT NULL,
-    layer integer NOT NULL,
-    type text NOT NULL COLLATE pg_catalog."C",
-    handler text NOT NULL COLLATE pg_catalog."C",
-    queue text COLLATE pg_catalog."C",
-    join_rule text NOT NULL COLLATE pg_catalog."C",
-    on_failure text NOT NULL COLLATE pg_catalog."C",
-    max_attempts integer,
-    timeout interval,
-    retry_base interval,
-    retry_factor double precision,
-    retry_max interval,
-    needs text[] NOT NULL COLLATE pg_catalog."C",
-    dependants text[] NOT NULL COLLATE pg_catalog."C",
-    config jsonb NOT NULL,
-    condition jsonpath,
-    layered boolean DEFAULT false NOT NULL,
-    artifact jsonb,
-    step_type text COLLATE pg_catalog."C",
-    CONSTRAINT join_rule_is_known CHECK ((join_rule = ANY (ARRAY['all'::text, 'any'::text, 'none_failed'::text, 'one_failed'::text]))),
-    CONSTRAINT on_failure_is_known CHECK ((on_failure = ANY (ARRAY['fail'::text, 'continue'::text]))),
-    CONSTRAINT type_is_known CHECK ((type = ANY (ARRAY['handler'::text, 'approval_gate'::text, 'human_task'::text, 'wait_event'::text, 'timer'::text])))
-);
-
-COMMENT ON TABLE pgflow.step_definition IS 'The steps of each version of a flow, as its runs need them. Rows never change.';
-
-COMMENT ON COLUMN pgflow.step_definition.place IS 'Its place in the definition, from 1.';
-
-COMMENT ON COLUMN pgflow.step_definition.layer IS 'The steps of the longest way to it, itself included.';
-
-COMMENT ON COLUMN pgflow.step_definition.type IS 'handler: a worker executes it; else what it waits for, of which config has the particulars.';
-
-COMMENT ON COLUMN pgflow.step_definition.handler IS 'Of what no worker executes: its type.';
-
-COMMENT ON COLUMN pgflow.step_definition.dependants IS 'The steps that need it.';
-
-COMMENT ON COLUMN pgflow.step_definition.condition IS 'What the state values must be for it to run; else it is skipped.';
-
-COMMENT ON COLUMN pgflow.step_definition.layered IS 'Steps that end count once all that began with them have ended. The same for all of a flow.';
-
-COMMENT ON COLUMN pgflow.step_definition.artifact IS 'What it has to leave behind: name, and if there are such schema, schema_version, repairs.';
-
-COMMENT ON COLUMN pgflow.step_definition.step_type IS 'The type that its definition names; type is what that comes down to.';
-
 CREATE TABLE pgflow.usage (
     project_id text NOT NULL COLLATE pg_catalog."C",
     run_id uuid NOT NULL,
@@ -742,48 +801,6 @@ CREATE TABLE pgflow.artifact_schema (
 );
 
 COMMENT ON TABLE pgflow.artifact_schema IS 'Each schema with the version that was defined last.';
-
-CREATE TABLE pgflow.flow_step (
-    project_id text NOT NULL COLLATE pg_catalog."C",
-    run_id uuid NOT NULL,
-    step text NOT NULL COLLATE pg_catalog."C",
-    element integer DEFAULT 0 NOT NULL,
-    version integer DEFAULT 0 NOT NULL,
-    state text NOT NULL COLLATE pg_catalog."C",
-    needs_settled integer DEFAULT 0 NOT NULL,
-    needs_completed integer DEFAULT 0 NOT NULL,
-    needs_failed integer DEFAULT 0 NOT NULL,
-    super_step integer,
-    started_event_no integer,
-    ended_event_no integer,
-    attempts integer DEFAULT 0 NOT NULL,
-    child_run_id uuid,
-    ready_at timestamp with time zone,
-    ended_at timestamp with time zone,
-    voided_at timestamp with time zone,
-    error_code text COLLATE pg_catalog."C",
-    error_detail text,
-    output jsonb,
-    voided_super_step integer,
-    CONSTRAINT output_iff_completed CHECK (((state = 'completed'::text) = (output IS NOT NULL))),
-    CONSTRAINT running_has_a_run CHECK (((state <> 'running'::text) OR (child_run_id IS NOT NULL))),
-    CONSTRAINT state_is_known CHECK ((state = ANY (ARRAY['pending'::text, 'running'::text, 'completed'::text, 'failed'::text, 'skipped'::text, 'rejected'::text, 'expired'::text, 'cancelled'::text])))
-)
-PARTITION BY RANGE (run_id);
-
-COMMENT ON TABLE pgflow.flow_step IS 'What became of each step of a flow''s run, once the first of those that it needs has ended. View flow_steps has the others too.';
-
-COMMENT ON COLUMN pgflow.flow_step.version IS 'run.round of the flow when it was made ready.';
-
-COMMENT ON COLUMN pgflow.flow_step.needs_settled IS 'How many of the steps that it needs have ended, completed and failed ones among them.';
-
-COMMENT ON COLUMN pgflow.flow_step.super_step IS 'The super-step that took note of its end; null: none has, because the flow was paused.';
-
-COMMENT ON COLUMN pgflow.flow_step.child_run_id IS 'The run that executes it.';
-
-COMMENT ON COLUMN pgflow.flow_step.ready_at IS 'When that run was made.';
-
-COMMENT ON COLUMN pgflow.flow_step.voided_super_step IS 'How far the flow had come when it went back behind this step.';
 
 CREATE VIEW pgflow.artifacts WITH (security_barrier='true') AS
  SELECT project_id,
@@ -1075,6 +1092,8 @@ CREATE VIEW pgflow.flow_steps WITH (security_barrier='true') AS
     "join",
     super_step,
     voided_at,
+    elements,
+    elements_left,
     task_id
    FROM ( SELECT f.project_id,
             f.run_id AS flow_run_id,
@@ -1090,6 +1109,7 @@ CREATE VIEW pgflow.flow_steps WITH (security_barrier='true') AS
                     WHEN ((s.voided_at IS NOT NULL) AND (s.state <> 'rejected'::text)) THEN 'voided'::text
                     WHEN (s.state = 'running'::text) THEN
                     CASE
+                        WHEN (s.elements IS NOT NULL) THEN 'running'::text
                         WHEN (c.state = ANY (ARRAY['waiting_tool'::text, 'waiting_approval'::text, 'waiting_event'::text, 'paused'::text])) THEN 'waiting'::text
                         WHEN (c.state = 'running'::text) THEN 'running'::text
                         ELSE 'pending'::text
@@ -1103,12 +1123,20 @@ CREATE VIEW pgflow.flow_steps WITH (security_barrier='true') AS
             s.ended_at,
             s.error_code,
             s.error_detail,
-            s.output,
+                CASE
+                    WHEN (s.elements IS NULL) THEN s.output
+                    WHEN (s.state = 'completed'::text) THEN ( SELECT COALESCE(jsonb_agg(o.output ORDER BY o.element), '[]'::jsonb) AS "coalesce"
+                       FROM pgflow.flow_step o
+                      WHERE ((o.project_id = s.project_id) AND (o.run_id = s.run_id) AND (o.step = s.step) AND (o.element > 0) AND (o.version = s.version)))
+                    ELSE NULL::jsonb
+                END AS output,
             s.child_run_id AS run_id,
             d.needs,
             d.join_rule AS "join",
             s.super_step,
             s.voided_at,
+            s.elements,
+            s.elements_left,
             ( SELECT t.task_id
                    FROM pgflow.task t
                   WHERE ((t.project_id = f.project_id) AND (t.run_id = s.child_run_id))
@@ -1139,6 +1167,8 @@ COMMENT ON VIEW pgflow.flow_steps IS 'The steps of each run of a flow. Select by
 
 COMMENT ON COLUMN pgflow.flow_steps.flow_run_id IS 'The run of the flow.';
 
+COMMENT ON COLUMN pgflow.flow_steps.element IS 'From 1 for each element of a step that is done for each; 0: the step itself.';
+
 COMMENT ON COLUMN pgflow.flow_steps.version IS 'The round of the flow in which it was made ready.';
 
 COMMENT ON COLUMN pgflow.flow_steps.seq IS 'Its place in the definition.';
@@ -1156,6 +1186,10 @@ COMMENT ON COLUMN pgflow.flow_steps.started_at IS 'When its run was leased for t
 COMMENT ON COLUMN pgflow.flow_steps.run_id IS 'The run that executes it: its input, timeline, journal and tasks are those of that run.';
 
 COMMENT ON COLUMN pgflow.flow_steps.super_step IS 'Which firing of the flow took note of its end.';
+
+COMMENT ON COLUMN pgflow.flow_steps.elements IS 'How many elements it is done for.';
+
+COMMENT ON COLUMN pgflow.flow_steps.elements_left IS 'How many of them have not ended.';
 
 COMMENT ON COLUMN pgflow.flow_steps.task_id IS 'The task that it opened last.';
 
@@ -1978,7 +2012,7 @@ CREATE VIEW pgflow.step_types WITH (security_barrier='true') AS
             NULL::timestamp with time zone,
             NULL::text
            FROM (pgflow.project p
-             CROSS JOIN ( VALUES ('approval_gate'::text,true,'A person approves.'::text), ('human_task'::text,true,'A person fills in a form.'::text), ('wait_event'::text,false,'A signal comes.'::text), ('timer'::text,false,'A time passes.'::text)) b(name, interactive, description))) u
+             CROSS JOIN ( VALUES ('approval_gate'::text,true,'A person approves.'::text), ('human_task'::text,true,'A person fills in a form.'::text), ('wait_event'::text,false,'A signal comes.'::text), ('timer'::text,false,'A time passes.'::text), ('flow'::text,false,'Another flow runs.'::text)) b(name, interactive, description))) u
   WHERE (project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[]));
 
 COMMENT ON VIEW pgflow.step_types IS 'What a step may name as its type: the engine''s own types and those that were registered.';
@@ -2275,7 +2309,7 @@ CREATE VIEW pgflow.timeline WITH (security_barrier='true') AS
             NULL::integer,
             0,
             s.step,
-            jsonb_build_object('run_id', s.child_run_id) AS jsonb_build_object,
+            jsonb_strip_nulls(jsonb_build_object('run_id', s.child_run_id, 'elements', s.elements)) AS jsonb_strip_nulls,
             NULL::text
            FROM pgflow.flow_step s
           WHERE (s.started_event_no IS NOT NULL)
@@ -2619,7 +2653,7 @@ CREATE UNIQUE INDEX signal_key_is_unique_in_its_run ON ONLY pgflow.signal USING 
 
 CREATE INDEX slot_is_held_by ON pgflow.slot USING btree (project_id, worker_id);
 
-CREATE INDEX step_is_unsettled ON ONLY pgflow.flow_step USING btree (project_id, run_id) WHERE ((state = ANY (ARRAY['pending'::text, 'running'::text])) AND (voided_at IS NULL));
+CREATE INDEX step_is_unsettled ON ONLY pgflow.flow_step USING btree (project_id, run_id) WHERE ((state = ANY (ARRAY['pending'::text, 'running'::text])) AND (voided_at IS NULL) AND (element = 0));
 
 CREATE INDEX task_is_due ON pgflow.task USING btree (project_id, due_at) WHERE ((state = 'open'::text) AND (due_at IS NOT NULL));
 

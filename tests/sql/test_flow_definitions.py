@@ -164,7 +164,11 @@ def test_what_is_wrong_with_a_flow_is_told(
         ({"on_failure": {"run": "a", "x": 1}}, "on_failure", "step b: on_failure must be fail"),
         ({"on_failure": {"run": "z"}}, "on_failure", "step b: on_failure names z, which is no"),
         ({"description": {}}, "description", "step b: description must be a text"),
-        ({"type": "gate"}, "type", "step b: type must be approval_gate, flow, human_task, timer, w"),
+        (
+            {"type": "gate"},
+            "type",
+            "step b: type must be approval_gate, flow, human_task, timer, w",
+        ),
         ({"type": "timer", "handler": "h"}, "handler", "step b: handler must be left out: no work"),
         ({"type": "approval_gate", "timeout": 5}, "timeout", "step b: timeout must be left out"),
         (

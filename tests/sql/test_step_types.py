@@ -56,6 +56,7 @@ def test_a_type_is_registered_and_listed_beside_the_engines_own(engine: Engine) 
     named = {row["name"]: row for row in rows}
     assert {name for name, row in named.items() if row["is_built_in"]} == {
         "approval_gate",
+        "flow",
         "human_task",
         "timer",
         "wait_event",

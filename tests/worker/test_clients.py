@@ -23,6 +23,7 @@ from pgflow import (
     artifacts,
     flows,
     gateway,
+    money,
     people,
     queues,
     subscriptions,
@@ -41,7 +42,7 @@ from pgflow.errors import (
 if TYPE_CHECKING:
     from tests.worker.conftest import Stage
 
-MODULES = (gateway, flows, artifacts, people, queues, subscriptions, views)
+MODULES = (gateway, flows, artifacts, money, people, queues, subscriptions, views)
 NOWHERE = "host=127.0.0.1 port=1 dbname=x"
 
 
