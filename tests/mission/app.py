@@ -79,6 +79,27 @@ async def ill(how: str) -> Any:
     return {"no": object()} if how == "no json" else "\x00"
 
 
+@app.handler(retry=SOON)
+async def writes(ctx: Context) -> dict[str, Any]:
+    """Leave behind what the step says: a content for each repair, "late" takes its time."""
+    contents = ctx.step_config["contents"]
+    content = contents[0 if ctx.repair is None else ctx.repair.attempt]
+    if ctx.step_config.get("fails") and ctx.attempt == 0:
+        await ctx.artifact("draft", {"title": "of a failure"})
+        raise ValueError("it fails")
+    if content == "late":
+        await asyncio.sleep(60)
+    if content is not None:
+        await ctx.artifact("draft", content)
+    previous = await ctx.previous_artifact()
+    return {
+        "expected": ctx.expected_artifact,
+        "instructions": ctx.instructions,
+        "repair": ctx.repair,
+        "previous": None if previous is None else previous.content,
+    }
+
+
 @app.handler
 async def asks(ctx: Context, how: dict[str, Any]) -> dict[str, Any]:
     """Have a person decide; spans are in seconds."""

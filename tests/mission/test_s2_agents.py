@@ -30,6 +30,20 @@ CALL = (
 )
 
 
+TITLED = {"properties": {"title": {"type": "string"}}, "required": ["title"]}
+
+
+def writing(*contents: Any, **config: Any) -> dict[str, Any]:
+    """Return a step that has to leave a draft behind; `contents` are those of its executions."""
+    return {
+        "name": "write",
+        "handler": "writes",
+        "timeout": config.pop("timeout", 30),
+        "config": {"contents": contents, "instructions": "a title", **config},
+        "artifact": {"name": "draft", "schema": TITLED},
+    }
+
+
 def gate(name: str, *needs: str, **more: Any) -> dict[str, Any]:
     """Return a gate that somebody approves."""
     return {"name": name, "type": "approval_gate", "needs": list(needs), **more}
@@ -195,6 +209,62 @@ def test_s2_07_an_execution_of_a_step_has_300_seconds_or_what_the_step_says(
     }
     assert seconds == {"default": 300, "short": 0.05}
     hold.let_go()
+
+
+def test_s2_08_a_step_without_its_artifact_is_repaired_once_and_then_fails(
+    mission: Mission,
+) -> None:
+    flows = {
+        (None, None): "E-RUN-014",
+        ('{"title": ', '{"title": '): "E-RUN-008",
+        (None, '{"title": '): "E-RUN-008",
+    }
+    runs = {mission.start("s2-08", writing(*made)): code for made, code in flows.items()}
+    for run_id, code in runs.items():
+        run = mission.ends(run_id)
+        assert (run["state"], run["error_code"]) == ("failed", code)
+        step = mission.step(run_id, "write")["run_id"]
+        assert mission.events(step).count("prompt.repaired") == 1
+    late = mission.start("s2-08", writing("late", {"title": "in time"}, timeout=0.5))
+    mission.output(late)
+    assert "artifact.timeout" in mission.events(mission.step(late, "write")["run_id"])
+
+
+def test_s2_09_an_artifact_counts_for_the_execution_that_wrote_it(mission: Mission) -> None:
+    run_id = mission.start("s2-09", writing(None, None, fails=True))
+    run = mission.ends(run_id)
+    assert (run["state"], run["error_code"]) == ("failed", "E-RUN-014")
+    (row,) = mission.client.artifacts(run_id, name="draft")
+    assert (row["valid"], row["attempt"], row["lease_no"]) == (True, 0, 1)
+
+
+def test_s2_10_an_artifact_has_its_hash_and_all_its_errors(mission: Mission) -> None:
+    run_id = mission.start("s2-10", writing({"title": 7}, {"title": "Enough"}))
+    mission.output(run_id)
+    rows = mission.client.artifacts(run_id, step="write")
+    assert [row["kind"] for row in rows] == ["input", "document", "document", "output"]
+    wrong, right = rows[1:3]
+    errors = [{"path": "$.title", "message": "7 is not of type 'string'"}]
+    assert (wrong["valid"], wrong["validation_errors"]) == (False, errors)
+    assert (right["valid"], right["validation_errors"]) == (True, None)
+    text = b'{"title": "Enough"}'
+    assert (right["size"], right["sha256"]) == (len(text), hashlib.sha256(text).hexdigest())
+    assert (right["step"], right["version"], right["attempt"]) == ("write", 0, 0)
+    assert (right["name"], right["media_type"]) == ("draft", "application/json")
+    lines = mission.client.timeline(right["run_id"], types=["artifact.invalid"])
+    assert [line["payload"]["errors"] for line in lines] == [errors]
+    printed = mission.pgflow("artifact", "get", run_id, "draft", "--step", "write")
+    assert json.loads(printed) == {"title": "Enough"}
+
+
+def test_s2_11_a_handler_knows_what_is_expected_and_what_was_wrong(mission: Mission) -> None:
+    run_id = mission.start("s2-11", writing({"title": 7}, {"title": "Enough"}))
+    told = mission.output(run_id)["write"]
+    assert (told["expected"]["name"], told["expected"]["schema"]) == ("draft", TITLED)
+    assert told["instructions"] == "a title"
+    assert (told["repair"]["attempt"], told["repair"]["error_code"]) == (1, "E-RUN-008")
+    assert [error["path"] for error in told["repair"]["errors"]] == ["$.title"]
+    assert told["previous"] == {"title": 7}
 
 
 def test_s2_13_hashes_of_input_and_output_are_those_of_the_databases_text(
