@@ -436,3 +436,31 @@ def test_an_element_is_found_by_the_key_of_its_run(engine: Engine) -> None:
         run_id,
     )
     assert [tuple(key.values()) for key in keys] == [("each#1", "each"), ("each#2", "each")]
+
+
+# ---- with state values and layers
+
+
+def test_what_elements_write_is_reduced_in_their_order_when_the_step_ends(engine: Engine) -> None:
+    define(engine, *THREE, channels={"seen": {"reducer": "append"}})
+    run_id = engine.tell("start", flow="f")
+    work(engine, list=[1, 2])
+    leases = elements(engine)
+    for n in (2, 1):
+        engine.complete(leases[n], writes=[json.dumps([{"channel": "seen", "value": n}])])
+    assert ready(engine)["sum"].body["more"]["flow"]["state"] == {"seen": [1, 2]}
+    engine.timeline(run_id)
+
+
+def test_in_layers_a_step_for_each_is_waited_for_with_the_others(engine: Engine) -> None:
+    steps = (step("each", each="$[*]"), step("b"), step("c", "each"), step("d", "b"))
+    define(engine, *steps, layered=True)
+    run_id = engine.tell("start", flow="f", input=Jsonb([1, 2]))
+    engine.worker()
+    leases = engine.acquire().leases
+    *first, last = leases
+    engine.complete(*first)
+    assert ready(engine) == {}
+    engine.complete(last)
+    assert work(engine) == ["c", "d"]
+    assert engine.state(run_id) == "completed"
