@@ -2,7 +2,8 @@
 
 All tests share one database, which nobody puts back, and each is executed twice in it: the second
 time it finds what the first has left, under the same names of flows, handlers, queues and keys.
-$PGFLOW_TEST_PLACES leaves one of the two out, as for tests/sql. Two worker daemons serve them all.
+$PGFLOW_TEST_PLACES leaves one of the two out, and what is left has no part in a test that is
+parametrized with the place `fresh`, as in tests/sql. Two worker daemons serve them all.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def until(look: Callable[[], T]) -> T:
     while not (answer := look()):
         if time.monotonic() > give_up:
             pytest.fail(f"still {answer!r} after {PATIENCE:g} s")
-        time.sleep(0.005)
+        time.sleep(0.01)
     return answer
 
 

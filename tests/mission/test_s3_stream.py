@@ -23,12 +23,6 @@ if TYPE_CHECKING:
     from tests.mission.conftest import Mission
 
 
-def passes(mission: Mission, seconds: float) -> None:
-    """Let the database's time pass."""
-    at = mission.value("select pgflow.now() + make_interval(secs => %s)", seconds)
-    until(lambda: mission.value("select pgflow.now() > %s", at))
-
-
 def test_s3_04_a_paused_queue_takes_runs_and_holds_them(mission: Mission) -> None:
     hand = Hand(mission, "by-hand-paused")
     mission.client.define_queue("by-hand-paused")
@@ -97,12 +91,12 @@ def test_s3_09_a_run_is_resumed_under_its_own_id(mission: Mission) -> None:
 def test_s3_11_every_pause_and_end_is_told_once_with_its_correlation_id(mission: Mission) -> None:
     correlation = f"c-{secrets.token_hex(6)}"
     enqueue = partial(mission.client.enqueue, correlation_id=correlation)
-    soon = mission.value("select pgflow.now() + interval '300 milliseconds'")
+    soon = mission.value("select pgflow.now() + interval '500 milliseconds'")
     runs = {
+        "run.timed_out": enqueue("asks", {}, deadline=soon),
         "run.completed": enqueue("echo", 1),
         "run.failed": enqueue("broken", 1),
         "run.cancelled": enqueue("asks", {}),
-        "run.timed_out": enqueue("asks", {}, deadline=soon),
     }
     paused = runs["run.cancelled"]
     mission.reaches(paused, "waiting_approval")
@@ -216,13 +210,12 @@ def test_s3_14_what_comes_while_a_run_is_paused_counts_at_its_resume(mission: Mi
 def test_s3_14_deadlines_run_on_while_a_run_is_paused_unless_they_are_held(
     mission: Mission,
 ) -> None:
-    runs = [mission.client.enqueue("asks", {"due_in": 1.5}) for _ in range(2)]
-    for run_id in runs:
-        mission.reaches(run_id, "waiting_approval")
+    runs = [mission.client.enqueue("asks", {"due_in": 2.5}) for _ in range(2)]
+    due = max(mission.task(run_id)["due_at"] for run_id in runs)
     late, held = runs
     mission.client.pause(late)
     mission.client.pause(held, hold_deadlines=True)
-    passes(mission, 1.6)
+    until(lambda: mission.value("select pgflow.now() > %s", due))
     assert mission.client.resume(late) == "cancelled"
     assert mission.run(late)["error_code"] == "E-RUN-007"
     assert mission.client.resume(held) == "waiting_approval"
@@ -269,6 +262,7 @@ def test_s3_17_a_queue_tells_what_it_has_in_which_state(
     assert stats["available_slots"] >= 0
     for run_id in runs:
         mission.client.cancel(run_id)
+    hand.leave()
 
 
 def test_s3_18_an_answer_finds_the_wait_by_run_and_step(mission: Mission) -> None:
