@@ -201,11 +201,26 @@ async def spends(ctx: Context) -> str:
 
 
 @app.handler
+async def summarises(ctx: Context, calls: list[str]) -> list[float | None]:
+    """Call these models, a thousand tokens each; tell what was left to spend after each call."""
+    left: list[float | None] = []
+    for model in calls:
+
+        def call(model: str = model) -> None:
+            ctx.usage(model=model, input_tokens=1000, output_tokens=0)
+
+        await ctx.step("call", call)
+        left.append(ctx.budget.usd)
+    return left
+
+
+@app.handler
 async def knows(ctx: Context) -> dict[str, Any]:
     """Tell what the context knows."""
     told = "project run_id flow_run_id flow flow_version step_config version attempt lease_no"
     more = "inputs flow_input correlation_id tags thread_id feedback"
     known = {name: getattr(ctx, name) for name in f"{told} {more}".split()}
+    known["budget"] = ctx.budget.usd
     return {**known, "step": ctx.step_name, "deadline": ctx.deadline and ctx.deadline.isoformat()}
 
 

@@ -104,6 +104,7 @@ def test_s1_03_a_step_knows_its_flow_and_a_handler_may_do_without(mission: Missi
         {"name": "nothing", "handler": "knows_nothing"},
         {"name": "know", "handler": "knows", "needs": ["nothing"], "config": config},
         given={"article": 7},
+        budget={"usd": 2.5},
     )
     known = mission.output(run_id)["know"]
     child = mission.step(run_id, "know")["run_id"]
@@ -124,6 +125,7 @@ def test_s1_03_a_step_knows_its_flow_and_a_handler_may_do_without(mission: Missi
         "tags": [],
         "deadline": None,
         "feedback": None,
+        "budget": 2.5,
         "thread_id": str(child),
     }
     assert known == expected

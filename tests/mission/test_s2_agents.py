@@ -8,7 +8,7 @@ import json
 import signal
 from collections import Counter
 from contextlib import ExitStack
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -298,6 +298,40 @@ def test_s2_16_each_call_of_a_model_is_in_the_ledger_the_failed_one_too(mission:
     assert done["cost_usd_total"] == Decimal("0.013")
     assert mission.run(run_id)["cost_usd"] == Decimal("0.022")
     assert failed["call_key"] != done["call_key"]
+
+
+def test_s2_17_prices_make_a_missing_cost_and_one_that_nobody_knows_is_null_not_0(
+    mission: Mission,
+) -> None:
+    mission.client.define_price("m-10", 0.01, 0.02, valid_from=datetime(2026, 1, 1, tzinfo=UTC))
+    run_id = mission.client.enqueue("summarises", ["m-10", "m-of-nobody"], budget={"usd": 0.025})
+    assert mission.output(run_id) == [0.015, 0.015]
+    calls = "select model, cost_usd_total from pgflow.model_calls where run_id = %s"
+    costs = {row["model"]: row["cost_usd_total"] for row in mission.rows(calls, run_id)}
+    assert costs == {"m-10": Decimal("0.01"), "m-of-nobody": None}
+    assert mission.run(run_id)["cost_usd"] == Decimal("0.01")
+    odd = [line["detail"] for line in mission.client.doctor() if line["level"] == "warn"]
+    assert any("m-of-nobody" in detail for detail in odd)
+
+
+def test_s2_17_a_flow_that_exceeds_its_budget_fails_or_asks_for_more_as_it_says(
+    mission: Mission,
+) -> None:
+    mission.client.define_price("m-10", 0.01, 0.02, valid_from=datetime(2026, 1, 1, tzinfo=UTC))
+    step = {"name": "write", "handler": "summarises"}
+    calls = ["m-10"] * 3
+    fails = mission.start("s2-fails", step, budget={"usd": 0.025}, given=calls)
+    asks = mission.start("s2-asks", step, budget={"usd": 0.025, "on_breach": "ask"}, given=calls)
+    run = mission.ends(fails)
+    assert (run["state"], run["error_code"]) == ("failed", "E-RUN-009")
+    assert mission.events(fails).count("budget.exceeded") == 1
+    assert mission.reaches(asks, "paused")["pause_reason"] == "budget"
+    (task,) = mission.client.inbox(run_id=asks)
+    mission.client.approve(task["task_id"], "go on", {"usd": 5})
+    assert len(mission.output(asks)["write"]) == 3
+    used = mission.value("select used_usd from pgflow.budgets where run_id = %s", asks)
+    spent = "select cost_usd from pgflow.runs where run_id = %s"
+    assert used == mission.value(spent, mission.step(asks, "write")["run_id"]) > Decimal("0.025")
 
 
 def test_s2_18_each_call_of_a_tool_leaves_a_record_with_its_hashes(mission: Mission) -> None:
