@@ -439,6 +439,10 @@ begin
     v_run.last_event_no := v_run.last_event_no + 1;
     update pgflow.run r set round = v_run.round, last_event_no = v_run.last_event_no
     where r.project_id = v_run.project_id and r.run_id = v_run.run_id;
+    -- What an interrupt shows may depend on them: another time it is not compared.
+    update pgflow.task t set digest = null
+    where t.project_id = v_run.project_id and t.run_id = v_run.run_id and t.state = 'open'
+      and t.kind = 'interrupt';
     perform pgflow._event(v_run, v_run.last_event_no, 'step.updated', p_now,
         jsonb_build_object('keys', (select jsonb_agg(u.key) from jsonb_object_keys(p_updates)
             as u (key)), 'round', v_run.round));
@@ -446,4 +450,5 @@ begin
 end
 $$;
 comment on function pgflow._update_entries is
-    'Replaces values of a run''s journal, the old ones kept with their round; returns the run.';
+    'Replaces values of a run''s journal, the old ones kept with their round; returns the run. The '
+    'caller holds it.';

@@ -149,6 +149,13 @@ async def interrupted(ctx: Context) -> list[Any]:
 
 
 @app.handler
+async def interrupted_about(ctx: Context) -> list[Any]:
+    """Show a draft and stop."""
+    draft = await ctx.step("draft", str.upper, "draft")
+    return [draft, await ctx.interrupt({"draft": draft})]
+
+
+@app.handler
 async def interrupted_at_once(ctx: Context) -> list[Any]:
     """Stop in two branches."""
     return list(await ctx.gather(ctx.interrupt("a", key="a"), ctx.interrupt("b", key="b")))

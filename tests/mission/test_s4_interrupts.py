@@ -121,6 +121,13 @@ def test_s4_05_an_update_replaces_what_a_paused_run_knows_and_it_goes_on(
     assert mission.events(run_id).count("step.updated") == 1
 
 
+def test_s4_05_an_update_may_change_what_the_interrupt_is_about(mission: Mission) -> None:
+    run_id = mission.client.enqueue("interrupted_about")
+    assert stands_at(mission, run_id)[0] == "interrupt"
+    mission.client.resume(run_id, {"update": {"draft": "changed"}})
+    assert mission.output(run_id) == ["changed", None]
+
+
 def test_s4_07_each_interrupt_gets_its_own_value_once(mission: Mission) -> None:
     run_id = mission.client.enqueue("interrupted")
     stands_at(mission, run_id)

@@ -308,6 +308,16 @@ def test_the_handler_gets_the_new_values(engine: Engine) -> None:
     assert engine.types(run_id).count("step.completed") == 1
 
 
+@pytest.mark.parametrize(("updates", "digest"), [({}, "aa"), ({"draft": 2}, None)], ids=str)
+def test_an_interrupt_that_is_passed_with_an_update_may_be_about_something_else(
+    engine: Engine, updates: Row, digest: str | None
+) -> None:
+    run_id = stopped(engine, interrupt(digest="aa"))
+    resume(engine, run_id, **({"update": updates} if updates else {}))
+    entries = {e["key"]: e for e in engine.lease_of(run_id).body["journal"]}
+    assert entries["i"].get("digest") == digest
+
+
 @pytest.mark.parametrize("update", [[], "draft", 5, {}], ids=str)
 def test_an_update_that_is_no_object_is_refused(engine: Engine, update: object) -> None:
     run_id = stopped(engine)
