@@ -221,6 +221,16 @@ async def summarises(ctx: Context, calls: list[str]) -> list[float | None]:
     return left
 
 
+@app.handler(retry=SOON)
+async def writes(ctx: Context) -> dict[str, Any]:
+    """Write what the definition of the step says, and tell what it sees of the state."""
+    for channel, value in ctx.step_config.get("writes", []):
+        ctx.write(channel, value)
+    if ctx.attempt < ctx.step_config.get("failures", 0):
+        raise ValueError("after it has written")
+    return {name: ctx.state[name] for name in ctx.step_config.get("reads", [])}
+
+
 @app.handler
 async def knows(ctx: Context) -> dict[str, Any]:
     """Tell what the context knows."""

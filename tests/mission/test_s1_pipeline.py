@@ -71,6 +71,19 @@ def test_s1_01_each_step_shows_its_state_and_a_rejected_one_is_shown_as_such(
     hold.let_go()
 
 
+def test_s1_01_a_skipped_step_says_why(mission: Mission) -> None:
+    run_id = mission.start(
+        "s1-skipped",
+        {"name": "score", "handler": "writes", "config": {"writes": [["score", 0.2]]}},
+        {"name": "praise", "handler": "echo", "needs": ["score"], "when": "$.score > 0.5"},
+        channels={"score": {"reducer": "last"}},
+    )
+    mission.output(run_id)
+    praise = mission.step(run_id, "praise")
+    assert (praise["state"], praise["run_id"]) == ("skipped", None)
+    assert praise["error_detail"].endswith("is not true")
+
+
 def test_s1_02_the_output_of_a_persons_step_is_the_decision_and_reaches_what_needs_it(
     mission: Mission,
 ) -> None:
@@ -267,8 +280,9 @@ def test_s1_08_the_inbox_shows_what_is_asked_of_whom_and_the_history_what_was_de
 @pytest.mark.parametrize(
     ("role", "functions", "views"),
     [
-        ("pgflow_client", ("define_flow", "start", "set_breakpoint", "clear_breakpoint"), ()),
-        ("pgflow_reader", (), ("flows", "flow_steps", "inbox", "task_history")),
+        ("pgflow_client", ("define_flow", "set_breakpoint", "clear_breakpoint", "fork"), ()),
+        ("pgflow_admin", ("define_reducer",), ()),
+        ("pgflow_reader", ("history",), ("flows", "flow_steps", "inbox", "task_history")),
     ],
 )
 def test_s1_09_those_who_have_a_role_can_call_its_functions_and_read_its_views(

@@ -1,4 +1,4 @@
-"""S4, runs that are interrupted; README.md has what is missing."""
+"""S4, runs over checkpoints that can be interrupted; README.md has what is missing."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from pgflow import Refusal
 from pgflow.errors import (
     AlreadyFinished,
     BadRequest,
@@ -16,6 +17,7 @@ from pgflow.errors import (
     NotWaiting,
     UnknownEntry,
 )
+from tests.mission.conftest import until
 
 if TYPE_CHECKING:
     from tests.mission.conftest import Mission
@@ -107,6 +109,134 @@ def test_s4_06_goto_skips_what_it_passes_over_and_does_again_what_comes_after(
     assert mission.steps(run_id) == {"one": "completed", "two": "skipped", "three": "completed"}
     with pytest.raises(AlreadyFinished):
         mission.client.resume(run_id, {"goto": "one"})
+
+
+def writer(name: str, *needs: str, **config: Any) -> dict[str, Any]:
+    """Return a step that writes to channels."""
+    return {"name": name, "handler": "writes", "needs": list(needs), "config": config}
+
+
+def test_s4_02_every_super_step_leaves_a_checkpoint_and_none_is_overwritten(
+    mission: Mission,
+) -> None:
+    run_id = mission.start(
+        "s4-history",
+        writer("one", writes=[["notes", "a"]]),
+        writer("two", "one", writes=[["notes", "b"]]),
+        {"name": "ok", "type": "approval_gate", "needs": ["two"]},
+        channels={"notes": {"reducer": "append"}},
+    )
+    first = mission.task(run_id, "ok")
+    before = mission.client.history(run_id)
+    mission.client.reject(first["task_id"], "again", rollback_to="two")
+    mission.client.approve(mission.task(run_id, "ok")["task_id"])
+    mission.output(run_id)
+    history = mission.client.history(run_id)
+    assert history[: len(before)] == before
+    assert [line["number"] for line in history] == list(range(1, len(history) + 1))
+    told = [(line["label"], line["values"]["notes"]) for line in history]
+    assert told == [
+        ("steps", ["a"]),
+        ("steps", ["a", "b"]),
+        ("rollback:two", ["a"]),
+        ("steps", ["a", "b"]),
+        ("steps", ["a", "b"]),
+    ]
+    fork = mission.client.fork(run_id, super_step=1, updates={"notes": ["z"]})
+    mission.client.approve(mission.task(fork, "ok")["task_id"])
+    assert mission.output(fork) == {"notes": ["z", "b"]}
+
+
+@pytest.mark.parametrize("layered", [False, True])
+def test_s4_03_a_layer_is_a_barrier_and_without_layers_a_step_waits_for_its_needs_only(
+    mission: Mission, *, layered: bool
+) -> None:
+    hold = mission.hold()
+    run_id = mission.start(
+        f"s4-layers-{layered}",
+        writer("quick", writes=[["notes", "quick"]]),
+        {"name": "slow", "handler": "held", "config": {"where": hold.path}},
+        writer("next", "quick", reads=["notes"]),
+        channels={"notes": {"reducer": "append"}},
+        layered=layered,
+        output={"seen": "next"},
+    )
+    hold.begun()
+    if layered:
+        until(lambda: mission.run(mission.step(run_id, "quick")["run_id"])["finished_at"])
+        assert mission.steps(run_id)["next"] == "pending"
+    else:
+        until(lambda: mission.steps(run_id)["next"] == "completed")
+    hold.let_go()
+    assert mission.output(run_id) == {"seen": {"notes": ["quick"]}}
+    labels = [line["label"] for line in mission.client.history(run_id)]
+    assert labels == (["layer:1", "layer:2"] if layered else ["steps"] * 3)
+
+
+def test_s4_04_reducers_make_values_of_what_is_written_and_a_failed_execution_writes_nothing(
+    mission: Mission,
+) -> None:
+    given: dict[str, list[Any]] = {
+        "last_write_wins": [1, 2],
+        "append": ["a", ["b", "a"]],
+        "union": ["a", ["b", "a"]],
+        "merge_map": [{"x": 1, "y": 1}, {"y": 2}],
+        "add": [1, 2.5],
+        "min": [3, 1],
+        "max": [3, 1],
+    }
+    run_id = mission.start(
+        "s4-reducers",
+        writer("write", writes=[[n, v] for n, vs in given.items() for v in vs], failures=1),
+        writer("read", "write", reads=[*given, "unset", "default"]),
+        channels={
+            **{name: {"reducer": name} for name in given},
+            "unset": {"reducer": "last"},
+            "default": {"reducer": "add", "default": 7},
+        },
+        output={"state": "read"},
+    )
+    assert mission.output(run_id)["state"] == {
+        "last_write_wins": 2,
+        "append": ["a", "b", "a"],
+        "union": ["a", "b"],
+        "merge_map": {"x": 1, "y": 2},
+        "add": 3.5,
+        "min": 1,
+        "max": 3,
+        "unset": None,
+        "default": 7,
+    }
+
+
+def test_s4_04_a_channel_that_the_flow_does_not_have_is_refused_by_its_name(
+    mission: Mission,
+) -> None:
+    channels = {"notes": {"reducer": "append"}}
+    step = writer("write", writes=[["nodes", 1]])
+    run = mission.ends(mission.start("s4-unknown-channel", step, channels=channels))
+    assert (run["state"], run["error_code"]) == ("failed", "E-RUN-018")
+    assert "nodes" in run["error_detail"]
+
+
+def test_s4_05_s4_10_an_update_replaces_values_of_a_flow_and_those_are_what_it_returns(
+    mission: Mission,
+) -> None:
+    run_id = mission.start(
+        "s4-update",
+        writer("one", writes=[["sum", 1]]),
+        {"name": "ok", "type": "approval_gate", "needs": ["one"]},
+        writer("two", "ok", writes=[["sum", 2]]),
+        channels={"sum": {"reducer": "add"}},
+    )
+    task = mission.task(run_id, "ok")
+    mission.client.pause(run_id)
+    with pytest.raises(Refusal, match="total"):
+        mission.client.resume(run_id, {"update": {"total": 1}})
+    mission.client.resume(run_id, {"update": {"sum": 40}})
+    mission.client.approve(task["task_id"])
+    assert mission.output(run_id) == {"sum": 42}
+    assert "update" in [line["label"] for line in mission.client.history(run_id)]
 
 
 def test_s4_05_an_update_replaces_what_a_paused_run_knows_and_it_goes_on(
