@@ -97,7 +97,8 @@ begin
         'finished_at', v_run.finished_at,
         'progress', pgflow._progress(p_project, v_live,
             pgflow._execution_path(p_project, p_run_id, v_run.kind)),
-        'memory', null,
+        'memory', case when v_run.kind = 'flow' then pgflow._values(p_project, p_run_id,
+            v_run.handler, v_run.flow_version, 2147483647) end,
         'result', case when v_run.finished_at is not null then jsonb_build_object(
             'output', v_run.output, 'error_code', v_run.error_code,
             'error', v_run.error_detail) end);
