@@ -16,6 +16,7 @@ import pytest
 
 from pgflow import Worker
 from pgflow.errors import AlreadyFinished, BadRequest, RunNotCompleted
+from pgflow.models import Paused
 from tests.mission.app import app
 from tests.mission.conftest import until
 
@@ -27,6 +28,11 @@ CALL = (
     *("turn_index", "input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens"),
     *("cost_usd_input", "cost_usd_output", "cost_usd_total", "latency_ms", "status"),
     *("error_code", "request_id", "at"),
+)
+
+REPORT = (
+    *("run_id", "flow", "version", "hash", "status", "error_code", "error", "started_at"),
+    *("ended_at", "steps", "artifacts", "decisions", "usage", "events", "unresolved"),
 )
 
 
@@ -285,6 +291,31 @@ def test_s2_13_hashes_of_input_and_output_are_those_of_the_databases_text(
     assert mission.run(same)["input_sha256"] == run["input_sha256"]
 
 
+def test_s2_14_s2_15_s2_22_the_report_of_a_flow_is_final_at_its_end_however_it_ends(
+    mission: Mission,
+) -> None:
+    steps = ({"name": "draft", "handler": "told", "config": {"value": 1}}, gate("ok", "draft"))
+    completed, cancelled = (mission.start("s2-report", *steps, given=n) for n in (1, 2))
+    mission.client.approve(mission.task(completed)["task_id"], "fine")
+    mission.task(cancelled)
+    mission.client.cancel(cancelled, "not needed")
+    for run_id, status in ((completed, "completed"), (cancelled, "cancelled")):
+        result = mission.client.result(run_id, timeout=20)
+        assert result.final_report is not None
+        assert result.super_step is not None
+        report = mission.client.report(result.final_report)
+        assert set(REPORT) <= report.keys()
+        assert (report["run_id"], report["status"]) == (str(run_id), status)
+        assert [step["key"] for step in report["steps"]] == ["draft", "ok"]
+        assert [event["type"] for event in report["events"]][-2] == "report.written"
+        markdown = mission.pgflow("report", run_id)
+        assert status in markdown
+        assert report["hash"][:16] in markdown
+    (decision,) = mission.client.report(completed)["decisions"]
+    assert (decision["action"], decision["comment"]) == ("approved", "fine")
+    assert "not needed" in mission.client.report(cancelled)["error"]
+
+
 def test_s2_16_each_call_of_a_model_is_in_the_ledger_the_failed_one_too(mission: Mission) -> None:
     run_id = mission.client.enqueue("spends")
     mission.output(run_id)
@@ -413,6 +444,5 @@ def test_s2_22_a_result_says_what_became_of_a_run(mission: Mission) -> None:
     run_id = mission.client.enqueue("interrupted")
     paused = mission.client.result(run_id, timeout=20, until="paused")
     assert (paused.state, paused.run_id) == ("paused", run_id)
-    assert paused.paused is not None
-    assert paused.paused.reason == "interrupt"
+    assert paused.paused == Paused("interrupt", "interrupt", {"n": 1})
     mission.client.cancel(run_id)

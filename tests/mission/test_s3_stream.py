@@ -78,6 +78,33 @@ def test_s3_06_children_retries_and_forks_share_the_first_runs_correlation_id(
         mission.client.cancel(asking)
 
 
+def test_s3_07_s3_08_the_context_of_a_run_says_where_it_stands_and_how_it_came_there(
+    mission: Mission,
+) -> None:
+    run_id = mission.start(
+        "s3-context",
+        {"name": "draft", "handler": "writes", "config": {"writes": [["notes", "a"]]}},
+        {"name": "ok", "type": "approval_gate", "needs": ["draft"]},
+        channels={"notes": {"reducer": "append"}},
+        given={"article": 7},
+    )
+    mission.client.reject(mission.task(run_id)["task_id"], "again", rollback_to="draft")
+    task = mission.task(run_id)
+    context = mission.client.context(run_id)
+    assert (context["run_id"], context["flow"]) == (str(run_id), "s3-context")
+    assert (context["status"], context["input"]) == ("waiting_approval", {"article": 7})
+    assert context["memory"] == {"notes": ["a"]}
+    progress = context["progress"]
+    assert progress["current_steps"] == ["ok"]
+    assert progress["execution_path"] == ["draft", "ok", "draft", "ok"]
+    assert progress["step_visit_counts"] == {"draft": 2, "ok": 2}
+    mission.client.approve(task["task_id"])
+    output = mission.output(run_id)
+    ended = mission.client.context(run_id)
+    assert (ended["status"], ended["result"]["output"]) == ("completed", output)
+    assert ended["progress"]["step_visit_counts"] == {"draft": 2, "ok": 2}
+
+
 def test_s3_09_a_run_is_resumed_under_its_own_id(mission: Mission) -> None:
     run_id = mission.client.enqueue("asks", {})
     mission.reaches(run_id, "waiting_approval")
@@ -233,9 +260,8 @@ def test_s3_15_a_result_is_looked_for_once_waited_for_or_refused(mission: Missio
     assert mission.run(run_id)["state"] == "waiting_approval"
     mission.client.pause(run_id, "lunch")
     result = mission.client.result(run_id, timeout=0, until="paused")
-    assert result.state == "paused"
     assert result.paused is not None
-    assert result.paused.reason == "lunch"
+    assert (result.state, result.paused.reason) == ("paused", "lunch")
     with pytest.raises(UnknownRun):
         mission.client.result(UUID(int=0), timeout=0)
     mission.client.cancel(run_id)
