@@ -13,6 +13,7 @@ comment on function pgflow._expire_run is
     'Ends a run whose deadline has passed. The caller holds it and its family.';
 
 -- In the order of the index by which they are found: no planner then prefers to walk over all runs.
+-- Of those of one moment parents come first: with them go their children, by E-RUN-011.
 -- A run that somebody paused is left alone until it is resumed. One that stands at an interrupt or
 -- a breakpoint waits as others do, and its deadline bounds that.
 create or replace function pgflow._expire(p_project text, p_now timestamptz)
@@ -28,7 +29,7 @@ begin
         select r.* from pgflow.run r
         where r.project_id = p_project and r.deadline <= p_now
           and (r.state <> 'paused' or pgflow._stands_still(r))
-        order by r.deadline
+        order by r.deadline, r.run_id
         limit 500
         for update skip locked
     loop
