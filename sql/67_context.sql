@@ -37,10 +37,11 @@ as $$
 declare
     v_most constant integer := 1000;
     v_many integer := cardinality(p_path);
+    -- A paused flow goes on from the steps that have ended since, so it stands at those as well.
     v_current text[] := case when p_run.kind = 'flow' then array(
             select s.step from pgflow.flow_step s
-            where s.project_id = p_project and s.run_id = p_run.run_id and s.state = 'running'
-              and s.voided_at is null
+            where s.project_id = p_project and s.run_id = p_run.run_id and s.voided_at is null
+              and (s.state = 'running' or s.super_step is null and s.state <> 'pending')
             order by s.started_event_no, s.step, s.element)
         else coalesce(p_run.waits_for, '{}') end;
 begin
@@ -122,7 +123,8 @@ end
 $$;
 comment on function pgflow.context is
     'Where a run, live or finished, stands: its input, status, times, progress (current_steps, '
-    'paused_at, paused_since, execution_path, step_visit_counts) and, once it has ended, its '
-    'result (output, error_code, error). The path has a step once for each time that it was begun, '
-    'the last 1000 of them; left_out says how many were before. Times are in UTC. Example: select '
+    'paused_at, paused_since, execution_path, step_visit_counts), memory (the state values of a '
+    'flow) and, once it has ended, its result (output, error_code, error). The path has a step '
+    'once for each time that it was begun, the last 1000 of them; left_out says how many were '
+    'before. Times are in UTC. Example: select '
     'pgflow.context(''...'') #> ''{progress,current_steps}''. Raises PF102, PF502.';

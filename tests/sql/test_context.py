@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from tests.sql.flows import finish, gate, ready, started, step, task_of, work
+from tests.sql.flows import define, finish, gate, ready, started, step, task_of, work, wrote
 from tests.sql.waits import tool
 
 if TYPE_CHECKING:
@@ -85,6 +85,16 @@ def test_a_paused_flow_says_at_which_step_and_since_when(engine: Engine) -> None
     assert progress(engine, run_id, "paused_at", "paused_since") == (None, None)
 
 
+def test_a_paused_flow_stands_at_what_has_ended_since(engine: Engine) -> None:
+    run_id = started(engine, *REVIEW)
+    (lease,) = ready(engine).values()
+    engine.call("pause", run_id=run_id)
+    engine.complete(lease)
+    assert progress(engine, run_id, "paused_at", "current_steps") == ("draft", ["draft"])
+    engine.call("resume", run_id=run_id)
+    assert progress(engine, run_id, "paused_at", "current_steps") == (None, ["editor"])
+
+
 def test_what_a_retry_took_over_comes_first_on_its_path(engine: Engine) -> None:
     run_id = started(engine, step("a"), step("b", "a"))
     finish(engine, fail=("b",))
@@ -108,6 +118,27 @@ def test_of_a_long_path_the_end_is_there(engine: Engine) -> None:
     engine.record_steps(lease, **{f"s{n:04}": "1" for n in range(1003)})
     path, left_out = progress(engine, lease.run_id, "execution_path", "left_out")
     assert (path[0], path[-1], len(path), left_out) == ("s0003", "s1002", 1000, 3)
+
+
+def test_the_memory_of_a_flow_is_its_state_values_live_and_finished(engine: Engine) -> None:
+    define(engine, step("a"), step("b", "a"), channels={"notes": {"reducer": "append"}})
+    run_id = engine.tell("start", flow="f")
+    wrote(engine, ready(engine)["a"], notes=["first"])
+    assert context(engine, run_id)["memory"] == {"notes": ["first"]}
+    wrote(engine, ready(engine)["b"], notes=["second"])
+    told = context(engine, run_id)
+    assert (told["status"], told["memory"]) == ("completed", {"notes": ["first", "second"]})
+    assert context(engine, started(engine, step("a")))["memory"] is None
+    assert context(engine, engine.enqueue())["memory"] is None
+
+
+def test_a_fork_has_the_path_that_it_took_over_before_its_own(engine: Engine) -> None:
+    run_id = started(engine, step("a"), step("b", "a"), step("c", "b"))
+    finish(engine)
+    engine.later(seconds=5)
+    fork = engine.tell("fork", run_id=run_id, super_step=1)
+    assert progress(engine, fork, "execution_path", "current_steps") == (["a", "b"], ["b"])
+    assert engine.tell("report", run_id=fork)["usage"]["calls"] == 0
 
 
 def test_a_step_that_nobody_has_taken_is_current(engine: Engine) -> None:
