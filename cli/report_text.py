@@ -142,7 +142,16 @@ def _unresolved(report: Report) -> Cells:
         ("wait", line(w["step"] or w["key"]), w["kind"], line(w["name"] or ""), _at(w["due_at"]))
         for w in left["waits"]
     ]
-    return tasks + waits + [("step", _step_name(s), s["state"], "", "") for s in left["steps"]]
+    invalid = [
+        ("invalid artifact", line(a["step"] or ""), a["kind"], line(a["name"]), "")
+        for a in left["artifacts"]
+    ]
+    return (
+        tasks
+        + waits
+        + invalid
+        + [("step", _step_name(s), s["state"], "", "") for s in left["steps"]]
+    )
 
 
 def cut(report: Report) -> list[str]:

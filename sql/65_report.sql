@@ -75,6 +75,7 @@ declare
     v_family uuid[] := array(select pgflow._family_ever(p_project, p_run_id));
     v_steps jsonb[];
     v_artifacts jsonb[];
+    v_invalid jsonb[];
     v_decisions jsonb[] := pgflow._report_decisions(p_project, v_family);
     v_tasks jsonb[] := pgflow._report_tasks(p_project, v_family);
     v_waits jsonb[] := pgflow._report_waits(p_project, v_family);
@@ -89,8 +90,8 @@ begin
         perform pgflow._refuse_gone(p_project, p_run_id, 'be reported on');
     end if;
     v_steps := pgflow._report_steps(p_project, p_run_id, v_run.kind);
-    v_artifacts := pgflow._report_artifacts(p_project, p_run_id, v_run.input_sha256,
-        v_run.output_sha256);
+    v_artifacts := pgflow._report_artifacts(p_project, p_run_id);
+    v_invalid := pgflow._report_invalid(v_artifacts);
     return jsonb_build_object(
         'run_id', p_run_id, 'kind', v_run.kind,
         'flow', case when v_run.kind = 'flow' then v_run.handler end,
@@ -109,13 +110,14 @@ begin
         'tool_calls', pgflow._report_tool_calls(p_project, v_family),
         'events', pgflow._report_events(p_project, p_run_id, 20),
         'unresolved', jsonb_build_object('tasks', v_tasks[:v_most], 'waits', v_waits[:v_most],
-            'steps', v_open_steps[:v_most]),
+            'artifacts', v_invalid[:v_most], 'steps', v_open_steps[:v_most]),
         'left_out', jsonb_strip_nulls(jsonb_build_object(
             'steps', pgflow._left_out(v_steps, v_most),
             'artifacts', pgflow._left_out(v_artifacts, v_most),
             'decisions', pgflow._left_out(v_decisions, v_most),
             'unresolved.tasks', pgflow._left_out(v_tasks, v_most),
             'unresolved.waits', pgflow._left_out(v_waits, v_most),
+            'unresolved.artifacts', pgflow._left_out(v_invalid, v_most),
             'unresolved.steps', pgflow._left_out(v_open_steps, v_most))));
 end
 $$;

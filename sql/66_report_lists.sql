@@ -42,37 +42,52 @@ comment on function pgflow._report_steps is
     'The steps of a run, those that were voided too: of a flow in the order of its definition, of '
     'a handler in that of its journal.';
 
-create or replace function pgflow._report_artifacts(
-    p_project text, p_run_id uuid, p_input_sha256 text, p_output_sha256 text
-)
+create or replace function pgflow._report_artifacts(p_project text, p_run_id uuid)
 returns jsonb[]
 language plpgsql
 stable
 as $$
 begin
     return array(
-        select jsonb_build_object('step', a.step, 'element', a.element, 'version', a.version,
-            'kind', a.name, 'name', a.name, 'schema', null, 'sha256', a.sha256, 'valid', null)
+        select jsonb_build_object('run_id', a.run_id, 'step', r.step, 'element', r.element,
+            'version', r.version, 'artifact_no', a.artifact_no, 'kind', a.kind, 'name', a.name,
+            'schema', a.schema, 'schema_version', a.schema_version, 'size', a.size,
+            'sha256', a.sha256, 'valid', a.valid)
         from (
             select 0 as place, null::text as step, null::integer as element,
-                null::integer as version, o.name, o.sha256
-            from (values ('input', p_input_sha256), ('output', p_output_sha256)) as o (name, sha256)
+                null::integer as version, p_run_id as run_id
             union all
-            select s.seq, s.step, s.element, s.version, o.name,
-                encode(pgflow._sha256(o.value), 'hex')
-            from pgflow.flow_steps s
-            left join pgflow.run r on r.project_id = p_project and r.run_id = s.run_id
-            left join pgflow.run_finished f on f.project_id = p_project and f.run_id = s.run_id
-            cross join lateral (values ('input', coalesce(r.input, f.input)), ('output', s.output))
-                as o (name, value)
-            where s.project_id = p_project and s.flow_run_id = p_run_id
+            select s.seq, s.step, s.element, s.version, s.run_id from pgflow.flow_steps s
+            where s.project_id = p_project and s.flow_run_id = p_run_id and s.run_id is not null
+        ) r
+        cross join lateral (
+            select a.* from pgflow.artifacts a
+            where a.project_id = p_project and a.run_id = r.run_id
+            offset 0
         ) a
-        where a.sha256 is not null
-        order by a.place, a.version, a.element, a.name);
+        order by r.place, r.version, r.element, a.artifact_no);
 end
 $$;
 comment on function pgflow._report_artifacts is
-    'What a run was given and what came of it, and of a flow the same for each of its steps.';
+    'What a run was given, what it left behind and what came of it; of a flow the same for each of '
+    'its steps.';
+
+create or replace function pgflow._report_invalid(p_artifacts jsonb[])
+returns jsonb[]
+language sql
+immutable
+as $$
+    select array(
+        select i.line
+        from unnest(p_artifacts) with ordinality as i (line, nth)
+        where i.line -> 'valid' = 'false' and not exists (
+            select from unnest(p_artifacts) as v (line)
+            where v.line -> 'valid' = 'true' and v.line -> 'run_id' = i.line -> 'run_id'
+              and v.line -> 'name' = i.line -> 'name')
+        order by i.nth)
+$$;
+comment on function pgflow._report_invalid is
+    'Those of a report''s artifacts that are invalid, and that their run has not made good.';
 
 create or replace function pgflow._report_decisions(p_project text, p_run_ids uuid[])
 returns jsonb[]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
+from psycopg.types.json import Jsonb
 
 from tests.sql.flows import (
     define,
@@ -86,7 +87,7 @@ def test_the_report_of_a_flow_says_what_was_run_and_how_it_ended(engine: Engine)
     assert report["input_sha256"] == run["input_sha256"]
     assert report["output_sha256"] == run["output_sha256"]
     assert (report["unresolved"], report["left_out"]) == (
-        {"tasks": [], "waits": [], "steps": []},
+        {"tasks": [], "waits": [], "artifacts": [], "steps": []},
         {},
     )
 
@@ -144,6 +145,32 @@ def test_a_report_has_the_hashes_of_what_went_in_and_came_out(engine: Engine) ->
         ("a", "output", child["output_sha256"]),
         ("b", "input", waiting["input_sha256"]),
     ]
+
+
+def test_a_report_has_the_documents_and_says_which_are_invalid(engine: Engine) -> None:
+    define(engine, step("a"), step("b"))
+    run_id = engine.tell("start", flow="f")
+    leases = ready(engine)
+    wrong = Jsonb([{"path": "$", "message": "is wrong"}])
+    for lease, name, errors in (
+        (leases["a"], "draft", wrong),
+        (leases["b"], "note", Jsonb([])),
+    ):
+        engine.call(
+            "record_artifact",
+            run_id=lease.run_id,
+            lease_no=lease.lease_no,
+            name=name,
+            content="1",
+            errors=errors,
+        )
+    report = reported(engine, run_id)
+    documents = [a for a in report["artifacts"] if a["kind"] == "document"]
+    assert [(a["step"], a["name"], a["valid"]) for a in documents] == [
+        ("a", "draft", False),
+        ("b", "note", True),
+    ]
+    assert report["unresolved"]["artifacts"] == documents[:1]
 
 
 def test_a_decision_says_who_did_what_why_when_and_under_which_login(
