@@ -80,7 +80,7 @@ async def ill(how: str) -> Any:
 
 
 @app.handler(retry=SOON)
-async def drafts(ctx: Context) -> dict[str, Any]:
+async def leaves(ctx: Context) -> dict[str, Any]:
     """Leave behind what the step says: a content for each repair, "late" takes its time."""
     contents = ctx.step_config["contents"]
     content = contents[0 if ctx.repair is None else ctx.repair.attempt]

@@ -43,7 +43,7 @@ def writing(*contents: Any, **config: Any) -> dict[str, Any]:
     """Return a step that has to leave a draft behind; `contents` are those of its executions."""
     return {
         "name": "write",
-        "handler": "drafts",
+        "handler": "leaves",
         "timeout": config.pop("timeout", 30),
         "config": {"contents": contents, "instructions": "a title", **config},
         "artifact": {"name": "draft", "schema": TITLED},
