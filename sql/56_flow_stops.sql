@@ -184,6 +184,7 @@ begin
     if v_flow.state <> 'paused' then
         perform pgflow._pause(v_flow, v_reason);
         perform pgflow._pause_steps(v_flow, false);
+        perform pgflow._look_at_flow_of(v_flow);
     end if;
     return true;
 end

@@ -75,6 +75,9 @@ begin
         ended_event_no = excluded.ended_event_no, ended_at = excluded.ended_at;
     update pgflow.run r set last_event_no = r.last_event_no + v_many
     where r.project_id = p_flow.project_id and r.run_id = p_flow.run_id;
+    if p_flow.watched then
+        perform pgflow._hint_watchers(p_flow.project_id, array[p_flow.run_id]);
+    end if;
     if pgflow._is_followed(p_flow.project_id) then
         perform pgflow._publish(p_flow.project_id, array_fill(p_flow.run_id, array[v_many]),
             array(select generate_series(p_flow.last_event_no + 1,

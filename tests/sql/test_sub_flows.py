@@ -260,6 +260,20 @@ def test_what_ended_within_while_all_was_paused_ends_it_when_resumed(engine: Eng
     assert engine.value("select count(*) from pgflow.run where root_run_id = %s", run_id) == 0
 
 
+def test_while_a_flow_within_stands_at_a_breakpoint_the_one_around_waits(engine: Engine) -> None:
+    define(engine, step("x"), step("y", "x"), name="stops", breakpoints={"before": ["y"]})
+    run_id = started(engine, sub("b", "stops"), step("c", "b"))
+    work(engine)
+    child = step_run(engine, run_id, "b")
+    assert engine.run(child)["pause_reason"] == "before"
+    assert states(engine, run_id) == {"b": "waiting", "c": "pending"}
+    assert engine.state(run_id).startswith("waiting_")
+    engine.tell("resume", run_id=child)
+    assert engine.state(run_id) == "running"
+    assert finish(engine, c=3) == [["y"], ["c"]]
+    assert engine.run(run_id)["state"] == "completed"
+
+
 def test_an_inner_flow_can_be_paused_by_itself(engine: Engine) -> None:
     run_id = started(engine, sub("b", "inner"))
     child = step_run(engine, run_id, "b")
