@@ -135,6 +135,7 @@ create or replace function pgflow._keep_leases(
 returns uuid[]
 language plpgsql
 set enable_seqscan = off
+set jit = off
 set enable_bitmapscan = off
 as $$
 declare
@@ -173,6 +174,7 @@ create or replace function pgflow._beat(
 returns setof pgflow.outcome_v1
 language plpgsql
 set enable_seqscan = off
+set jit = off
 set enable_bitmapscan = off
 as $$
 declare

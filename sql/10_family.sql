@@ -57,6 +57,7 @@ create or replace function pgflow._lock_family(p_project text, p_run_ids uuid[])
 returns boolean
 language plpgsql
 set enable_seqscan = off
+set jit = off
 set enable_bitmapscan = off
 as $$
 declare

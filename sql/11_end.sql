@@ -21,6 +21,7 @@ create or replace function pgflow._end(
 returns uuid[]
 language plpgsql
 set enable_seqscan = off
+set jit = off
 set enable_bitmapscan = off
 as $$
 declare
@@ -30,7 +31,8 @@ declare
     v_ended uuid[];
     v_leases integer[];
     v_queues text[];
-    v_has_tasks boolean;
+    v_with_tasks uuid[];
+    v_run_id uuid;
     v_slotted boolean;
     v_has_children boolean;
     v_children uuid[];
@@ -73,11 +75,12 @@ begin
         join unnest(p_run_ids, p_outputs, p_costs, p_steps) as w (run_id, output, cost, steps)
           on w.run_id = g.run_id
     )
-    select array_agg(g.run_id), array_agg(g.lease_no), bool_or(g.has_tasks), bool_or(g.slotted),
+    select array_agg(g.run_id), array_agg(g.lease_no),
+        array_agg(g.run_id) filter (where g.has_tasks), bool_or(g.slotted),
         bool_or(g.has_children),
         array_agg(g.run_id) filter (where g.parent_key is not null),
         array_agg(g.run_id) filter (where g.watched)
-    into v_ended, v_leases, v_has_tasks, v_slotted, v_has_children, v_children, v_watched
+    into v_ended, v_leases, v_with_tasks, v_slotted, v_has_children, v_children, v_watched
     from gone g;
     perform set_config('pgflow.ending', '', true);
     if v_watched is not null then
@@ -87,9 +90,12 @@ begin
         perform pgflow._publish_reports(p_project, v_ended);
         perform pgflow._publish(p_project, v_ended);
     end if;
-    if v_has_tasks then
-        update pgflow.task t set state = 'cancelled'
-        where t.project_id = p_project and t.run_id = any (v_ended) and t.state = 'open';
+    if v_with_tasks is not null then
+        -- One by one: a list may be taken for a mere filter, and all open tasks be read.
+        foreach v_run_id in array v_with_tasks loop
+            update pgflow.task t set state = 'cancelled'
+            where t.project_id = p_project and t.run_id = v_run_id and t.state = 'open';
+        end loop;
         perform pgflow._hint_inbox(p_project);
     end if;
     if v_slotted and p_lease_nos is not null then

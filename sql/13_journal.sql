@@ -13,6 +13,7 @@ create or replace function pgflow._record_step(
 returns setof pgflow.outcome_v1
 language plpgsql
 set enable_seqscan = off
+set jit = off
 set enable_nestloop = off
 set enable_hashjoin = off
 set enable_bitmapscan = off

@@ -8,6 +8,7 @@ returns timestamptz
 language plpgsql
 stable
 set enable_seqscan = off
+set jit = off
 as $$
 begin
     return least(
@@ -209,6 +210,7 @@ returns boolean
 language plpgsql
 stable
 set enable_seqscan = off
+set jit = off
 as $$
 begin
     return coalesce(
@@ -245,6 +247,7 @@ create or replace function pgflow._tick(
 )
 language plpgsql
 set enable_seqscan = off
+set jit = off
 as $$
 begin
     if not pg_try_advisory_xact_lock(hashtextextended('pgflow.tick ' || p_project, 0)) then

@@ -94,6 +94,7 @@ create or replace function pgflow._is_over(p_period pgflow.period, p_now timesta
 returns boolean
 language plpgsql
 set enable_seqscan = off
+set jit = off
 set enable_bitmapscan = off
 as $$
 declare

@@ -164,6 +164,7 @@ create or replace function pgflow._deliveries(
 returns setof pgflow.delivery_v1
 language plpgsql
 set enable_seqscan = off
+set jit = off
 set enable_bitmapscan = off
 as $$
 begin

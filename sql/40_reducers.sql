@@ -112,7 +112,7 @@ as $$
 begin
     return to_regprocedure(p_name || case when p_name like '%(%' then '' else '(jsonb, jsonb)' end);
 exception
-    when syntax_error or data_exception or insufficient_privilege then
+    when syntax_error or invalid_name or data_exception or insufficient_privilege then
         return null;
 end
 $$;

@@ -12,6 +12,7 @@ returns jsonb
 language plpgsql
 stable
 set enable_seqscan = off
+set jit = off
 set enable_bitmapscan = off
 as $$
 declare
@@ -93,6 +94,7 @@ create or replace function pgflow._store_writes(
 returns void
 language plpgsql
 set enable_seqscan = off
+set jit = off
 set enable_bitmapscan = off
 as $$
 begin
@@ -170,6 +172,7 @@ create or replace function pgflow._save_checkpoints(
 returns void
 language plpgsql
 set enable_seqscan = off
+set jit = off
 set enable_bitmapscan = off
 as $$
 declare

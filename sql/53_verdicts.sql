@@ -6,6 +6,7 @@ create or replace function pgflow._have_artifacts_to_leave(p_project text, p_run
 returns boolean
 language plpgsql
 set enable_seqscan = off
+set jit = off
 set enable_bitmapscan = off
 as $$
 begin

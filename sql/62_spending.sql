@@ -10,6 +10,7 @@ returns uuid[]
 language plpgsql
 stable
 set enable_seqscan = off
+set jit = off
 set enable_bitmapscan = off
 as $$
 begin

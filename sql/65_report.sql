@@ -67,6 +67,7 @@ language plpgsql
 stable
 set timezone = 'UTC'
 set enable_seqscan = off
+set jit = off
 set enable_bitmapscan = off
 as $$
 declare

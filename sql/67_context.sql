@@ -71,6 +71,7 @@ language plpgsql
 stable
 set timezone = 'UTC'
 set enable_seqscan = off
+set jit = off
 set enable_bitmapscan = off
 as $$
 declare
