@@ -130,6 +130,15 @@ def test_every_public_function_that_writes_is_closed_to_the_callers_names(engine
         assert "search_path=pg_catalog, pg_temp" in row["proconfig"], row
 
 
+def test_whoever_switches_scans_off_has_no_plan_compiled(engine: Engine) -> None:
+    dear = names(
+        engine,
+        "select proname from pg_proc where pronamespace = 'pgflow'::regnamespace"
+        " and 'enable_seqscan=off' = any (proconfig) and 'jit=off' <> all (proconfig)",
+    )
+    assert dear == set()
+
+
 def test_whatever_runs_as_the_owner_has_its_search_path_set(engine: Engine) -> None:
     loose = names(
         engine,
@@ -148,7 +157,7 @@ def test_every_view_is_a_security_barrier(engine: Engine) -> None:
     assert loose == set()
 
 
-def test_every_key_of_a_tenants_table_begins_with_the_project(engine: Engine) -> None:
+def test_every_key_of_a_tenants_table_begins_with_the_project_and_each_index_has_it(engine: Engine) -> None:
     odd = names(
         engine,
         """
@@ -157,7 +166,7 @@ def test_every_key_of_a_tenants_table_begins_with_the_project(engine: Engine) ->
         join pg_class c on c.oid = i.indrelid
         join pg_attribute p on p.attrelid = c.oid and p.attname = 'project_id'
         where c.relnamespace = 'pgflow'::regnamespace and c.relkind in ('r', 'p')
-          and i.indkey[0] <> p.attnum
+          and (i.indisunique and i.indkey[0] <> p.attnum or p.attnum <> all (i.indkey))
         """,
     )
     assert odd == set()

@@ -17,6 +17,7 @@ import pytest
 
 from tests.sql.conftest import Engine
 from tests.sql.history import own_place
+from tests.sql.waits import child, part
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -169,6 +170,12 @@ def a_task(engine: Engine) -> UUID:
     return task_id
 
 
+def a_child(engine: Engine) -> list[Lease]:
+    (parent,) = engine.acquire(1).leases
+    engine.park(parent, child())
+    return [c for c in engine.acquire(5).leases if c.run_id == part(engine, parent.run_id)]
+
+
 # What is made ready first, and the verb, which is given it.
 VERBS: dict[str, tuple[Callable[[Engine], Any], Callable[[Engine, Any], object]]] = {
     "enqueue": (nothing, lambda e, _: e.enqueue()),
@@ -176,6 +183,7 @@ VERBS: dict[str, tuple[Callable[[Engine], Any], Callable[[Engine, Any], object]]
     "enqueue_many": (nothing, lambda e, _: e.enqueue_many([{}] * 100)),
     "acquire": (nothing, lambda e, _: e.acquire(BATCH)),
     "complete": (leases(BATCH), lambda e, held: e.complete(*held)),
+    "complete a child": (a_child, lambda e, held: e.complete(*held)),
     "complete one": (leases(1), lambda e, held: e.complete(*held)),
     "fail": (leases(20), lambda e, held: e.fail(*held)),
     "record_step": (leases(1), lambda e, held: e.record_steps(held[0], b="2")),
