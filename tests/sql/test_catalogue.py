@@ -157,7 +157,9 @@ def test_every_view_is_a_security_barrier(engine: Engine) -> None:
     assert loose == set()
 
 
-def test_every_key_of_a_tenants_table_begins_with_the_project_and_each_index_has_it(engine: Engine) -> None:
+def test_every_key_of_a_tenants_table_begins_with_the_project_and_each_index_has_it(
+    engine: Engine,
+) -> None:
     odd = names(
         engine,
         """
