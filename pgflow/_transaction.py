@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -41,6 +42,8 @@ class Transaction:
         self._untold = untold
         self._conn: psycopg.AsyncConnection[Any] | None = None
         self._plain_conn: psycopg.Connection[Any] | None = None
+        self._is_over = False
+        self._ending = threading.Lock()
 
     async def begin(self) -> psycopg.AsyncConnection[Any]:
         """Connect and begin; returns the connection. Raises ServerUnreachable."""
@@ -57,14 +60,18 @@ class Transaction:
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
-            # The thread goes on; abandon() has to find what it opens.
+            # The thread goes on, and abandon() should find what it opens.
             await asyncio.wait({opening})
             raise
 
     def _begin_plain(self) -> psycopg.Connection[Any]:
         with refusals():
             conn = psycopg.connect(self._dsn, autocommit=True, prepare_threshold=None, **SETTINGS)
-            self._plain_conn = conn
+            with self._ending:
+                if self._is_over:  # it was cancelled twice, and abandoned while this connected
+                    conn.close()
+                    raise ServerUnreachable("the transaction was abandoned before it began")
+                self._plain_conn = conn
             conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
             self._plain_block = psycopg.Transaction(conn)
             self._plain_block.__enter__()
@@ -100,6 +107,8 @@ class Transaction:
         conn, self._conn = self._conn, None
         if conn is not None:
             await conn.close()
+        with self._ending:
+            self._is_over = True
         if self._plain_conn is not None:
             await asyncio.to_thread(self._close_plain)
 

@@ -22,6 +22,14 @@ from pgflow.schema import migrate
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Take every nth test by its name, as $PGFLOW_TEST_EVERY says."""
+    every = int(os.environ.get("PGFLOW_TEST_EVERY") or 1)
+    chosen = {item.nodeid for item in sorted(items, key=lambda item: item.nodeid)[::every]}
+    config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in chosen])
+    items[:] = [item for item in items if item.nodeid in chosen]
+
+
 @contextmanager
 def database(server: str, *, template: str = "template1") -> Iterator[str]:
     """Make a database, yield its DSN, and drop it whoever is connected."""
