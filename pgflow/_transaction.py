@@ -56,7 +56,7 @@ class Transaction:
 
     async def begin_plain(self) -> psycopg.Connection[Any]:
         """Connect and begin; returns a connection for a plain function."""
-        opening = asyncio.ensure_future(asyncio.to_thread(self._begin_plain))
+        opening = self._in_thread(self._begin_plain)
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
@@ -110,7 +110,7 @@ class Transaction:
         with self._ending:
             self._is_over = True
         if self._plain_conn is not None:
-            await asyncio.to_thread(self._close_plain)
+            await asyncio.shield(self._in_thread(self._close_plain))
 
     async def _commit(self, last: Statement[list[R]]) -> list[R]:
         """Commit if the last statement has nothing to say, else roll back."""
@@ -133,6 +133,11 @@ class Transaction:
         if not lines:
             self._plain_block.__exit__(None, None, None)
         return lines
+
+    @staticmethod
+    def _in_thread(call: Callable[[], R]) -> asyncio.Future[R]:
+        """Return a future, not a task: an event loop that ends cancels tasks, even unstarted."""
+        return asyncio.get_running_loop().run_in_executor(None, call)
 
     def _close_plain(self) -> None:
         conn, self._plain_conn = self._plain_conn, None

@@ -17,7 +17,7 @@ import pytest
 
 from tests.sql.conftest import Engine
 from tests.sql.history import own_place
-from tests.sql.waits import child, part
+from tests.sql.waits import child
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -172,8 +172,8 @@ def a_task(engine: Engine) -> UUID:
 
 def a_child(engine: Engine) -> list[Lease]:
     (parent,) = engine.acquire(1).leases
-    engine.park(parent, child())
-    return [c for c in engine.acquire(5).leases if c.run_id == part(engine, parent.run_id)]
+    engine.park(parent, child(queue="parts"))
+    return engine.acquire(queues=["parts"]).leases
 
 
 # What is made ready first, and the verb, which is given it.

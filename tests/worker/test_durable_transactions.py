@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from unittest.mock import AsyncMock
 
 import psycopg
 import pytest
 
 from pgflow import Context, PgflowError, Retry, ThreadContext
+from pgflow._transaction import Transaction
 from pgflow.errors import MisplacedCall
+from pgflow.models import Lease
 
 if TYPE_CHECKING:
     from tests.worker.conftest import Stage
@@ -320,3 +324,26 @@ def test_a_step_in_a_transaction_can_be_undone(stage: Stage, written: Any) -> No
         assert stage.output(run_id) == 1
     assert undone == ["receipt"]
     assert written() == [run_id, run_id]
+
+
+def test_a_rollback_that_is_interrupted_still_closes_the_connection(stage: Stage) -> None:
+    """A worker that ends cancels what its event loop has left, here before a thread is free."""
+
+    async def interrupt() -> psycopg.Connection[Any]:
+        threads = ThreadPoolExecutor(1)
+        asyncio.get_running_loop().set_default_executor(threads)
+        lease = Lease("", 1, "h", "default", None, 0, 0, 1)
+        transaction = Transaction(stage.dsn, lease, None, AsyncMock(return_value=None))
+        conn = await transaction.begin_plain()
+        busy = threading.Event()
+        threads.submit(busy.wait, 30)
+        abandoning = asyncio.create_task(transaction.abandon())
+        await asyncio.sleep(0)
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await abandoning
+        busy.set()
+        return conn
+
+    assert asyncio.run(interrupt()).closed

@@ -139,10 +139,11 @@ def test_a_stopped_worker_is_known_as_stopped_and_leaves_no_connection(stage: St
 
 def test_a_cancelled_worker_gives_back_what_it_holds(stage: Stage) -> None:
     """A program that embeds a worker cancels its task."""
-    interrupted = threading.Event()
+    begun, interrupted = threading.Event(), threading.Event()
 
     @stage.app.handler
     async def waits() -> None:
+        begun.set()
         try:
             await asyncio.sleep(3600)
         finally:
@@ -152,7 +153,7 @@ def test_a_cancelled_worker_gives_back_what_it_holds(stage: Stage) -> None:
 
     async def embed() -> None:
         task = asyncio.create_task(Worker(stage.app, stage.dsn).run())
-        await asyncio.to_thread(stage.reaches, run_id, "running")
+        assert await asyncio.to_thread(begun.wait, 30)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
