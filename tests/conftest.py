@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,10 +16,7 @@ from psycopg.conninfo import make_conninfo
 
 from pgflow.embedded import EmbeddedServer
 from pgflow.schema import migrate
-
-# Nobody keeps these data. Crash and durability tests start servers of their own.
-FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
-
+from pgflow.testing import databases
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Take every nth test by its name, as $PGFLOW_TEST_EVERY says."""
@@ -53,8 +49,8 @@ def _end_sessions(admin: psycopg.Connection, name: str) -> None:
 
 @pytest.fixture
 def data_dir() -> Iterator[Path]:
-    """Return a place for an embedded server's data: short, and not in pytest's closed folder."""
-    folder = Path(tempfile.gettempdir()) / f"pgflow-test-{secrets.token_hex(4)}"
+    """Return a folder for an embedded server's data: short, and not in pytest's closed one."""
+    folder = databases.base_folder() / f"pgflow-test-{secrets.token_hex(4)}"
     yield folder
     if (folder / "server.json").exists():
         EmbeddedServer(folder).stop()
@@ -63,12 +59,15 @@ def data_dir() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
-    """Return the superuser's DSN of `$PGFLOW_TEST_DSN`, or of a server that lives as long as we."""
+    """Return the superuser's DSN of `$PGFLOW_TEST_DSN`, or of a server that lives as long as we.
+
+    Crash and durability tests start servers of their own.
+    """
     if given := os.environ.get("PGFLOW_TEST_DSN"):
         yield given
         return
-    folder = Path(tempfile.gettempdir()) / f"pgflow-tests-{secrets.token_hex(4)}"
-    with EmbeddedServer(folder, settings=FAST) as embedded:
+    folder = databases.base_folder() / f"pgflow-tests-{secrets.token_hex(4)}"
+    with EmbeddedServer(folder, settings=databases.FAST) as embedded:
         yield embedded.socket_dsn
     shutil.rmtree(folder)
 

@@ -15,7 +15,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -24,9 +23,7 @@ from typing import NoReturn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pgflow.embedded import EmbeddedServer
-
-# Nobody keeps the data of a throwaway server.
-_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+from pgflow.testing import databases
 
 
 def main(command: list[str]) -> int:
@@ -40,9 +37,9 @@ def main(command: list[str]) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     os.environ["PGFLOW_PG_BIN"] = programs
     # Not made here: the server makes its folder itself, for the user it runs as.
-    folder = Path(tempfile.gettempdir()) / f"pgflow-pg15-{secrets.token_hex(6)}"
+    folder = databases.base_folder() / f"pgflow-pg15-{secrets.token_hex(6)}"
     try:
-        with EmbeddedServer(folder, settings=_SETTINGS) as server:
+        with EmbeddedServer(folder, settings=databases.FAST) as server:
             del os.environ["PGFLOW_PG_BIN"]  # the command's own servers are its own matter
             print(f"PostgreSQL 15 pass: {' '.join(command)}", flush=True)  # noqa: T201
             environment = {**os.environ, "PGFLOW_TEST_DSN": server.dsn}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import secrets
-import tempfile
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -36,7 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Name the folder of the embedded server; the workers of xdist are told it."""
     given = getattr(config, "workerinput", {}).get("pgflow_folder")
     name = _NAME.format(secrets.token_hex(4))
-    config.stash[_FOLDER] = Path(given) if given else Path(tempfile.gettempdir()) / name
+    config.stash[_FOLDER] = Path(given) if given else databases.base_folder() / name
 
 
 @pytest.hookimpl(optionalhook=True)
