@@ -18,6 +18,7 @@ from pgflow.embedded import EmbeddedServer
 from pgflow.schema import migrate
 from pgflow.testing import databases
 
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Take every nth test by its name, as $PGFLOW_TEST_EVERY says."""
     every = int(os.environ.get("PGFLOW_TEST_EVERY") or 1)
