@@ -171,8 +171,7 @@ def a_task(engine: Engine) -> UUID:
 
 
 def a_child(engine: Engine) -> list[Lease]:
-    (parent,) = engine.acquire(1).leases
-    engine.park(parent, child(queue="parts"))
+    engine.park(engine.leased(queue="parents"), child(queue="parts"))
     return engine.acquire(queues=["parts"]).leases
 
 
