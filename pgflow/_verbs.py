@@ -24,6 +24,10 @@ class _AsyncExecutes(Protocol):
     async def _execute(self, statement: Statement[R]) -> R: ...
 
 
+class _EnqueuesTogether(Protocol):
+    async def _enqueue(self, statement: Statement[R]) -> R: ...
+
+
 def _sync(verb: Callable[P, Statement[R]]) -> Callable[Concatenate[Any, P], R]:
     """Make a method of a gateway verb: it executes the statement and returns what that returns."""
 
@@ -39,6 +43,18 @@ def _async(verb: Callable[P, Statement[R]]) -> Callable[Concatenate[Any, P], Awa
 
     async def method(self: _AsyncExecutes, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return await self._execute(verb(*args, **kwargs))
+
+    functools.update_wrapper(method, verb)
+    return method
+
+
+def _async_together(
+    verb: Callable[P, Statement[R]],
+) -> Callable[Concatenate[Any, P], Awaitable[R]]:
+    """Make a coroutine method of a gateway verb that calls at once may share a statement for."""
+
+    async def method(self: _EnqueuesTogether, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self._enqueue(verb(*args, **kwargs))
 
     functools.update_wrapper(method, verb)
     return method
@@ -114,7 +130,7 @@ class Verbs:
 class AsyncVerbs:
     """What async clients can call: the same, awaited."""
 
-    enqueue = _async(gateway.enqueue)
+    enqueue = _async_together(gateway.enqueue)
     enqueue_many = _async(gateway.enqueue_many)
     cancel = _async(gateway.cancel)
     pause = _async(gateway.pause)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import selectors
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
@@ -17,6 +18,7 @@ from pgflow import protocol
 from pgflow._ear import INBOX, AsyncEar, ThreadEar
 from pgflow._statement import Row, RunId, Statement
 from pgflow._subscription import AsyncFollows, Follows
+from pgflow._together import Together
 from pgflow._verbs import AsyncVerbs, Verbs
 from pgflow._waiting import (
     THROWN,
@@ -139,7 +141,7 @@ class Client(Verbs, Follows):
                     kwargs=_CONNECTION,
                     min_size=0,
                     max_size=8,
-                    check=ConnectionPool.check_connection,
+                    check=_check,
                     open=True,
                 )
             return self._pool
@@ -169,6 +171,7 @@ class AsyncClient(AsyncVerbs, AsyncFollows):
         self._project = project or os.environ.get("PGFLOW_PROJECT")
         self._pool: AsyncConnectionPool[Any] | None = None
         self._opening = asyncio.Lock()
+        self._together = Together(self._execute)
         self._ear = AsyncEar()
 
     @property
@@ -249,6 +252,11 @@ class AsyncClient(AsyncVerbs, AsyncFollows):
             async with (await self._open()).connection(patience) as conn:
                 return await aexecute(conn, statement)
 
+    async def _enqueue(self, statement: Statement[Any]) -> Any:  # noqa: ANN401 - as _execute
+        if self._conn is not None:  # whose transaction it is
+            return await self._execute(statement)
+        return await self._together.enqueue(_in_project(statement, self._project))
+
     async def _open(self) -> AsyncConnectionPool[Any]:
         async with self._opening:
             if self._pool is None:
@@ -258,7 +266,7 @@ class AsyncClient(AsyncVerbs, AsyncFollows):
                     kwargs=_CONNECTION,
                     min_size=0,
                     max_size=8,
-                    check=AsyncConnectionPool.check_connection,
+                    check=_acheck,
                     open=False,
                 )
                 await self._pool.open()
@@ -276,6 +284,27 @@ class AsyncClient(AsyncVerbs, AsyncFollows):
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+def _check(conn: psycopg.Connection[Any]) -> None:
+    """Raise an error if the connection is lost, before a call is made on it."""
+    if _is_told_something(conn):
+        ConnectionPool.check_connection(conn)
+
+
+async def _acheck(conn: psycopg.AsyncConnection[Any]) -> None:
+    if _is_told_something(conn):
+        await AsyncConnectionPool.check_connection(conn)
+
+
+def _is_told_something(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
+    """Tell whether the server says something unasked, as it does when it ends the connection.
+
+    To ask it something would cost each call a second round trip.
+    """
+    with selectors.DefaultSelector() as selector:
+        selector.register(conn.fileno(), selectors.EVENT_READ)
+        return bool(selector.select(0))
 
 
 def _in_project(statement: Statement[R], project: str | None) -> Statement[R]:

@@ -84,6 +84,15 @@ def enqueue(
     )
 
 
+ENQUEUE_MANY = (
+    b"select pgflow.enqueue_many(%(handler)s, %(inputs)b::jsonb[], queue => %(queue)s,"
+    b" priority => %(priority)s::integer, run_at => %(run_at)s,"
+    b" max_attempts => %(max_attempts)s::integer, timeout => %(timeout)s,"
+    b" deadline => %(deadline)s, idempotency_keys => %(idempotency_keys)s::text[],"
+    b" correlation_id => %(correlation_id)s, tags => %(tags)s::text[], project => %(project)s)"
+)
+
+
 def enqueue_many(
     handler: str | Named,
     inputs: Sequence[object],
@@ -104,11 +113,7 @@ def enqueue_many(
     Arguments and errors are those of `enqueue`; `idempotency_keys` has one key for each input.
     """
     return Statement(
-        b"select pgflow.enqueue_many(%(handler)s, %(inputs)b::jsonb[], queue => %(queue)s,"
-        b" priority => %(priority)s::integer, run_at => %(run_at)s,"
-        b" max_attempts => %(max_attempts)s::integer, timeout => %(timeout)s,"
-        b" deadline => %(deadline)s, idempotency_keys => %(idempotency_keys)s::text[],"
-        b" correlation_id => %(correlation_id)s, tags => %(tags)s::text[], project => %(project)s)",
+        ENQUEUE_MANY,
         {
             **_handler(handler, queue, max_attempts, timeout),
             "inputs": ["{}" if i is None else dumps(i, "an input") for i in inputs],

@@ -126,8 +126,8 @@ def test_a_flow_has_state_values(pgflow_scene: Scene) -> None:
     exec(blocks("python")[2], names)
     app: App = names["app"]
     pgflow_scene.use(app)
-    definition = yaml.safe_load(blocks("yaml")[2])
-    (shown_when,) = yaml.safe_load("- " + blocks("yaml")[3].strip())
+    definition = yaml.safe_load(blocks("yaml")[4])
+    (shown_when,) = yaml.safe_load("- " + blocks("yaml")[5].strip())
     app.sync.define_flow(definition)
     app.sync.define_flow({**definition, "name": "other", "steps": [{"name": "a", **shown_when}]})
     run_id = app.sync.start("judged")

@@ -1,5 +1,7 @@
 """pgflow: clients on connections of their own, enqueue_many, signal_many, result and approve.
 
+Several that enqueue at once are tasks of one program, with one client, which writes them together.
+
 Its worker is the command `pgflow worker` with the handlers of bench/app.py.
 """
 
@@ -40,7 +42,8 @@ class PeerDriver(Driver):
             await conn.close()
 
     async def enqueue(self, slot: int, payload: Payload) -> None:
-        await self.clients[slot].enqueue("noop", payload, queue=QUEUE)
+        client = self.client if len(self.conns) > 1 else self.clients[slot]
+        await client.enqueue("noop", payload, queue=QUEUE)
 
     async def fill(self, kind: str, payloads: list[Payload]) -> list[UUID]:
         return await self.clients[0].enqueue_many(kind, payloads, queue=QUEUE)
