@@ -63,8 +63,8 @@ PGFLOW: Final = Peer(
     unfinished="select (select count(*) from pgflow.run where state = 'pending')"
     " + (select count(*) from pgflow.run where state = 'running')",
     waiting="select count(*) from pgflow.run where state in ('waiting_event', 'waiting_approval')",
-    options="`pgflow worker --concurrency 500`; clients on connections of their own, but one client for"
-    " 8 tasks that enqueue at once, which it writes together",
+    options="`pgflow worker --concurrency 500`; clients on connections of their own, but one client"
+    " for 8 tasks that enqueue at once, which it writes together",
     keeps="each run with input, output and timeline, for good",
     promises="at least once, results exactly once; every write fenced by the lease's number;"
     " ends written at once, those at hand together",
