@@ -207,6 +207,18 @@ begin
         if v_many > 0 then
             return format('deleted %s tasks of period %s', v_many, v_in.period);
         end if;
+        delete from pgflow.run_step d
+        where d.project_id = v_in.project_id and (d.run_id, d.step) in (
+            select s.run_id, s.step from pgflow.run_step s
+            where s.project_id = v_in.project_id
+              and s.run_id >= v_in.from_id and s.run_id < v_in.to_id
+            order by s.run_id
+            limit 5000);
+        get diagnostics v_many = row_count;
+        if v_many > 0 then
+            return format('deleted %s steps that were added to runs of period %s', v_many,
+                v_in.period);
+        end if;
     end loop;
     return null;
 end
@@ -278,6 +290,7 @@ begin
     delete from pgflow.usage u where u.project_id = p_project and u.run_id = any (p_run_ids);
     delete from pgflow.budget b where b.project_id = p_project and b.run_id = any (p_run_ids);
     delete from pgflow.flow_step s where s.project_id = p_project and s.run_id = any (p_run_ids);
+    delete from pgflow.run_step s where s.project_id = p_project and s.run_id = any (p_run_ids);
     delete from pgflow.channel_write w
     where w.project_id = p_project and w.run_id = any (p_run_ids);
     delete from pgflow.checkpoint c where c.project_id = p_project and c.run_id = any (p_run_ids);

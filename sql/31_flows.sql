@@ -68,18 +68,16 @@ as $$
 $$;
 comment on function pgflow._canonical_flow is 'A definition without what is said by default.';
 
-create or replace function pgflow._store_steps(p_version pgflow.flow_version)
-returns void
+create or replace function pgflow._step_rows(p_version pgflow.flow_version)
+returns setof pgflow.step_definition
 language plpgsql
+stable
 as $$
 declare
     v_flow jsonb := p_version.definition;
     v_layers integer[] := pgflow._flow_layers(v_flow -> 'steps');
 begin
-    insert into pgflow.step_definition (project_id, flow, version, step, place, layer, type,
-        step_type, handler, queue, join_rule, on_failure, max_attempts, timeout, retry_base,
-        retry_factor, retry_max, needs, dependants, condition, layered, config, artifact,
-        each_path)
+    return query
     with edge as materialized (
         select distinct e.from_place, e.to_place, e.is_on_failure
         from pgflow._flow_edges(v_flow -> 'steps') as e
@@ -102,7 +100,7 @@ begin
         from edge e join step s on s.place = e.to_place group by e.from_place
     )
     select p_version.project_id, p_version.flow, p_version.version, s.name, s.place,
-        v_layers[s.place], coalesce(s.step ->> 'type', 'handler'), s.step_type,
+        v_layers[s.place], coalesce(s.step ->> 'type', 'handler'),
         coalesce(s.step ->> 'handler', s.step ->> 'type', s.name),
         coalesce(s.step ->> 'queue', v_flow ->> 'queue'),
         coalesce(s.step ->> 'join', case when n.is_on_failure then 'one_failed' else 'all' end),
@@ -112,17 +110,18 @@ begin
         make_interval(secs => (s.step ->> 'timeout')::float8),
         make_interval(secs => (s.retry ->> 'base')::float8), (s.retry ->> 'factor')::float8,
         make_interval(secs => (s.retry ->> 'longest')::float8), coalesce(n.names, '{}'),
-        coalesce(d.names, '{}'), (s.step ->> 'when')::jsonpath,
-        coalesce((v_flow -> 'layered')::boolean, false),
+        coalesce(d.names, '{}'),
         case when s.step ->> 'type' <> 'flow' then pgflow._wait_of(s.step)
             else coalesce(s.step -> 'config', '{}') end,
-        s.step -> 'artifact', pgflow._each_path(s.step ->> 'each')
+        (s.step ->> 'when')::jsonpath, coalesce((v_flow -> 'layered')::boolean, false),
+        pgflow._each_path(s.step ->> 'each'), s.step -> 'artifact', s.step_type
     from step s
     left join needed n using (place)
     left join dependant d using (place);
 end
 $$;
-comment on function pgflow._store_steps is 'Writes the steps of a new version of a flow.';
+comment on function pgflow._step_rows is
+    'The steps of a definition that is checked, as rows of step_definition.';
 
 create or replace function pgflow.define_flow(definition jsonb, project text default null)
 returns pgflow.flow_version
@@ -166,7 +165,7 @@ begin
         from pgflow.flow_version v
         where v.project_id = v_project and v.flow = v_flow ->> 'name'
         returning * into v_version;
-        perform pgflow._store_steps(v_version);
+        insert into pgflow.step_definition select s.* from pgflow._step_rows(v_version) as s;
         perform pgflow._store_budgets(v_version);
         perform pgflow._store_channels(v_version);
     end if;

@@ -66,9 +66,9 @@ declare
 begin
     select d.* into v_step
     from pgflow.run f
-    join pgflow.step_definition d on d.project_id = f.project_id and d.flow = f.handler
-        and d.version = f.flow_version and d.step = p_run.step
-    where f.project_id = p_run.project_id and f.run_id = p_run.parent_run_id;
+    cross join lateral pgflow._steps_of_flow(f) as d
+    where f.project_id = p_run.project_id and f.run_id = p_run.parent_run_id
+      and d.step = p_run.step;
     return v_step;
 end
 $$;
@@ -102,8 +102,7 @@ begin
                   and o.step = any (d.needs) and o.element = 0 and o.voided_at is null
                   and o.state not in ('completed', 'skipped', 'pending', 'running')))
         from pgflow.run f
-        join pgflow.step_definition d on d.project_id = f.project_id and d.flow = f.handler
-            and d.version = f.flow_version and d.step = p_run.step
+        join lateral pgflow._steps_of_flow(f) as d on d.step = p_run.step
         left join pgflow.flow_step s on s.project_id = f.project_id and s.run_id = f.run_id
             and s.step = p_run.step and s.child_run_id = p_run.run_id
             and s.element = pgflow._element_of(p_run.parent_key)

@@ -39,7 +39,7 @@ begin
     while cardinality(v_run_ids) > 0 loop
         with ended as materialized (
             select u.run_id, u.step, r.handler as flow, r.flow_version, r.round, r.super_step,
-                r.last_event_no, r.breakpoints
+                r.last_event_no, r.breakpoints, r.has_own_steps
             from unnest(v_run_ids, v_steps) as u (run_id, step)
             cross join lateral (
                 select r.* from pgflow.run r
@@ -49,15 +49,16 @@ begin
         ),
         touched as (
             select e.run_id, e.flow, e.flow_version, e.round, e.super_step, e.last_event_no,
-                e.breakpoints, n.step,
+                e.breakpoints, e.has_own_steps, n.step,
                 count(*)::integer as settled,
                 (count(*) filter (where s.state = 'completed'))::integer as completed,
                 (count(*) filter (where s.state not in ('completed', 'skipped')))::integer as failed
             from ended e
             cross join lateral (
-                select d.dependants from pgflow.step_definition d
-                where d.project_id = p_project and d.flow = e.flow
-                  and d.version = e.flow_version and d.step = e.step
+                select d.dependants
+                from pgflow._defined_steps(p_project, e.run_id, e.flow, e.flow_version,
+                    e.has_own_steps) as d
+                where d.step = e.step
                 limit 1
             ) d
             cross join lateral (
@@ -67,15 +68,16 @@ begin
                 limit 1
             ) s
             cross join lateral unnest(d.dependants) as n (step)
-            group by 1, 2, 3, 4, 5, 6, 7, 8
+            group by 1, 2, 3, 4, 5, 6, 7, 8, 9
             union all
             select e.run_id, e.flow, e.flow_version, e.round, e.super_step, e.last_event_no,
-                e.breakpoints, d.step, 0, 0, 0
+                e.breakpoints, e.has_own_steps, d.step, 0, 0, 0
             from ended e
             cross join lateral (
-                select d.step from pgflow.step_definition d
-                where d.project_id = p_project and d.flow = e.flow and d.version = e.flow_version
-                  and e.step is null
+                select d.step
+                from pgflow._defined_steps(p_project, e.run_id, e.flow, e.flow_version,
+                    e.has_own_steps) as d
+                where e.step is null
                   and case when p_again is null then d.needs = '{}' else d.step = p_again end
                 offset 0
             ) d
@@ -94,9 +96,9 @@ begin
             cross join lateral (
                 select d.place, d.join_rule, cardinality(d.needs) as needs, d.condition,
                     case when d.each_path is null then d.type else 'each' end as type
-                from pgflow.step_definition d
-                where d.project_id = p_project and d.flow = t.flow
-                  and d.version = t.flow_version and d.step = t.step
+                from pgflow._defined_steps(p_project, t.run_id, t.flow, t.flow_version,
+                    t.has_own_steps) as d
+                where d.step = t.step
                 limit 1
             ) d
             left join lateral (

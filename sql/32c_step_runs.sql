@@ -41,9 +41,10 @@ begin
             limit 1
         ) f
         cross join lateral (
-            select d.* from pgflow.step_definition d
-            where d.project_id = p_project and d.flow = f.handler
-              and d.version = f.flow_version and d.step = m.step and d.type = 'handler'
+            select d.*
+            from pgflow._defined_steps(p_project, f.run_id, f.handler, f.flow_version,
+                f.has_own_steps) as d
+            where d.step = m.step and d.type = 'handler'
               and (d.each_path is null or m.element is not null)
             limit 1
         ) d

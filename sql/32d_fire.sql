@@ -65,9 +65,10 @@ begin
             limit 1
         ) s
         cross join lateral (
-            select d.place, d.layered from pgflow.step_definition d
-            where d.project_id = p_project and d.flow = r.handler
-              and d.version = r.flow_version and d.step = c.step
+            select d.place, d.layered
+            from pgflow._defined_steps(p_project, r.run_id, r.handler, r.flow_version,
+                r.has_own_steps) as d
+            where d.step = c.step
             limit 1
         ) d
         cross join lateral (
@@ -173,8 +174,7 @@ begin
             s.error_code, s.error_detail, c.ended_by
         from unnest(p_run_ids, p_steps) as u (run_id, step)
         join pgflow.run r on r.project_id = p_project and r.run_id = u.run_id
-        join pgflow.step_definition d on d.project_id = p_project and d.flow = r.handler
-            and d.version = r.flow_version and d.step = u.step and d.on_failure = 'fail'
+        join lateral pgflow._steps_of_flow(r) as d on d.step = u.step and d.on_failure = 'fail'
         join pgflow.flow_step s on s.project_id = p_project and s.run_id = u.run_id
             and s.step = u.step and s.element = 0 and s.voided_at is null
             and s.state not in ('completed', 'skipped')

@@ -19,10 +19,8 @@ begin
         from (
             select m.key as name, m.value as step from jsonb_each_text(v_output) as m
             union all
-            select d.step, d.step from pgflow.step_definition d
-            where v_output is null and d.project_id = p_flow.project_id
-              and d.flow = p_flow.handler and d.version = p_flow.flow_version
-              and d.dependants = '{}'
+            select d.step, d.step from pgflow._steps_of_flow(p_flow) as d
+            where v_output is null and d.dependants = '{}'
         ) o
         join pgflow.flow_step s on s.project_id = p_flow.project_id and s.run_id = p_flow.run_id
             and s.step = o.step and s.element = 0 and s.voided_at is null
@@ -155,8 +153,7 @@ begin
                 and o.step = n.step and o.element = 0 and o.voided_at is null
             where o.state is distinct from 'completed')), '; ' order by d.place)
         from pgflow.flow_step s
-        join pgflow.step_definition d on d.project_id = s.project_id and d.flow = p_flow.handler
-            and d.version = p_flow.flow_version and d.step = s.step
+        join pgflow._steps_of_flow(p_flow) as d on d.step = s.step
         where s.project_id = p_flow.project_id and s.run_id = p_flow.run_id
           and s.state in ('pending', 'running') and s.voided_at is null and s.element = 0);
 end

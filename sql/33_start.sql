@@ -386,8 +386,19 @@ from (
         from pgflow.run_finished r
         where r.kind = 'flow'
     ) f
-    join pgflow.step_definition d on d.project_id = f.project_id and d.flow = f.handler
-        and d.version = f.flow_version
+    -- As _defined_steps() has it, which those who read this may not call.
+    cross join lateral (
+        select d.step, d.place, d.step_type, d.type, d.handler, d.needs, d.join_rule
+        from pgflow.step_definition d
+        where d.project_id = f.project_id and d.flow = f.handler and d.version = f.flow_version
+          and not exists (
+              select from pgflow.run_step o
+              where o.project_id = f.project_id and o.run_id = f.run_id and o.step = d.step)
+        union all
+        select o.step, o.place, o.step_type, o.type, o.handler, o.needs, o.join_rule
+        from pgflow.run_step o
+        where o.project_id = f.project_id and o.run_id = f.run_id
+    ) d
     left join pgflow.flow_step s on s.project_id = f.project_id and s.run_id = f.run_id
         and s.step = d.step
     left join pgflow.run c on c.project_id = f.project_id and c.run_id = s.child_run_id

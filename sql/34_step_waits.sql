@@ -17,8 +17,7 @@ begin
     loop
         perform pgflow._make_wait(f, d, v_new.run_id, p_now)
         from pgflow.run f
-        join pgflow.step_definition d on d.project_id = f.project_id and d.flow = f.handler
-            and d.version = f.flow_version and d.step = v_new.step
+        join lateral pgflow._steps_of_flow(f) as d on d.step = v_new.step
             and d.type not in ('handler', 'flow')
         where f.project_id = p_project and f.run_id = v_new.flow_id;
     end loop;

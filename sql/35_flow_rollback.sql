@@ -30,8 +30,7 @@ as $$
         union
         select n.step
         from around a
-        join pgflow.step_definition d on d.project_id = p_flow.project_id
-            and d.flow = p_flow.handler and d.version = p_flow.flow_version and d.step = a.step
+        join pgflow._steps_of_flow(p_flow) as d on d.step = a.step
         cross join lateral unnest(case when p_before then d.needs else d.dependants end) as n (step)
     )
     select array_agg(a.step order by a.step) from around a
@@ -106,14 +105,13 @@ begin
     select p_flow.project_id, p_flow.run_id, d.step, p_flow.round, 'pending', count(s.step),
         count(*) filter (where s.state = 'completed'),
         count(*) filter (where s.state not in ('completed', 'skipped'))
-    from pgflow.step_definition d
+    from pgflow._steps_of_flow(p_flow) as d
     left join lateral unnest(d.needs) as n (step) on true
     left join pgflow.flow_step s on s.project_id = p_flow.project_id and s.run_id = p_flow.run_id
         and s.step = n.step and s.element = 0 and s.voided_at is null
         and s.state not in ('pending', 'running')
         and s.super_step is not null  -- else it is counted when the flow goes on
-    where d.project_id = p_flow.project_id and d.flow = p_flow.handler
-      and d.version = p_flow.flow_version and d.step = any (p_steps)
+    where d.step = any (p_steps)
     group by d.step;
 end
 $$;

@@ -188,8 +188,7 @@ begin
     loop
         select coalesce('layer:' || max(d.layer) filter (where d.layered), 'steps') into v_label
         from unnest(p_run_ids, p_steps) as u (run_id, step)
-        join pgflow.step_definition d on d.project_id = p_project and d.flow = v_flow.handler
-            and d.version = v_flow.flow_version and d.step = u.step
+        join pgflow._steps_of_flow(v_flow) as d on d.step = u.step
         where u.run_id = v_flow.run_id;
         select jsonb_object_agg(w.channel, pgflow._reduced_onto(w.channel, w.reducer,
             case when w.reducer <> all (pgflow._builtin_reducers()) then pgflow._values(p_project,
@@ -208,8 +207,7 @@ begin
             join pgflow.channel_definition c on c.project_id = p_project
                 and c.flow = v_flow.handler and c.version = v_flow.flow_version
                 and c.channel = w.channel
-            join pgflow.step_definition d on d.project_id = p_project and d.flow = v_flow.handler
-                and d.version = v_flow.flow_version and d.step = s.step
+            join pgflow._steps_of_flow(v_flow) as d on d.step = s.step
             where u.run_id = v_flow.run_id
             group by w.channel, c.reducer
         ) w;
@@ -248,8 +246,8 @@ begin
         select s.super_step, array_agg(s.step::text order by d.place, s.element) as steps,
             max(s.ended_at) as at, 'layer:' || max(d.layer) filter (where d.layered) as layer
         from pgflow.flow_step s
-        join pgflow.step_definition d on d.project_id = v_project and d.flow = v_flow.handler
-            and d.version = v_flow.flow_version and d.step = s.step
+        join pgflow._defined_steps(v_project, history.run_id, v_flow.handler,
+            v_flow.flow_version, true) as d on d.step = s.step
         where s.project_id = v_project and s.run_id = history.run_id and s.super_step > 0
         group by s.super_step
     )

@@ -14,9 +14,7 @@ begin
     select r.* into v_flow from pgflow.run r
     where r.project_id = p_project and r.run_id = p_run_id;
     v_needs := (
-        select d.needs from pgflow.step_definition d
-        where d.project_id = p_project and d.flow = v_flow.handler
-          and d.version = v_flow.flow_version and d.step = p_step);
+        select d.needs from pgflow._steps_of_flow(v_flow) as d where d.step = p_step);
     return coalesce(jsonb_path_match(coalesce(pgflow._values_now(v_flow), '{}'), p_condition,
         jsonb_build_object('input', v_flow.input,
             'inputs', pgflow._step_input(p_project, v_flow, v_needs)), true), false);

@@ -73,8 +73,8 @@ begin
                 join pgflow.channel_write w on w.project_id = p_project and w.run_id = s.run_id
                     and w.step = s.step and w.element = s.element and w.version = s.version
                     and w.channel = d.channel
-                join pgflow.step_definition p on p.project_id = p_project and p.flow = p_flow
-                    and p.version = p_version and p.step = s.step
+                join pgflow._defined_steps(p_project, p_run_id, p_flow, p_version, true) as p
+                    on p.step = s.step
                 where s.project_id = p_project and s.run_id = p_run_id and s.state = 'completed'
                   and s.voided_at is null
                   and coalesce(s.super_step > coalesce(u.super_step, -1), p_with_uncounted))))

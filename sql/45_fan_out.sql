@@ -282,8 +282,8 @@ begin
         select f, d
         from unnest(p_flow_ids, p_steps) with ordinality as m (flow_id, step, nth)
         join pgflow.run f on f.project_id = p_project and f.run_id = m.flow_id
-        join pgflow.step_definition d on d.project_id = f.project_id and d.flow = f.handler
-            and d.version = f.flow_version and d.step = m.step and d.each_path is not null
+        join lateral pgflow._steps_of_flow(f) as d on d.step = m.step
+            and d.each_path is not null
         order by m.nth
     loop
         sub_flows := sub_flows || pgflow._fan_out(v_new.f, v_new.d, p_now);
@@ -347,9 +347,10 @@ begin
                 limit 1
             ) s
             cross join lateral (
-                select d.on_failure from pgflow.step_definition d
-                where d.project_id = p_project and d.flow = r.handler
-                  and d.version = r.flow_version and d.step = c.step
+                select d.on_failure
+                from pgflow._defined_steps(p_project, r.run_id, r.handler, r.flow_version,
+                    r.has_own_steps) as d
+                where d.step = c.step
                 limit 1
             ) d
         ),

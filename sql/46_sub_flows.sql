@@ -120,8 +120,7 @@ begin
         from unnest(p_ids, p_flow_ids, p_steps, p_elements, p_inputs)
             as m (run_id, flow_id, step, element, input)
         join pgflow.run f on f.project_id = p_project and f.run_id = m.flow_id
-        join pgflow.step_definition d on d.project_id = p_project and d.flow = f.handler
-            and d.version = f.flow_version and d.step = m.step and d.type = 'flow'
+        join lateral pgflow._steps_of_flow(f) as d on d.step = m.step and d.type = 'flow'
             and (d.each_path is null or m.element is not null)
         cross join lateral (
             select coalesce(m.input, pgflow._step_input(p_project, f, d.needs))

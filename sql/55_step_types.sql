@@ -360,14 +360,19 @@ begin
             from version v
             join pgflow.run r on r.project_id = p_project and r.kind = 'flow'
                 and r.handler = v.flow and r.flow_version = v.version
+            union all
+            select format('step %s, which was added to run %s', o.step, o.run_id)
+            from pgflow.run_step o
+            join pgflow.run r on r.project_id = o.project_id and r.run_id = o.run_id
+            where o.project_id = p_project and o.step_type = p_name and o.definition is not null
             limit 20
         )
         select string_agg(u.used_by, '; ') from usage u);
 end
 $$;
 comment on function pgflow._users_of_type is
-    'The current versions of flows that name a type, and the live runs of any such, at most 20; '
-    'null if there are none.';
+    'The current versions of flows that name a type, and the live runs of any such or with such a '
+    'step, at most 20; null if there are none.';
 
 create or replace function pgflow.unregister_step_type(name text, project text default null)
 returns boolean

@@ -112,8 +112,7 @@ begin
     return array(
         select s.step
         from pgflow.flow_step s
-        join pgflow.step_definition d on d.project_id = s.project_id and d.flow = p_flow.handler
-            and d.version = p_flow.flow_version and d.step = s.step
+        join pgflow._steps_of_flow(p_flow) as d on d.step = s.step
         where s.project_id = p_flow.project_id and s.run_id = p_flow.run_id
           and s.state = 'pending' and s.voided_at is null
           and pgflow._join_says(d.join_rule, cardinality(d.needs), s.needs_settled,
@@ -142,8 +141,7 @@ begin
     return query
     select 'before', d.step, pgflow._step_input(p_flow.project_id, p_flow, d.needs)
     from unnest(pgflow._held_steps(p_flow)) as h (step)
-    join pgflow.step_definition d on d.project_id = p_flow.project_id and d.flow = p_flow.handler
-        and d.version = p_flow.flow_version and d.step = h.step
+    join pgflow._steps_of_flow(p_flow) as d on d.step = h.step
     where pgflow._stops_at(p_flow.project_id, p_flow.run_id, p_flow.breakpoints, 'before', h.step)
     order by d.place;
 end
@@ -297,17 +295,13 @@ language plpgsql
 as $$
 begin
     if not exists (
-        select from pgflow.step_definition d
-        where d.project_id = p_flow.project_id and d.flow = p_flow.handler
-          and d.version = p_flow.flow_version and d.step = p_step)
+        select from pgflow._steps_of_flow(p_flow) as d where d.step = p_step)
     then
         perform pgflow._refuse('PF105', format('flow %s, version %s, has no step %s',
                 p_flow.handler, p_flow.flow_version, left(p_step, 200)),
             format('it has: %s', (
                 select string_agg(n.step, ', ' order by n.place)
-                from (select d.step, d.place from pgflow.step_definition d
-                      where d.project_id = p_flow.project_id and d.flow = p_flow.handler
-                        and d.version = p_flow.flow_version
+                from (select d.step, d.place from pgflow._steps_of_flow(p_flow) as d
                       order by d.place limit 50) n)),
             'View pgflow.flow_steps has the steps of its runs.', p_field);
     end if;

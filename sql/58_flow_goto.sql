@@ -40,11 +40,10 @@ declare
 begin
     return array(
         select d.step
-        from pgflow.step_definition d
+        from pgflow._steps_of_flow(p_flow) as d
         left join pgflow.flow_step s on s.project_id = d.project_id and s.run_id = p_flow.run_id
             and s.step = d.step and s.element = 0 and s.voided_at is null
-        where d.project_id = p_flow.project_id and d.flow = p_flow.handler
-          and d.version = p_flow.flow_version and d.step <> all (v_after)
+        where d.step <> all (v_after)
           and coalesce(s.state, 'pending') in ('pending', 'running')
           and (d.step = any (pgflow._steps_around(p_flow, p_step, true))
                or p_stop = 'breakpoint/before/' || d.step)
@@ -99,9 +98,8 @@ begin
         needs_completed, needs_failed)
     select p_flow.project_id, p_flow.run_id, d.step, p_flow.round, 'pending', cardinality(d.needs),
         cardinality(d.needs), (d.join_rule = 'one_failed')::integer
-    from pgflow.step_definition d
-    where d.project_id = p_flow.project_id and d.flow = p_flow.handler
-      and d.version = p_flow.flow_version and d.step = p_step
+    from pgflow._steps_of_flow(p_flow) as d
+    where d.step = p_step
     on conflict (project_id, run_id, step, element) where voided_at is null do update
     set needs_settled = excluded.needs_settled, needs_completed = excluded.needs_completed,
         needs_failed = excluded.needs_failed;

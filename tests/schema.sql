@@ -55,6 +55,7 @@ CREATE TABLE pgflow.run (
     last_error jsonb,
     checkpoint_no integer,
     budget_run_id uuid,
+    has_own_steps boolean DEFAULT false NOT NULL,
     CONSTRAINT a_child_has_a_root CHECK (((parent_run_id IS NULL) = (root_run_id IS NULL))),
     CONSTRAINT input_is_at_most_8_mb CHECK ((pg_column_size(input) <= 8388608)),
     CONSTRAINT only_a_child_has_a_parent_key CHECK (((parent_key IS NULL) OR (parent_run_id IS NOT NULL))),
@@ -135,6 +136,8 @@ COMMENT ON COLUMN pgflow.run.feedback IS 'Why it was rolled back last: comment, 
 COMMENT ON COLUMN pgflow.run.checkpoint_no IS 'Of a flow that has channels: its last checkpoint. Of a step of one: the checkpoint whose values it sees.';
 
 COMMENT ON COLUMN pgflow.run.budget_run_id IS 'The run whose budget its calls of models count to: itself, or the next above it that has one.';
+
+COMMENT ON COLUMN pgflow.run.has_own_steps IS 'Whether there are rows of run_step that stand before those of the flow''s version.';
 
 CREATE TABLE pgflow.task (
     project_id text NOT NULL COLLATE pg_catalog."C",
@@ -297,6 +300,59 @@ COMMENT ON COLUMN pgflow.step_type.handler IS 'Of a type that is not interactive
 
 COMMENT ON COLUMN pgflow.step_type.default_config IS 'The config of its steps, where they say nothing else.';
 
+CREATE TABLE pgflow.step_definition (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    flow text NOT NULL COLLATE pg_catalog."C",
+    version integer NOT NULL,
+    step text NOT NULL COLLATE pg_catalog."C",
+    place integer NOT NULL,
+    layer integer NOT NULL,
+    type text NOT NULL COLLATE pg_catalog."C",
+    handler text NOT NULL COLLATE pg_catalog."C",
+    queue text COLLATE pg_catalog."C",
+    join_rule text NOT NULL COLLATE pg_catalog."C",
+    on_failure text NOT NULL COLLATE pg_catalog."C",
+    max_attempts integer,
+    timeout interval,
+    retry_base interval,
+    retry_factor double precision,
+    retry_max interval,
+    needs text[] NOT NULL COLLATE pg_catalog."C",
+    dependants text[] NOT NULL COLLATE pg_catalog."C",
+    config jsonb NOT NULL,
+    condition jsonpath,
+    layered boolean DEFAULT false NOT NULL,
+    each_path jsonpath,
+    artifact jsonb,
+    step_type text COLLATE pg_catalog."C",
+    CONSTRAINT join_rule_is_known CHECK ((join_rule = ANY (ARRAY['all'::text, 'any'::text, 'none_failed'::text, 'one_failed'::text]))),
+    CONSTRAINT on_failure_is_known CHECK ((on_failure = ANY (ARRAY['fail'::text, 'continue'::text]))),
+    CONSTRAINT only_what_works_is_done_for_each CHECK (((each_path IS NULL) OR (type = ANY (ARRAY['handler'::text, 'flow'::text])))),
+    CONSTRAINT type_is_known CHECK ((type = ANY (ARRAY['handler'::text, 'flow'::text, 'approval_gate'::text, 'human_task'::text, 'wait_event'::text, 'timer'::text])))
+);
+
+COMMENT ON TABLE pgflow.step_definition IS 'The steps of each version of a flow, as its runs need them. Rows never change.';
+
+COMMENT ON COLUMN pgflow.step_definition.place IS 'Its place in the definition, from 1.';
+
+COMMENT ON COLUMN pgflow.step_definition.layer IS 'The steps of the longest way to it, itself included.';
+
+COMMENT ON COLUMN pgflow.step_definition.type IS 'handler: a worker executes it; flow: another flow; else what it waits for. config has the particulars.';
+
+COMMENT ON COLUMN pgflow.step_definition.handler IS 'Of what no worker executes: its type.';
+
+COMMENT ON COLUMN pgflow.step_definition.dependants IS 'The steps that need it.';
+
+COMMENT ON COLUMN pgflow.step_definition.condition IS 'What the state values must be for it to run; else it is skipped.';
+
+COMMENT ON COLUMN pgflow.step_definition.layered IS 'Steps that end count once all that began with them have ended. The same for all of a flow.';
+
+COMMENT ON COLUMN pgflow.step_definition.each_path IS 'Finds in the step''s input the elements for each of which it is executed.';
+
+COMMENT ON COLUMN pgflow.step_definition.artifact IS 'What it has to leave behind: name, and if there are such schema, schema_version, repairs.';
+
+COMMENT ON COLUMN pgflow.step_definition.step_type IS 'The type that its definition names; type is what that comes down to.';
+
 CREATE TABLE pgflow.subscription (
     project_id text NOT NULL COLLATE pg_catalog."C",
     subscription text NOT NULL COLLATE pg_catalog."C",
@@ -418,59 +474,6 @@ COMMENT ON COLUMN pgflow.event.key IS 'Idempotency key, unique within the run.';
 COMMENT ON COLUMN pgflow.event.by IS 'The actor; a worker''s events name its database role.';
 
 COMMENT ON COLUMN pgflow.event.lease_event_no IS 'Set where the event ended a lease: the number of that lease''s run.started event.';
-
-CREATE TABLE pgflow.step_definition (
-    project_id text NOT NULL COLLATE pg_catalog."C",
-    flow text NOT NULL COLLATE pg_catalog."C",
-    version integer NOT NULL,
-    step text NOT NULL COLLATE pg_catalog."C",
-    place integer NOT NULL,
-    layer integer NOT NULL,
-    type text NOT NULL COLLATE pg_catalog."C",
-    handler text NOT NULL COLLATE pg_catalog."C",
-    queue text COLLATE pg_catalog."C",
-    join_rule text NOT NULL COLLATE pg_catalog."C",
-    on_failure text NOT NULL COLLATE pg_catalog."C",
-    max_attempts integer,
-    timeout interval,
-    retry_base interval,
-    retry_factor double precision,
-    retry_max interval,
-    needs text[] NOT NULL COLLATE pg_catalog."C",
-    dependants text[] NOT NULL COLLATE pg_catalog."C",
-    config jsonb NOT NULL,
-    condition jsonpath,
-    layered boolean DEFAULT false NOT NULL,
-    each_path jsonpath,
-    artifact jsonb,
-    step_type text COLLATE pg_catalog."C",
-    CONSTRAINT join_rule_is_known CHECK ((join_rule = ANY (ARRAY['all'::text, 'any'::text, 'none_failed'::text, 'one_failed'::text]))),
-    CONSTRAINT on_failure_is_known CHECK ((on_failure = ANY (ARRAY['fail'::text, 'continue'::text]))),
-    CONSTRAINT only_what_works_is_done_for_each CHECK (((each_path IS NULL) OR (type = ANY (ARRAY['handler'::text, 'flow'::text])))),
-    CONSTRAINT type_is_known CHECK ((type = ANY (ARRAY['handler'::text, 'flow'::text, 'approval_gate'::text, 'human_task'::text, 'wait_event'::text, 'timer'::text])))
-);
-
-COMMENT ON TABLE pgflow.step_definition IS 'The steps of each version of a flow, as its runs need them. Rows never change.';
-
-COMMENT ON COLUMN pgflow.step_definition.place IS 'Its place in the definition, from 1.';
-
-COMMENT ON COLUMN pgflow.step_definition.layer IS 'The steps of the longest way to it, itself included.';
-
-COMMENT ON COLUMN pgflow.step_definition.type IS 'handler: a worker executes it; flow: another flow; else what it waits for. config has the particulars.';
-
-COMMENT ON COLUMN pgflow.step_definition.handler IS 'Of what no worker executes: its type.';
-
-COMMENT ON COLUMN pgflow.step_definition.dependants IS 'The steps that need it.';
-
-COMMENT ON COLUMN pgflow.step_definition.condition IS 'What the state values must be for it to run; else it is skipped.';
-
-COMMENT ON COLUMN pgflow.step_definition.layered IS 'Steps that end count once all that began with them have ended. The same for all of a flow.';
-
-COMMENT ON COLUMN pgflow.step_definition.each_path IS 'Finds in the step''s input the elements for each of which it is executed.';
-
-COMMENT ON COLUMN pgflow.step_definition.artifact IS 'What it has to leave behind: name, and if there are such schema, schema_version, repairs.';
-
-COMMENT ON COLUMN pgflow.step_definition.step_type IS 'The type that its definition names; type is what that comes down to.';
 
 CREATE TABLE pgflow.schema_version (
     project_id text NOT NULL COLLATE pg_catalog."C",
@@ -1068,6 +1071,72 @@ CREATE TABLE pgflow.flow (
 
 COMMENT ON TABLE pgflow.flow IS 'Each flow with the version that new runs of it get: the one that was defined last.';
 
+CREATE TABLE pgflow.run_step (
+    project_id text CONSTRAINT step_definition_project_id_not_null NOT NULL COLLATE pg_catalog."C",
+    flow text CONSTRAINT step_definition_flow_not_null NOT NULL COLLATE pg_catalog."C",
+    version integer CONSTRAINT step_definition_version_not_null NOT NULL,
+    step text CONSTRAINT step_definition_step_not_null NOT NULL COLLATE pg_catalog."C",
+    place integer CONSTRAINT step_definition_place_not_null NOT NULL,
+    layer integer CONSTRAINT step_definition_layer_not_null NOT NULL,
+    type text CONSTRAINT step_definition_type_not_null NOT NULL COLLATE pg_catalog."C",
+    handler text CONSTRAINT step_definition_handler_not_null NOT NULL COLLATE pg_catalog."C",
+    queue text COLLATE pg_catalog."C",
+    join_rule text CONSTRAINT step_definition_join_rule_not_null NOT NULL COLLATE pg_catalog."C",
+    on_failure text CONSTRAINT step_definition_on_failure_not_null NOT NULL COLLATE pg_catalog."C",
+    max_attempts integer,
+    timeout interval,
+    retry_base interval,
+    retry_factor double precision,
+    retry_max interval,
+    needs text[] CONSTRAINT step_definition_needs_not_null NOT NULL COLLATE pg_catalog."C",
+    dependants text[] CONSTRAINT step_definition_dependants_not_null NOT NULL COLLATE pg_catalog."C",
+    config jsonb CONSTRAINT step_definition_config_not_null NOT NULL,
+    condition jsonpath,
+    layered boolean CONSTRAINT step_definition_layered_not_null NOT NULL,
+    each_path jsonpath,
+    artifact jsonb,
+    step_type text COLLATE pg_catalog."C",
+    run_id uuid NOT NULL,
+    definition jsonb,
+    budget jsonb,
+    super_step integer,
+    added_at timestamp with time zone,
+    added_by text,
+    CONSTRAINT added_iff_it_says_how CHECK ((num_nonnulls(definition, super_step, added_at, added_by) = ANY (ARRAY[0, 4]))),
+    CONSTRAINT join_rule_is_known CHECK ((join_rule = ANY (ARRAY['all'::text, 'any'::text, 'none_failed'::text, 'one_failed'::text]))),
+    CONSTRAINT on_failure_is_known CHECK ((on_failure = ANY (ARRAY['fail'::text, 'continue'::text]))),
+    CONSTRAINT only_what_works_is_done_for_each CHECK (((each_path IS NULL) OR (type = ANY (ARRAY['handler'::text, 'flow'::text])))),
+    CONSTRAINT type_is_known CHECK ((type = ANY (ARRAY['handler'::text, 'flow'::text, 'approval_gate'::text, 'human_task'::text, 'wait_event'::text, 'timer'::text])))
+);
+
+COMMENT ON TABLE pgflow.run_step IS 'Steps of single runs of flows: those that were added, and those of the version that need one of these, or are needed by one, as they are since.';
+
+COMMENT ON COLUMN pgflow.run_step.place IS 'Its place in the definition, from 1.';
+
+COMMENT ON COLUMN pgflow.run_step.layer IS 'The steps of the longest way to it, itself included.';
+
+COMMENT ON COLUMN pgflow.run_step.type IS 'handler: a worker executes it; flow: another flow; else what it waits for. config has the particulars.';
+
+COMMENT ON COLUMN pgflow.run_step.handler IS 'Of what no worker executes: its type.';
+
+COMMENT ON COLUMN pgflow.run_step.dependants IS 'The steps that need it.';
+
+COMMENT ON COLUMN pgflow.run_step.condition IS 'What the state values must be for it to run; else it is skipped.';
+
+COMMENT ON COLUMN pgflow.run_step.layered IS 'Steps that end count once all that began with them have ended. The same for all of a flow.';
+
+COMMENT ON COLUMN pgflow.run_step.each_path IS 'Finds in the step''s input the elements for each of which it is executed.';
+
+COMMENT ON COLUMN pgflow.run_step.artifact IS 'What it has to leave behind: name, and if there are such schema, schema_version, repairs.';
+
+COMMENT ON COLUMN pgflow.run_step.step_type IS 'The type that its definition names; type is what that comes down to.';
+
+COMMENT ON COLUMN pgflow.run_step.definition IS 'What add_step was given, without what is said by default; null: a step of the version.';
+
+COMMENT ON COLUMN pgflow.run_step.budget IS 'How much it may spend, if it was added.';
+
+COMMENT ON COLUMN pgflow.run_step.super_step IS 'How far the flow had come when it was added; -1: it was taken over from the run that this one retries.';
+
 CREATE VIEW pgflow.flow_steps WITH (security_barrier='true') AS
  SELECT project_id,
     flow_run_id,
@@ -1157,7 +1226,27 @@ CREATE VIEW pgflow.flow_steps WITH (security_barrier='true') AS
                     r.finished_at
                    FROM pgflow.run_finished r
                   WHERE (r.kind = 'flow'::text)) f
-             JOIN pgflow.step_definition d ON (((d.project_id = f.project_id) AND (d.flow = f.handler) AND (d.version = f.flow_version))))
+             CROSS JOIN LATERAL ( SELECT d_1.step,
+                    d_1.place,
+                    d_1.step_type,
+                    d_1.type,
+                    d_1.handler,
+                    d_1.needs,
+                    d_1.join_rule
+                   FROM pgflow.step_definition d_1
+                  WHERE ((d_1.project_id = f.project_id) AND (d_1.flow = f.handler) AND (d_1.version = f.flow_version) AND (NOT (EXISTS ( SELECT
+                           FROM pgflow.run_step o
+                          WHERE ((o.project_id = f.project_id) AND (o.run_id = f.run_id) AND (o.step = d_1.step))))))
+                UNION ALL
+                 SELECT o.step,
+                    o.place,
+                    o.step_type,
+                    o.type,
+                    o.handler,
+                    o.needs,
+                    o.join_rule
+                   FROM pgflow.run_step o
+                  WHERE ((o.project_id = f.project_id) AND (o.run_id = f.run_id))) d)
              LEFT JOIN pgflow.flow_step s ON (((s.project_id = f.project_id) AND (s.run_id = f.run_id) AND (s.step = d.step))))
              LEFT JOIN pgflow.run c ON (((c.project_id = f.project_id) AND (c.run_id = s.child_run_id))))
              LEFT JOIN pgflow.run_finished e ON (((e.project_id = f.project_id) AND (e.run_id = s.child_run_id))))) u
@@ -2554,6 +2643,9 @@ ALTER TABLE ONLY pgflow.run_key
 
 ALTER TABLE ONLY pgflow.run
     ADD CONSTRAINT run_pkey PRIMARY KEY (project_id, run_id);
+
+ALTER TABLE ONLY pgflow.run_step
+    ADD CONSTRAINT run_step_pkey PRIMARY KEY (project_id, run_id, step);
 
 ALTER TABLE ONLY pgflow.schema_version
     ADD CONSTRAINT schema_version_pkey PRIMARY KEY (project_id, schema, version);

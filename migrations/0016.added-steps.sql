@@ -1,0 +1,34 @@
+-- Steps that are added to a flow's run while it is under way. A run keeps the version that it
+-- began with; what is different in this run alone has rows of its own, which stand before those of
+-- the version.
+set local role pgflow_owner;
+
+-- Not partitioned: few runs have any, and each look-up would pay for every partition.
+create table pgflow.run_step (
+    like pgflow.step_definition including constraints including comments,
+    run_id uuid not null,
+    definition jsonb,
+    budget jsonb,
+    super_step integer,
+    added_at timestamptz,
+    added_by text,
+    constraint run_step_pkey primary key (project_id, run_id, step),
+    constraint added_iff_it_says_how check (
+        num_nonnulls(definition, super_step, added_at, added_by) in (0, 4))
+);
+comment on table pgflow.run_step is
+    'Steps of single runs of flows: those that were added, and those of the version that need one '
+    'of these, or are needed by one, as they are since.';
+comment on column pgflow.run_step.definition is
+    'What add_step was given, without what is said by default; null: a step of the version.';
+comment on column pgflow.run_step.budget is 'How much it may spend, if it was added.';
+comment on column pgflow.run_step.super_step is
+    'How far the flow had come when it was added; -1: it was taken over from the run that this one '
+    'retries.';
+
+alter table pgflow.run add column has_own_steps boolean not null default false;
+comment on column pgflow.run.has_own_steps is
+    'Whether there are rows of run_step that stand before those of the flow''s version.';
+
+insert into pgflow.event_type (type, description) values
+    ('step.added', 'A step was added to the flow while it was under way.');
