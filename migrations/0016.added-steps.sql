@@ -8,19 +8,21 @@ create table pgflow.run_step (
     like pgflow.step_definition including constraints including comments,
     run_id uuid not null,
     definition jsonb,
+    needed_by text[] collate "C",
     budget jsonb,
     super_step integer,
     added_at timestamptz,
     added_by text,
     constraint run_step_pkey primary key (project_id, run_id, step),
     constraint added_iff_it_says_how check (
-        num_nonnulls(definition, super_step, added_at, added_by) in (0, 4))
+        num_nonnulls(definition, needed_by, super_step, added_at, added_by) in (0, 5))
 );
 comment on table pgflow.run_step is
     'Steps of single runs of flows: those that were added, and those of the version that need one '
     'of these, or are needed by one, as they are since.';
 comment on column pgflow.run_step.definition is
     'What add_step was given, without what is said by default; null: a step of the version.';
+comment on column pgflow.run_step.needed_by is 'The steps that were to need it.';
 comment on column pgflow.run_step.budget is 'How much it may spend, if it was added.';
 comment on column pgflow.run_step.super_step is
     'How far the flow had come when it was added; -1: it was taken over from the run that this one '

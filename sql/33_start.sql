@@ -82,6 +82,7 @@ as $$
 declare
     v_steps text[];
 begin
+    perform pgflow._keep_added_steps(p_project, p_from, p_to);
     with kept as (
         insert into pgflow.flow_step (project_id, run_id, step, element, state, super_step,
             attempts, child_run_id, ended_at, output, elements, elements_left)

@@ -84,8 +84,32 @@ $$;
 comment on function pgflow._end_step_runs is
     'Ends the live runs of steps that count no more; the flow isn''t told. The caller holds them.';
 
--- Steps behind the target may have needs that are not: those are counted for them here, once; of
--- the others they will hear when those end again.
+-- Steps may need others that have ended before: those are counted for them here, once; of the rest
+-- they will hear when that ends.
+create or replace function pgflow._begin_to_count(p_flow pgflow.run, p_steps text[])
+returns void
+language plpgsql
+as $$
+begin
+    insert into pgflow.flow_step (project_id, run_id, step, version, state, needs_settled,
+        needs_completed, needs_failed)
+    select p_flow.project_id, p_flow.run_id, d.step, p_flow.round, 'pending', count(s.step),
+        count(*) filter (where s.state = 'completed'),
+        count(*) filter (where s.state not in ('completed', 'skipped'))
+    from pgflow._steps_of_flow(p_flow) as d
+    left join lateral unnest(d.needs) as n (step) on true
+    left join pgflow.flow_step s on s.project_id = p_flow.project_id and s.run_id = p_flow.run_id
+        and s.step = n.step and s.element = 0 and s.voided_at is null
+        and s.state not in ('pending', 'running')
+        and s.super_step is not null  -- else it is counted when the flow goes on
+    where d.step = any (p_steps)
+    group by d.step;
+end
+$$;
+comment on function pgflow._begin_to_count is
+    'Makes the rows of steps of a flow that have none, with those of their needs that have ended. '
+    'The caller holds the flow.';
+
 create or replace function pgflow._void_steps(
     p_flow pgflow.run, p_now timestamptz, p_steps text[], p_reason text
 )
@@ -100,19 +124,7 @@ begin
     where s.project_id = p_flow.project_id and s.run_id = p_flow.run_id
       and s.step = any (p_steps) and s.voided_at is null;
     perform pgflow._end_step_runs(p_flow, p_steps, p_reason);
-    insert into pgflow.flow_step (project_id, run_id, step, version, state, needs_settled,
-        needs_completed, needs_failed)
-    select p_flow.project_id, p_flow.run_id, d.step, p_flow.round, 'pending', count(s.step),
-        count(*) filter (where s.state = 'completed'),
-        count(*) filter (where s.state not in ('completed', 'skipped'))
-    from pgflow._steps_of_flow(p_flow) as d
-    left join lateral unnest(d.needs) as n (step) on true
-    left join pgflow.flow_step s on s.project_id = p_flow.project_id and s.run_id = p_flow.run_id
-        and s.step = n.step and s.element = 0 and s.voided_at is null
-        and s.state not in ('pending', 'running')
-        and s.super_step is not null  -- else it is counted when the flow goes on
-    where d.step = any (p_steps)
-    group by d.step;
+    perform pgflow._begin_to_count(p_flow, p_steps);
 end
 $$;
 comment on function pgflow._void_steps is

@@ -167,6 +167,7 @@ declare
     v_flow pgflow.run;
     v_steps text[];
 begin
+    perform pgflow._keep_added_steps(p_version.project_id, v_from, p_to, v_super_step);
     with kept as (
         insert into pgflow.flow_step (project_id, run_id, step, element, version, state,
             needs_settled, needs_completed, needs_failed, super_step, attempts, child_run_id,
@@ -178,6 +179,10 @@ begin
         where s.project_id = p_version.project_id and s.run_id = v_from
           and s.super_step <= v_super_step
           and coalesce(s.voided_super_step >= v_super_step, s.voided_at is null)
+          and exists (  -- a step that was added since may have been skipped at once
+              select from pgflow._defined_steps(p_version.project_id, p_to, p_version.flow,
+                  p_version.version, true) as d
+              where d.step = s.step)
         returning step, element
     ),
     written as (

@@ -128,7 +128,11 @@ declare
     v_new record;
 begin
     -- Few projects have any.
-    if not exists (select from pgflow.step_budget b where b.project_id = p_project) then
+    if not exists (select from pgflow.step_budget b where b.project_id = p_project
+                   union all
+                   select from unnest(p_flow_ids) as u (run_id)
+                   join pgflow.run r on r.project_id = p_project and r.run_id = u.run_id
+                       and r.has_own_steps) then
         return;
     end if;
     for v_new in
@@ -136,8 +140,15 @@ begin
         from unnest(p_ids, p_flow_ids, p_steps) as m (run_id, flow_id, step)
         join pgflow.run f on f.project_id = p_project and f.run_id = m.flow_id
         join pgflow.run c on c.project_id = p_project and c.run_id = m.run_id
-        join pgflow.step_budget b on b.project_id = p_project and b.flow = f.handler
-            and b.version = f.flow_version and b.step = m.step
+        cross join lateral (
+            select b.budget from pgflow.step_budget b
+            where b.project_id = p_project and b.flow = f.handler and b.version = f.flow_version
+              and b.step = m.step
+            union all
+            select s.budget from pgflow.run_step s
+            where f.has_own_steps and s.project_id = p_project and s.run_id = f.run_id
+              and s.step = m.step and s.budget is not null
+        ) b
         order by m.run_id
     loop
         perform pgflow._give_budget(p_project, v_new.run_id, v_new.budget);

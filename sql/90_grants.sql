@@ -21,6 +21,7 @@ grant execute on function
     pgflow.enqueue, pgflow.enqueue_many, pgflow.cancel, pgflow.pause, pgflow.resume, pgflow.retry,
     pgflow.emit, pgflow.signal, pgflow.signal_many, pgflow.resolve_tool, pgflow.fail_tool,
     pgflow.fork, pgflow.set_breakpoint, pgflow.clear_breakpoint, pgflow.define_flow, pgflow.start,
+    pgflow.add_step,
     pgflow.subscribe, pgflow.next_events, pgflow.acknowledge, pgflow.release_events,
     pgflow.unsubscribe, pgflow.define_schema, pgflow.register_step_type,
     pgflow.unregister_step_type

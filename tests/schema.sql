@@ -738,6 +738,75 @@ COMMENT ON COLUMN pgflow.usage.actor IS 'Which agent called, as the handler name
 
 COMMENT ON COLUMN pgflow.usage.cost_usd_total IS 'Null: unknown.';
 
+CREATE TABLE pgflow.run_step (
+    project_id text CONSTRAINT step_definition_project_id_not_null NOT NULL COLLATE pg_catalog."C",
+    flow text CONSTRAINT step_definition_flow_not_null NOT NULL COLLATE pg_catalog."C",
+    version integer CONSTRAINT step_definition_version_not_null NOT NULL,
+    step text CONSTRAINT step_definition_step_not_null NOT NULL COLLATE pg_catalog."C",
+    place integer CONSTRAINT step_definition_place_not_null NOT NULL,
+    layer integer CONSTRAINT step_definition_layer_not_null NOT NULL,
+    type text CONSTRAINT step_definition_type_not_null NOT NULL COLLATE pg_catalog."C",
+    handler text CONSTRAINT step_definition_handler_not_null NOT NULL COLLATE pg_catalog."C",
+    queue text COLLATE pg_catalog."C",
+    join_rule text CONSTRAINT step_definition_join_rule_not_null NOT NULL COLLATE pg_catalog."C",
+    on_failure text CONSTRAINT step_definition_on_failure_not_null NOT NULL COLLATE pg_catalog."C",
+    max_attempts integer,
+    timeout interval,
+    retry_base interval,
+    retry_factor double precision,
+    retry_max interval,
+    needs text[] CONSTRAINT step_definition_needs_not_null NOT NULL COLLATE pg_catalog."C",
+    dependants text[] CONSTRAINT step_definition_dependants_not_null NOT NULL COLLATE pg_catalog."C",
+    config jsonb CONSTRAINT step_definition_config_not_null NOT NULL,
+    condition jsonpath,
+    layered boolean CONSTRAINT step_definition_layered_not_null NOT NULL,
+    each_path jsonpath,
+    artifact jsonb,
+    step_type text COLLATE pg_catalog."C",
+    run_id uuid NOT NULL,
+    definition jsonb,
+    needed_by text[] COLLATE pg_catalog."C",
+    budget jsonb,
+    super_step integer,
+    added_at timestamp with time zone,
+    added_by text,
+    CONSTRAINT added_iff_it_says_how CHECK ((num_nonnulls(definition, needed_by, super_step, added_at, added_by) = ANY (ARRAY[0, 5]))),
+    CONSTRAINT join_rule_is_known CHECK ((join_rule = ANY (ARRAY['all'::text, 'any'::text, 'none_failed'::text, 'one_failed'::text]))),
+    CONSTRAINT on_failure_is_known CHECK ((on_failure = ANY (ARRAY['fail'::text, 'continue'::text]))),
+    CONSTRAINT only_what_works_is_done_for_each CHECK (((each_path IS NULL) OR (type = ANY (ARRAY['handler'::text, 'flow'::text])))),
+    CONSTRAINT type_is_known CHECK ((type = ANY (ARRAY['handler'::text, 'flow'::text, 'approval_gate'::text, 'human_task'::text, 'wait_event'::text, 'timer'::text])))
+);
+
+COMMENT ON TABLE pgflow.run_step IS 'Steps of single runs of flows: those that were added, and those of the version that need one of these, or are needed by one, as they are since.';
+
+COMMENT ON COLUMN pgflow.run_step.place IS 'Its place in the definition, from 1.';
+
+COMMENT ON COLUMN pgflow.run_step.layer IS 'The steps of the longest way to it, itself included.';
+
+COMMENT ON COLUMN pgflow.run_step.type IS 'handler: a worker executes it; flow: another flow; else what it waits for. config has the particulars.';
+
+COMMENT ON COLUMN pgflow.run_step.handler IS 'Of what no worker executes: its type.';
+
+COMMENT ON COLUMN pgflow.run_step.dependants IS 'The steps that need it.';
+
+COMMENT ON COLUMN pgflow.run_step.condition IS 'What the state values must be for it to run; else it is skipped.';
+
+COMMENT ON COLUMN pgflow.run_step.layered IS 'Steps that end count once all that began with them have ended. The same for all of a flow.';
+
+COMMENT ON COLUMN pgflow.run_step.each_path IS 'Finds in the step''s input the elements for each of which it is executed.';
+
+COMMENT ON COLUMN pgflow.run_step.artifact IS 'What it has to leave behind: name, and if there are such schema, schema_version, repairs.';
+
+COMMENT ON COLUMN pgflow.run_step.step_type IS 'The type that its definition names; type is what that comes down to.';
+
+COMMENT ON COLUMN pgflow.run_step.definition IS 'What add_step was given, without what is said by default; null: a step of the version.';
+
+COMMENT ON COLUMN pgflow.run_step.needed_by IS 'The steps that were to need it.';
+
+COMMENT ON COLUMN pgflow.run_step.budget IS 'How much it may spend, if it was added.';
+
+COMMENT ON COLUMN pgflow.run_step.super_step IS 'How far the flow had come when it was added; -1: it was taken over from the run that this one retries.';
+
 CREATE TABLE pgflow.signal (
     project_id text NOT NULL COLLATE pg_catalog."C",
     run_id uuid NOT NULL,
@@ -1070,72 +1139,6 @@ CREATE TABLE pgflow.flow (
 );
 
 COMMENT ON TABLE pgflow.flow IS 'Each flow with the version that new runs of it get: the one that was defined last.';
-
-CREATE TABLE pgflow.run_step (
-    project_id text CONSTRAINT step_definition_project_id_not_null NOT NULL COLLATE pg_catalog."C",
-    flow text CONSTRAINT step_definition_flow_not_null NOT NULL COLLATE pg_catalog."C",
-    version integer CONSTRAINT step_definition_version_not_null NOT NULL,
-    step text CONSTRAINT step_definition_step_not_null NOT NULL COLLATE pg_catalog."C",
-    place integer CONSTRAINT step_definition_place_not_null NOT NULL,
-    layer integer CONSTRAINT step_definition_layer_not_null NOT NULL,
-    type text CONSTRAINT step_definition_type_not_null NOT NULL COLLATE pg_catalog."C",
-    handler text CONSTRAINT step_definition_handler_not_null NOT NULL COLLATE pg_catalog."C",
-    queue text COLLATE pg_catalog."C",
-    join_rule text CONSTRAINT step_definition_join_rule_not_null NOT NULL COLLATE pg_catalog."C",
-    on_failure text CONSTRAINT step_definition_on_failure_not_null NOT NULL COLLATE pg_catalog."C",
-    max_attempts integer,
-    timeout interval,
-    retry_base interval,
-    retry_factor double precision,
-    retry_max interval,
-    needs text[] CONSTRAINT step_definition_needs_not_null NOT NULL COLLATE pg_catalog."C",
-    dependants text[] CONSTRAINT step_definition_dependants_not_null NOT NULL COLLATE pg_catalog."C",
-    config jsonb CONSTRAINT step_definition_config_not_null NOT NULL,
-    condition jsonpath,
-    layered boolean CONSTRAINT step_definition_layered_not_null NOT NULL,
-    each_path jsonpath,
-    artifact jsonb,
-    step_type text COLLATE pg_catalog."C",
-    run_id uuid NOT NULL,
-    definition jsonb,
-    budget jsonb,
-    super_step integer,
-    added_at timestamp with time zone,
-    added_by text,
-    CONSTRAINT added_iff_it_says_how CHECK ((num_nonnulls(definition, super_step, added_at, added_by) = ANY (ARRAY[0, 4]))),
-    CONSTRAINT join_rule_is_known CHECK ((join_rule = ANY (ARRAY['all'::text, 'any'::text, 'none_failed'::text, 'one_failed'::text]))),
-    CONSTRAINT on_failure_is_known CHECK ((on_failure = ANY (ARRAY['fail'::text, 'continue'::text]))),
-    CONSTRAINT only_what_works_is_done_for_each CHECK (((each_path IS NULL) OR (type = ANY (ARRAY['handler'::text, 'flow'::text])))),
-    CONSTRAINT type_is_known CHECK ((type = ANY (ARRAY['handler'::text, 'flow'::text, 'approval_gate'::text, 'human_task'::text, 'wait_event'::text, 'timer'::text])))
-);
-
-COMMENT ON TABLE pgflow.run_step IS 'Steps of single runs of flows: those that were added, and those of the version that need one of these, or are needed by one, as they are since.';
-
-COMMENT ON COLUMN pgflow.run_step.place IS 'Its place in the definition, from 1.';
-
-COMMENT ON COLUMN pgflow.run_step.layer IS 'The steps of the longest way to it, itself included.';
-
-COMMENT ON COLUMN pgflow.run_step.type IS 'handler: a worker executes it; flow: another flow; else what it waits for. config has the particulars.';
-
-COMMENT ON COLUMN pgflow.run_step.handler IS 'Of what no worker executes: its type.';
-
-COMMENT ON COLUMN pgflow.run_step.dependants IS 'The steps that need it.';
-
-COMMENT ON COLUMN pgflow.run_step.condition IS 'What the state values must be for it to run; else it is skipped.';
-
-COMMENT ON COLUMN pgflow.run_step.layered IS 'Steps that end count once all that began with them have ended. The same for all of a flow.';
-
-COMMENT ON COLUMN pgflow.run_step.each_path IS 'Finds in the step''s input the elements for each of which it is executed.';
-
-COMMENT ON COLUMN pgflow.run_step.artifact IS 'What it has to leave behind: name, and if there are such schema, schema_version, repairs.';
-
-COMMENT ON COLUMN pgflow.run_step.step_type IS 'The type that its definition names; type is what that comes down to.';
-
-COMMENT ON COLUMN pgflow.run_step.definition IS 'What add_step was given, without what is said by default; null: a step of the version.';
-
-COMMENT ON COLUMN pgflow.run_step.budget IS 'How much it may spend, if it was added.';
-
-COMMENT ON COLUMN pgflow.run_step.super_step IS 'How far the flow had come when it was added; -1: it was taken over from the run that this one retries.';
 
 CREATE VIEW pgflow.flow_steps WITH (security_barrier='true') AS
  SELECT project_id,

@@ -126,6 +126,7 @@ PROJECT_CALLS: dict[str, dict[str, Any]] = {
     "enqueue": {"handler": "h"},
     "enqueue_many": {"handler": "h", "inputs": []},
     "define_flow": {"definition": {"name": "f", "steps": [{"name": "a"}]}},
+    "add_step": {"run_id": None, "step": {"name": "a"}},
     "start": {"flow": "f"},
     "define_schema": {"name": "article", "schema": {"type": "object"}},
     "artifact_content": {"run_id": uuid4(), "name": "article"},

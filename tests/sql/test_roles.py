@@ -52,6 +52,7 @@ CALLS = {
     "set_breakpoint": (CLIENTS, f"set_breakpoint({ID}, 'draft')"),
     "clear_breakpoint": (CLIENTS, f"clear_breakpoint({ID}, 'draft')"),
     "define_flow": (CLIENTS, "define_flow('{}')"),
+    "add_step": (CLIENTS, f"add_step({ID}, '[]')"),
     "start": (CLIENTS, "start('nobody''s')"),
     "define_schema": (CLIENTS, "define_schema('a', '[]')"),
     "artifact_content": (set(ROLES), f"artifact_content({ID}, 'a')"),
