@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
@@ -53,6 +53,11 @@ class Reporting(Protocol):
 
     async def emit(self, lease: Lease, kind: str, payload: object, key: str | None) -> Event:
         """Append an event of type `kind` to the run's timeline."""
+
+    async def add_step(
+        self, lease: Lease, step: Mapping[str, object], needed_by: Sequence[str]
+    ) -> bool:
+        """Add a step to the flow of a run. Raises BadRequest, LeaseLost."""
 
     def usage(self, usage: Usage) -> None:
         """Record a call of a model soon, and before the run's end. Any thread may call this."""

@@ -15,6 +15,7 @@ import psycopg
 from pgflow._artifacts import Artifacts
 from pgflow._branches import Branches, First
 from pgflow._calls import Reporting, Transaction
+from pgflow._in_flow import InFlow
 from pgflow._journal import Suspend, read_entries
 from pgflow._json import dumps
 from pgflow._people import People
@@ -22,7 +23,6 @@ from pgflow._state import State
 from pgflow._steps import Steps
 from pgflow._waits import Waits
 from pgflow.budget import BudgetLeft
-from pgflow.definition import FailedNeed
 from pgflow.errors import MisplacedCall
 from pgflow.models import Event
 from pgflow.reports import Usage, storable
@@ -30,7 +30,7 @@ from pgflow.reports import Usage, storable
 __all__ = ["Context", "First", "Reporting", "Suspend", "Transaction"]
 
 
-class Context(Steps, People, Waits, Branches, State, Artifacts):
+class Context(Steps, People, Waits, Branches, InFlow, State, Artifacts):
     """A handler's view of its run.
 
     Attributes: `lease`, with what the database said of the run, its input and tags among it;
@@ -113,43 +113,6 @@ class Context(Steps, People, Waits, Branches, State, Artifacts):
         """
         return BudgetLeft(**self.lease.budget)
 
-    # What a step of a flow has beside
-
-    @property
-    def flow(self) -> str | None:
-        """The name of the flow that this run is a step of; None: it is none."""
-        return self._flow.get("flow")
-
-    @property
-    def flow_version(self) -> int | None:
-        """The version of the flow that its run keeps."""
-        return self._flow.get("flow_version")
-
-    @property
-    def flow_run_id(self) -> str | None:
-        """The run of the flow."""
-        return self._flow.get("run_id")
-
-    @property
-    def step_name(self) -> str | None:
-        """The name of the step."""
-        return self._flow.get("step")
-
-    @property
-    def step_type(self) -> str | None:
-        """The type that the flow's definition says the step is of; None: it says none."""
-        return self._flow.get("step_type")
-
-    @property
-    def step_config(self) -> dict[str, Any]:
-        """The step's `config`."""
-        return self._flow.get("config") or {}
-
-    @property
-    def element(self) -> int | None:
-        """Which element of the step's `each` this run has, from 1; None: the step has none."""
-        return self._flow.get("element")
-
     @property
     def inputs(self) -> Any:
         """The outputs of the steps that this one needs, by name; the input of any other run.
@@ -157,26 +120,6 @@ class Context(Steps, People, Waits, Branches, State, Artifacts):
         With an `element`, that element alone.
         """
         return self.lease.input
-
-    @property
-    def flow_input(self) -> Any:
-        """The input of the flow. One of more than 8 kB is not given to elements: MisplacedCall."""
-        if self._flow.get("input_is_left_out"):
-            raise MisplacedCall(
-                f"the input of flow {self.flow} is too large to be given to each element of step"
-                f" {self.step_name}: put what each needs into the elements"
-            )
-        return self._flow.get("input")
-
-    @property
-    def failures(self) -> dict[str, FailedNeed]:
-        """Which of the steps that this one needs did not complete, by name, and why."""
-        failures = self._flow.get("failures") or {}
-        return {step: FailedNeed(**told) for step, told in failures.items()}
-
-    @property
-    def _flow(self) -> dict[str, Any]:
-        return self.lease.more.get("flow") or {}
 
     async def emit(self, type: str, payload: object = None, *, key: str | None = None) -> Event:  # noqa: A002 - the column's name
         """Append an event to the run's timeline; with a `key` only once."""

@@ -104,6 +104,10 @@ class Step(BaseModel):
     )
     description: str | None = Field(default=None, description="For people.")
 
+    def definition(self) -> dict[str, Any]:
+        """Return what `add_step` is given, as JSON has it."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
     @field_serializer("retry")
     def _seconds_of(self, retry: Retry | None) -> dict[str, float] | None:
         """Leave out what is so by default: it is left to the handler, as where it isn't given."""

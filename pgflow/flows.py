@@ -10,7 +10,7 @@ from uuid import UUID
 from pgflow._json import dumps
 from pgflow._statement import Row, RunId, Statement, _int4, _json, _rows, _value
 from pgflow.budget import Budget
-from pgflow.definition import Breakpoints, Flow, FlowVersion, StepType
+from pgflow.definition import Breakpoints, Flow, FlowVersion, Step, StepType
 
 
 def define_flow(
@@ -71,6 +71,36 @@ def start(
                 breakpoints.model_dump() if isinstance(breakpoints, Breakpoints) else breakpoints,
                 "the breakpoints",
             ),
+            "project": project,
+        },
+        _value,
+    )
+
+
+def add_step(
+    run_id: RunId,
+    step: Step | Mapping[str, object],
+    *,
+    needed_by: Sequence[str] = (),
+    lease_no: int | None = None,
+    project: str | None = None,
+) -> Statement[bool]:
+    """Add a step to a flow that is under way; False if the very same was added before.
+
+    `needed_by` are steps that have not begun and are to need it too. With a `lease_no` the run is
+    that of a step, which adds to its flow as long as it holds that lease.
+    Raises BadRequest, whose `detail` is a JSON object with all `faults`, UnknownRun,
+    AlreadyFinished, LeaseLost, UnknownSchema.
+    """
+    given = step.definition() if isinstance(step, Step) else step
+    return Statement(
+        b"select pgflow.add_step(%(run_id)s::uuid, %(step)s::jsonb, %(needed_by)s::text[],"
+        b" %(lease_no)s::integer, %(project)s)",
+        {
+            "run_id": run_id,
+            "step": dumps(given, "the step"),
+            "needed_by": list(needed_by),
+            "lease_no": _int4(lease_no),
             "project": project,
         },
         _value,

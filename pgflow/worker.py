@@ -11,7 +11,7 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import structlog
 
-from pgflow import artifacts, gateway, protocol
+from pgflow import artifacts, flows, gateway, protocol
 from pgflow._calls import Calls
 from pgflow._execution import execute, in_thread
 from pgflow._link import Link, connect
@@ -261,6 +261,20 @@ class Worker:
         """Append an event of type `kind` to a run's timeline."""
         return await self._reports.run(
             gateway.emit(lease.run_id, kind, payload, idempotency_key=key, project=self.project)
+        )
+
+    async def add_step(
+        self, lease: Lease, step: Mapping[str, object], needed_by: Sequence[str]
+    ) -> bool:
+        """Add a step to the flow of a run. Raises BadRequest, LeaseLost."""
+        return await self._reports.run(
+            flows.add_step(
+                lease.run_id,
+                step,
+                needed_by=needed_by,
+                lease_no=lease.lease_no,
+                project=self.project,
+            )
         )
 
     async def record_artifact(self, lease: Lease, document: Document) -> Artifact:

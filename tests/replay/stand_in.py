@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -68,6 +68,11 @@ class Run:
             "digest": digest,
             "lease_no": lease.lease_no,
         }
+
+    async def add_step(
+        self, lease: Lease, step: Mapping[str, object], needed_by: Sequence[str]
+    ) -> bool:
+        raise NotImplementedError
 
     async def emit(self, lease: Lease, kind: str, payload: object, key: str | None) -> Event:
         self.emitted.append((kind, payload))
