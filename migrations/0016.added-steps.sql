@@ -11,6 +11,8 @@ create table pgflow.run_step (
     needed_by text[] collate "C",
     budget jsonb,
     super_step integer,
+    added_in text collate "C",
+    withdrawn_at timestamptz,
     added_at timestamptz,
     added_by text,
     constraint run_step_pkey primary key (project_id, run_id, step),
@@ -27,6 +29,11 @@ comment on column pgflow.run_step.budget is 'How much it may spend, if it was ad
 comment on column pgflow.run_step.super_step is
     'How far the flow had come when it was added; -1: it was taken over from the run that this one '
     'retries.';
+
+comment on column pgflow.run_step.added_in is
+    'The step whose handler added it: it counts as long as that does.';
+comment on column pgflow.run_step.withdrawn_at is
+    'When that step, or one that this one needs, counted no more.';
 
 alter table pgflow.run add column has_own_steps boolean not null default false;
 comment on column pgflow.run.has_own_steps is

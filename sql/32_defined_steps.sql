@@ -24,6 +24,7 @@ as $$
         o.artifact, o.step_type
     from pgflow.run_step o
     where p_has_own and o.project_id = p_project and o.run_id = p_run_id
+      and o.withdrawn_at is null
 $$;
 comment on function pgflow._defined_steps is
     'The steps of a run: those of its version of the flow, and instead of those, or beside them, '

@@ -91,8 +91,11 @@ begin
         from pgflow.flow_step s
         join pgflow.run_finished f on f.project_id = s.project_id and f.run_id = s.run_id
             and f.state <> 'completed'
+        join pgflow.run r on r.project_id = s.project_id and r.run_id = p_to
         where s.project_id = p_project and s.run_id = p_from and s.state = 'completed'
           and s.voided_at is null
+          and (not r.has_own_steps or exists (  -- or what added it is to be done again
+              select from pgflow._steps_of_flow(r) as d where d.step = s.step))
         returning step, element
     )
     select coalesce(array_agg(k.step), '{}') into v_steps from kept k where k.element = 0;
@@ -389,14 +392,16 @@ from (
     ) f
     -- As _defined_steps() has it, which those who read this may not call.
     cross join lateral (
-        select d.step, d.place, d.step_type, d.type, d.handler, d.needs, d.join_rule
+        select d.step, d.place, d.step_type, d.type, d.handler, d.needs, d.join_rule,
+            null::timestamptz as withdrawn_at
         from pgflow.step_definition d
         where d.project_id = f.project_id and d.flow = f.handler and d.version = f.flow_version
           and not exists (
               select from pgflow.run_step o
               where o.project_id = f.project_id and o.run_id = f.run_id and o.step = d.step)
         union all
-        select o.step, o.place, o.step_type, o.type, o.handler, o.needs, o.join_rule
+        select o.step, o.place, o.step_type, o.type, o.handler, o.needs, o.join_rule,
+            o.withdrawn_at
         from pgflow.run_step o
         where o.project_id = f.project_id and o.run_id = f.run_id
     ) d
@@ -404,6 +409,7 @@ from (
         and s.step = d.step
     left join pgflow.run c on c.project_id = f.project_id and c.run_id = s.child_run_id
     left join pgflow.run_finished e on e.project_id = f.project_id and e.run_id = s.child_run_id
+    where d.withdrawn_at is null or s.step is not null
 ) u
 where u.project_id = any ((select pgflow._my_projects())::text[]);
 comment on view pgflow.flow_steps is

@@ -38,6 +38,32 @@ $$;
 comment on function pgflow._steps_around is
     'A step of a flow with all that it needs, or all that need it, and so on.';
 
+-- What a step added counts as long as the step does.
+create or replace function pgflow._steps_to_do_again(p_flow pgflow.run, p_step text)
+returns text[]
+language sql
+stable
+as $$
+    with recursive after as (
+        select p_step collate "C" as step
+        union
+        select n.step
+        from after a
+        cross join lateral (
+            select unnest(d.dependants) as step from pgflow._steps_of_flow(p_flow) as d
+            where d.step = a.step
+            union all
+            select o.step from pgflow.run_step o
+            where p_flow.has_own_steps and o.project_id = p_flow.project_id
+              and o.run_id = p_flow.run_id and o.added_in = a.step and o.withdrawn_at is null
+        ) n
+    )
+    select array_agg(a.step order by a.step) from after a
+$$;
+comment on function pgflow._steps_to_do_again is
+    'A step of a flow with all that counts no more when it is done again: those that it added, '
+    'and those that need any of these.';
+
 create or replace function pgflow._check_ancestor(p_gate pgflow.run, p_step text)
 returns void
 language plpgsql
@@ -118,6 +144,9 @@ language plpgsql
 as $$
 begin
     perform pgflow._forget_stops(p_flow, p_now, p_steps, p_reason);
+    if p_flow.has_own_steps then
+        perform pgflow._withdraw_steps(p_flow, p_now, p_steps);
+    end if;
     update pgflow.flow_step s
     set voided_at = p_now, voided_super_step = p_flow.super_step,
         state = case when s.state in ('pending', 'running') then 'cancelled' else s.state end
@@ -153,7 +182,7 @@ begin
         feedback = v_feedback || jsonb_build_object('round', r.round + 1)
     where r.project_id = p_gate.project_id and r.run_id = p_gate.parent_run_id
     returning r.* into v_flow;
-    v_steps := pgflow._steps_around(v_flow, p_step, false);
+    v_steps := pgflow._steps_to_do_again(v_flow, p_step);
     perform pgflow._event(v_flow, v_flow.last_event_no, 'step.rolled_back', p_now,
         jsonb_build_object('to', p_step, 'round', v_flow.round, 'voided', v_steps,
             'reason', p_task.comment), false, p_step);

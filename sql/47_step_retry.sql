@@ -23,7 +23,7 @@ begin
         update pgflow.run r set round = r.round + 1, last_event_no = r.last_event_no + 1
         where r.project_id = v_flow.project_id and r.run_id = v_flow.run_id
         returning r.* into v_flow;
-        v_steps := pgflow._steps_around(v_flow, p_old.step, false);
+        v_steps := pgflow._steps_to_do_again(v_flow, p_old.step);
         perform pgflow._event(v_flow, v_flow.last_event_no, 'step.rolled_back', v_now,
             jsonb_build_object('to', p_old.step, 'round', v_flow.round, 'voided', v_steps,
                 'reason', 'retried', 'run_id', p_old.run_id), false, p_old.step);

@@ -768,6 +768,8 @@ CREATE TABLE pgflow.run_step (
     needed_by text[] COLLATE pg_catalog."C",
     budget jsonb,
     super_step integer,
+    added_in text COLLATE pg_catalog."C",
+    withdrawn_at timestamp with time zone,
     added_at timestamp with time zone,
     added_by text,
     CONSTRAINT added_iff_it_says_how CHECK ((num_nonnulls(definition, needed_by, super_step, added_at, added_by) = ANY (ARRAY[0, 5]))),
@@ -806,6 +808,10 @@ COMMENT ON COLUMN pgflow.run_step.needed_by IS 'The steps that were to need it.'
 COMMENT ON COLUMN pgflow.run_step.budget IS 'How much it may spend, if it was added.';
 
 COMMENT ON COLUMN pgflow.run_step.super_step IS 'How far the flow had come when it was added; -1: it was taken over from the run that this one retries.';
+
+COMMENT ON COLUMN pgflow.run_step.added_in IS 'The step whose handler added it: it counts as long as that does.';
+
+COMMENT ON COLUMN pgflow.run_step.withdrawn_at IS 'When that step, or one that this one needs, counted no more.';
 
 CREATE TABLE pgflow.signal (
     project_id text NOT NULL COLLATE pg_catalog."C",
@@ -1235,7 +1241,8 @@ CREATE VIEW pgflow.flow_steps WITH (security_barrier='true') AS
                     d_1.type,
                     d_1.handler,
                     d_1.needs,
-                    d_1.join_rule
+                    d_1.join_rule,
+                    NULL::timestamp with time zone AS withdrawn_at
                    FROM pgflow.step_definition d_1
                   WHERE ((d_1.project_id = f.project_id) AND (d_1.flow = f.handler) AND (d_1.version = f.flow_version) AND (NOT (EXISTS ( SELECT
                            FROM pgflow.run_step o
@@ -1247,12 +1254,14 @@ CREATE VIEW pgflow.flow_steps WITH (security_barrier='true') AS
                     o.type,
                     o.handler,
                     o.needs,
-                    o.join_rule
+                    o.join_rule,
+                    o.withdrawn_at
                    FROM pgflow.run_step o
                   WHERE ((o.project_id = f.project_id) AND (o.run_id = f.run_id))) d)
              LEFT JOIN pgflow.flow_step s ON (((s.project_id = f.project_id) AND (s.run_id = f.run_id) AND (s.step = d.step))))
              LEFT JOIN pgflow.run c ON (((c.project_id = f.project_id) AND (c.run_id = s.child_run_id))))
-             LEFT JOIN pgflow.run_finished e ON (((e.project_id = f.project_id) AND (e.run_id = s.child_run_id))))) u
+             LEFT JOIN pgflow.run_finished e ON (((e.project_id = f.project_id) AND (e.run_id = s.child_run_id))))
+          WHERE ((d.withdrawn_at IS NULL) OR (s.step IS NOT NULL))) u
   WHERE (project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[]));
 
 COMMENT ON VIEW pgflow.flow_steps IS 'The steps of each run of a flow. Select by flow_run_id, order by seq.';

@@ -542,6 +542,103 @@ def test_a_fork_has_what_was_added_before_the_moment_from_which_it_begins(engine
     assert engine.state(after) == "completed"
 
 
+# ---- what was added by a step that counts no more
+
+
+def plan(engine: Engine, **parts: Any) -> None:
+    """Do the step `plan`, which adds parts, each of them needed by the gate."""
+    lease = ready(engine)["plan"]
+    for name, needs in parts.items():
+        how = {"lease_no": lease.lease_no, "needed_by": ["ok"]}
+        assert add(engine, lease.run_id, name, *needs, **how)
+    engine.complete(lease)
+
+
+def test_a_step_that_is_done_again_plans_anew(engine: Engine) -> None:
+    run_id = started(engine, step("plan"), gate("ok", "plan"), step("end", "ok"))
+    plan(engine, x=["plan"], y=[], z=["x"])
+    add(engine, run_id, "check", "z", needed_by=["ok"])
+    add(engine, run_id, "side")
+    assert finish(engine) == [["side", "x", "y"], ["z"], ["check"]]
+    engine.reject(task_of(engine, run_id, "ok"), rollback_to="plan")
+    assert list(states(engine, run_id)) == ["plan", "ok", "end", "side"]
+    plan(engine, x=[], w=["plan"])
+    assert finish(engine) == [["w", "x"]]
+    engine.approve(task_of(engine, run_id, "ok"))
+    assert finish(engine) == [["end"]]
+    assert engine.state(run_id) == "completed"
+    lines = engine.rows(
+        "select step, state from pgflow.flow_steps where flow_run_id = %s and state = 'voided'"
+        " order by step",
+        run_id,
+    )
+    assert [line["step"] for line in lines] == ["check", "plan", "x", "y", "z"]
+
+
+def test_a_step_that_runs_ends_when_the_one_that_added_it_is_done_again(engine: Engine) -> None:
+    run_id = started(engine, step("plan"), gate("ok", "plan"))
+    lease = ready(engine)["plan"]
+    add(engine, lease.run_id, "x", lease_no=lease.lease_no)
+    engine.complete(lease)
+    x = ready(engine)["x"]
+    engine.reject(task_of(engine, run_id, "ok"), rollback_to="plan")
+    assert engine.complete(x)[0]["outcome"] == "lost"
+    assert list(states(engine, run_id)) == ["plan", "ok"]
+    assert finish(engine) == [["plan"]]
+    engine.approve(task_of(engine, run_id, "ok"))
+    assert engine.state(run_id) == "completed"
+
+
+def test_a_flow_that_goes_back_behind_the_planning_keeps_the_plan(engine: Engine) -> None:
+    run_id = started(engine, step("plan"), gate("ok", "plan"))
+    plan(engine, x=["plan"])
+    assert work(engine) == ["x"]
+    engine.reject(task_of(engine, run_id, "ok"), rollback_to="x")
+    assert states(engine, run_id) == {"plan": "completed", "ok": "pending", "x": "pending"}
+    assert finish(engine) == [["x"]]
+
+
+def test_a_retry_plans_anew_only_if_the_planning_did_not_complete(engine: Engine) -> None:
+    run_id = started(engine, step("plan"), gate("ok", "plan"))
+    plan(engine, x=["plan"])
+    add(engine, run_id, "client")
+    work(engine, fail=("x",))
+    again = engine.tell("retry", run_id=run_id)
+    assert list(states(engine, again)) == ["plan", "ok", "x", "client"]
+    engine.call("cancel", run_id=again)
+    run_id = started(engine, step("plan"), gate("ok", "plan"))
+    lease = ready(engine)["plan"]
+    add(engine, lease.run_id, "x", lease_no=lease.lease_no)
+    add(engine, run_id, "y", "x")
+    add(engine, run_id, "client")
+    assert work(engine) == ["client", "x"]
+    engine.fail(lease, retries=[False])
+    again = engine.tell("retry", run_id=run_id)
+    assert list(states(engine, again)) == ["plan", "ok", "client"]
+    assert states(engine, again)["client"] == "completed"
+    plan(engine, x=["plan"])
+    assert finish(engine) == [["x"]]
+
+
+def test_a_fork_from_before_the_end_of_the_planning_plans_anew(engine: Engine) -> None:
+    run_id = started(engine, step("a"), step("plan"), gate("ok", "plan"))
+    leases = ready(engine)
+    lease = leases["plan"]
+    add(engine, lease.run_id, "x", lease_no=lease.lease_no)
+    engine.complete(leases["a"])
+    assert work(engine) == ["x"]
+    engine.complete(lease)
+    fork_id = engine.tell("fork", run_id=run_id, super_step=2)
+    assert states(engine, fork_id) == {"a": "completed", "plan": "pending", "ok": "pending"}
+    fork_id = engine.tell("fork", run_id=run_id, super_step=3)
+    assert states(engine, fork_id) == {
+        "a": "completed",
+        "plan": "completed",
+        "ok": "waiting",
+        "x": "completed",
+    }
+
+
 def test_added_steps_go_with_their_run(engine: Engine) -> None:
     engine.call("define_queue", queue="default", retention="1 hour")
     run_id = started(engine, step("a"))

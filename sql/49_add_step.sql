@@ -1,6 +1,5 @@
 -- Steps that are added to a flow while it is under way, by whoever steers it or by a step that
--- finds out what there is to do. The version stays what it is; the run has rows of its own for the
--- step and for those next to it, which say anew what needs what.
+-- finds out what there is to do. They are checked as define_flow checks a definition.
 
 create or replace function pgflow._added_field(p_field text)
 returns text
@@ -122,63 +121,6 @@ $$;
 comment on function pgflow._check_added_step is
     'Refuses (PF101, PF110) a step that cannot be added, as define_flow refuses a definition.';
 
-create or replace function pgflow._put_step(p_flow pgflow.run, p_step pgflow.run_step)
-returns void
-language plpgsql
-as $$
-begin
-    insert into pgflow.run_step
-    select d.*, p_flow.run_id from pgflow._steps_of_flow(p_flow) as d
-    where d.step = any (p_step.needs || p_step.dependants)
-    on conflict on constraint run_step_pkey do nothing;
-    insert into pgflow.run_step select p_step.*;
-    update pgflow.run_step s set dependants = s.dependants || p_step.step
-    where s.project_id = p_flow.project_id and s.run_id = p_flow.run_id
-      and s.step = any (p_step.needs);
-    update pgflow.run_step s set needs = s.needs || p_step.step
-    where s.project_id = p_flow.project_id and s.run_id = p_flow.run_id
-      and s.step = any (p_step.dependants);
-    update pgflow.run r set has_own_steps = true
-    where r.project_id = p_flow.project_id and r.run_id = p_flow.run_id and not r.has_own_steps;
-end
-$$;
-comment on function pgflow._put_step is
-    'Writes a step of a run''s own, and has those next to it know of it. The caller holds the run.';
-
--- What was tied to it later is tied to it again when that is taken over in its turn.
-create or replace function pgflow._keep_added_steps(
-    p_project text, p_from uuid, p_to uuid, p_super_step integer default null
-)
-returns void
-language plpgsql
-as $$
-declare
-    v_step pgflow.run_step;
-begin
-    for v_step in
-        select s.* from pgflow.run_step s
-        where s.project_id = p_project and s.run_id = p_from and s.definition is not null
-          and (p_super_step is null or s.super_step < p_super_step)
-        order by s.place
-    loop
-        v_step.run_id := p_to;
-        v_step.needs := array(select jsonb_array_elements_text(v_step.definition -> 'needs'));
-        v_step.dependants := array(
-            select distinct n.step collate "C"
-            from unnest(v_step.needed_by || (v_step.definition #>> '{on_failure,run}')) as n (step)
-            where n.step is not null);
-        if p_super_step is null then
-            v_step.super_step := -1;
-        end if;
-        perform pgflow._put_step(r, v_step) from pgflow.run r
-        where r.project_id = p_project and r.run_id = p_to;
-    end loop;
-end
-$$;
-comment on function pgflow._keep_added_steps is
-    'Gives a new run of a flow the steps that were added to another, all of them or those from '
-    'before a super-step.';
-
 create or replace function pgflow._add_step(
     p_flow pgflow.run, p_step jsonb, p_needed_by text[], p_by_step text
 )
@@ -198,7 +140,7 @@ begin
     perform from pgflow.run_step s
     where s.project_id = p_flow.project_id and s.run_id = p_flow.run_id
       and s.step = v_canonical ->> 'name' and s.definition = v_canonical
-      and s.needed_by = p_needed_by;
+      and s.needed_by = p_needed_by and s.withdrawn_at is null;
     if found then
         return false;
     end if;
@@ -208,7 +150,7 @@ begin
         pgflow._canonical_flow(v_around));
     v_version.step_types := v_types;
     select d.*, p_flow.run_id, v_canonical, p_needed_by, v_canonical -> 'budget',
-        p_flow.super_step, v_now, pgflow._actor()
+        p_flow.super_step, p_by_step, null::timestamptz, v_now, pgflow._actor()
     into v_step
     from pgflow._step_rows(v_version) as d
     where d.place = 1;
