@@ -6,16 +6,34 @@
 -- step does moves its flow, and that the one that it is itself a step of, so these come along. Runs
 -- without family pay a look into an empty index.
 
+-- Before PostgreSQL 17 the planner may take a list of ids for a mere filter, in a table that it
+-- thinks is small, and read the whole index; a cached plan goes on so as the table grows. Between
+-- its bounds there is little else than the list.
+create or replace function pgflow._bounds(p_run_ids uuid[])
+returns uuid[]
+language plpgsql
+immutable
+as $$
+begin
+    return array[(select u.id from unnest(p_run_ids) as u (id) order by u.id limit 1),
+        (select u.id from unnest(p_run_ids) as u (id) order by u.id desc limit 1)];
+end
+$$;
+comment on function pgflow._bounds is 'The least and the greatest of some ids; there is no min().';
+
 -- Joins that no planner turns around: it would read all children there are.
 create or replace function pgflow._family(p_project text, p_run_ids uuid[])
 returns uuid[]
 language plpgsql
 as $$
+declare
+    v_bounds uuid[] := pgflow._bounds(p_run_ids);
 begin
     return array(
         with recursive below as (
             select r.run_id, r.parent_run_id, r.has_children from pgflow.run r
             where r.project_id = p_project and r.run_id = any (p_run_ids)
+              and r.run_id between v_bounds[1] and v_bounds[2]
             union
             select c.run_id, c.parent_run_id, c.has_children
             from below b
@@ -64,8 +82,7 @@ declare
     v_family uuid[] := '{}';
     v_locked uuid[];
 begin
-    -- Each by itself: before PostgreSQL 17 the planner may take a list of ids for a mere filter, in
-    -- a table that it thinks is small, and read the whole index.
+    -- Each by itself; see _bounds().
     if not exists (
         select from unnest(p_run_ids) as u (run_id)
         cross join lateral (
@@ -82,10 +99,13 @@ begin
         v_locked := v_family;
         v_family := pgflow._family(p_project, p_run_ids);
         exit when v_family = v_locked or v_family <@ v_locked;  -- <@ is quadratic
-        perform from pgflow.run r
-        where r.project_id = p_project and r.run_id = any (v_family)
-        order by r.run_id
-        for update;
+        -- One after the other, as they stand in the list.
+        perform from unnest(v_family) as u (run_id)
+        cross join lateral (
+            select from pgflow.run r
+            where r.project_id = p_project and r.run_id = u.run_id
+            for update
+        ) r;
     end loop;
     return true;
 end
@@ -185,14 +205,24 @@ declare
     v_child pgflow.run_finished;
     v_parent pgflow.run;
 begin
-    if exists (select from pgflow.run_finished f
-               where f.project_id = p_project and f.run_id = any (p_child_ids)
-                 and f.step is not null) then
+    -- Each by itself, as in _lock_family().
+    if exists (
+        select from unnest(p_child_ids) as u (run_id)
+        cross join lateral (
+            select from pgflow.run_finished f
+            where f.project_id = p_project and f.run_id = u.run_id and f.step is not null
+            limit 1
+        ) f
+    ) then
         perform pgflow._fire(p_project, p_child_ids);
     end if;
     for v_child in
-        select f.* from pgflow.run_finished f
-        where f.project_id = p_project and f.run_id = any (p_child_ids) and f.step is null
+        select f.* from unnest(p_child_ids) as u (run_id)
+        cross join lateral (
+            select f.* from pgflow.run_finished f
+            where f.project_id = p_project and f.run_id = u.run_id and f.step is null
+            limit 1
+        ) f
         order by f.run_id
     loop
         v_parent := pgflow._locked(p_project, v_child.parent_run_id);

@@ -28,6 +28,7 @@ declare
     v_now timestamptz := pgflow.now();
     -- If all leases have the same number, most often 1, the rows need not be looked up in a list.
     v_lease_no integer := case when p_lease_nos[1] = all (p_lease_nos) then p_lease_nos[1] end;
+    v_bounds uuid[] := pgflow._bounds(p_run_ids);
     v_ended uuid[];
     v_leases integer[];
     v_queues text[];
@@ -42,6 +43,7 @@ begin
     with gone as (
         delete from pgflow.run r
         where r.project_id = p_project and r.run_id = any (p_run_ids)
+          and r.run_id between v_bounds[1] and v_bounds[2]
           and (p_lease_nos is null
                or r.state = 'running'
                   and (r.lease_no = v_lease_no
@@ -200,9 +202,13 @@ comment on function pgflow._after_lease is
 
 -- If one row is bad (a \u0000 in a string, an output over its limit) the halves are tried again,
 -- until the one that is left fails alone. So it is with what a step writes to channels.
+--
+-- Families are locked by the subtransaction that writes to them: a row locked by one and written by
+-- another gets a multixact, and an index never forgets the versions that such a row leaves behind.
+-- A flow with a thousand steps would pass by all of them at each end.
 create or replace function pgflow._complete(
     p_project text, p_run_ids uuid[], p_lease_nos integer[], p_outputs text[], p_costs numeric[],
-    p_steps integer[], p_writes text[]
+    p_steps integer[], p_writes text[], p_to_lock boolean
 )
 returns setof pgflow.outcome_v1
 language plpgsql
@@ -215,6 +221,9 @@ declare
     v_code text := 'E-RUN-017';
 begin
     begin
+        if p_to_lock then
+            perform pgflow._lock_family(p_project, p_run_ids);
+        end if;
         if p_writes is not null then
             perform pgflow._store_writes(p_project, p_run_ids, p_lease_nos, p_writes);
         end if;
@@ -227,6 +236,9 @@ begin
                 v_code := 'E-RUN-018';
             end if;
     end;
+    if p_to_lock and v_error is not null then
+        perform pgflow._lock_family(p_project, p_run_ids);  -- all, before the first half
+    end if;
     if v_error is null then
         if cardinality(v_ended) < v_many then
             return query
@@ -244,14 +256,17 @@ begin
     else
         return query select * from pgflow._complete(p_project, p_run_ids[:v_half],
             p_lease_nos[:v_half],
-            p_outputs[:v_half], p_costs[:v_half], p_steps[:v_half], p_writes[:v_half]);
+            p_outputs[:v_half], p_costs[:v_half], p_steps[:v_half], p_writes[:v_half],
+            false);
         return query select * from pgflow._complete(p_project, p_run_ids[v_half + 1:],
             p_lease_nos[v_half + 1:], p_outputs[v_half + 1:], p_costs[v_half + 1:],
-            p_steps[v_half + 1:], p_writes[v_half + 1:]);
+            p_steps[v_half + 1:], p_writes[v_half + 1:], false);
     end if;
 end
 $$;
-comment on function pgflow._complete is 'running -> completed for many runs; see complete.';
+comment on function pgflow._complete is
+    'running -> completed for many runs, whose families are to be locked, or are held by the '
+    'caller, or which have none; see complete.';
 
 create or replace function pgflow._check_batch(p_run_ids uuid[], p_lease_nos integer[],
     p_lengths integer[])
@@ -287,21 +302,23 @@ set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_project text := pgflow._enter_project(complete.project);
-    v_have_families boolean;
+    v_kind record;
 begin
     perform pgflow._check_batch(complete.run_ids, complete.lease_nos,
         array[cardinality(complete.outputs),
         cardinality(complete.costs_usd), cardinality(complete.steps),
         cardinality(complete.writes)]);
-    v_have_families := pgflow._lock_family(v_project, complete.run_ids);
-    if v_have_families and pgflow._have_artifacts_to_leave(v_project, complete.run_ids) then
+    v_kind := pgflow._what_ends(v_project, complete.run_ids);
+    if v_kind.expect_artifacts then
+        perform pgflow._lock_family(v_project, complete.run_ids);
         return query select c.* from pgflow._complete_with_artifacts(v_project, complete.run_ids,
             complete.lease_nos, complete.outputs, complete.costs_usd, complete.steps,
             complete.writes) as c;
         return;
     end if;
     return query select c.* from pgflow._complete(v_project, complete.run_ids, complete.lease_nos,
-        complete.outputs, complete.costs_usd, complete.steps, complete.writes) as c;
+        complete.outputs, complete.costs_usd, complete.steps, complete.writes,
+        v_kind.have_families) as c;
 end
 $$;
 comment on function pgflow.complete is

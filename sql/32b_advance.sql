@@ -23,6 +23,7 @@ as $$
 declare
     v_now timestamptz := pgflow.now();
     v_run_ids uuid[] := p_run_ids;
+    v_bounds uuid[];
     v_steps text[] := p_steps;
     v_skipped_ids uuid[];
     v_skipped text[];
@@ -37,6 +38,7 @@ begin
     -- Before seq is drawn; see _enqueue.
     perform pg_current_xact_id();
     while cardinality(v_run_ids) > 0 loop
+        v_bounds := pgflow._bounds(v_run_ids);
         with ended as materialized (
             select u.run_id, u.step, r.handler as flow, r.flow_version, r.round, r.super_step,
                 r.last_event_no, r.breakpoints, r.has_own_steps
@@ -155,6 +157,7 @@ begin
                 from decided d group by d.run_id
             ) f
             where r.project_id = p_project and r.run_id = any (v_run_ids) and r.run_id = f.run_id
+              and r.run_id between v_bounds[1] and v_bounds[2]
             returning r.run_id, r.watched
         )
         select array_agg(d.child_run_id) filter (where d.state = 'running'),

@@ -12,6 +12,7 @@ set enable_bitmapscan = off
 as $$
 declare
     v_flow_ids uuid[];
+    v_bounds uuid[];
     v_have_elements boolean;
     v_fanned uuid[] := '{}';
     v_fans_completed boolean;
@@ -33,6 +34,7 @@ begin
         where c.project_id = p_project and c.run_id = u.run_id and c.step is not null
         limit 1
     ) c;
+    v_bounds := pgflow._bounds(v_flow_ids);
     if v_have_elements then
         select e.flow_ids, e.all_completed into v_fanned, v_fans_completed
         from pgflow._settle_elements(p_project, p_child_ids) as e;
@@ -102,6 +104,7 @@ begin
             from ended e group by e.run_id, e.super_step
         ) n
         where r.project_id = p_project and r.run_id = any (v_flow_ids) and r.run_id = n.run_id
+          and r.run_id between v_bounds[1] and v_bounds[2]
         returning r.run_id, r.watched,
             r.checkpoint_no is not null and n.super_step is not null as is_stateful
     )

@@ -2,8 +2,11 @@
 -- it and it is valid. Else the handler is executed again and told why, which uses no attempt, for
 -- as many times as the step says; then the run fails.
 
-create or replace function pgflow._have_artifacts_to_leave(p_project text, p_run_ids uuid[])
-returns boolean
+-- Both are so from a run's beginning, or come to it while its worker holds it.
+create or replace function pgflow._what_ends(
+    p_project text, p_run_ids uuid[], out have_families boolean, out expect_artifacts boolean
+)
+returns record
 language plpgsql
 set enable_seqscan = off
 set jit = off
@@ -11,19 +14,20 @@ set enable_bitmapscan = off
 as $$
 begin
     -- Each by itself, as in _lock_family().
-    return exists (
-        select from unnest(p_run_ids) as u (run_id)
-        cross join lateral (
-            select from pgflow.run r
-            where r.project_id = p_project and r.run_id = u.run_id
-              and r.repairs_left is not null
-            limit 1
-        ) f);
+    select bool_or(f.has_family), bool_or(f.expects_artifact) into have_families, expect_artifacts
+    from unnest(p_run_ids) as u (run_id)
+    cross join lateral (
+        select r.parent_run_id is not null or r.has_children as has_family,
+            r.repairs_left is not null as expects_artifact
+        from pgflow.run r
+        where r.project_id = p_project and r.run_id = u.run_id
+        limit 1
+    ) f;
 end
 $$;
-comment on function pgflow._have_artifacts_to_leave is
-    'Whether the steps of any of these runs expect an artifact. Steps have families: whoever has '
-    'none needs not ask.';
+comment on function pgflow._what_ends is
+    'Whether any of these runs have parents or children, and whether a step among them expects an '
+    'artifact; nulls if none is live.';
 
 create or replace function pgflow._artifact_fault(p_run pgflow.run)
 returns jsonb
@@ -147,7 +151,7 @@ begin
             array(select p_costs[n] from unnest(v_left) as n),
             array(select p_steps[n] from unnest(v_left) as n),
             case when p_writes is not null
-                 then array(select p_writes[n] from unnest(v_left) as n) end) as c;
+                 then array(select p_writes[n] from unnest(v_left) as n) end, false) as c;
     end if;
 end
 $$;

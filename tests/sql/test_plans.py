@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.sql.conftest import Engine
+from tests.sql.flows import started, step
 from tests.sql.history import own_place
 from tests.sql.waits import child
 
@@ -224,3 +225,33 @@ def test_a_claim_looks_at_as_many_pages_late_under_an_old_snapshot_as_early(
             marks = work_off(engine, marks, 4000)
     early, late = pages
     assert late < 1.3 * early + 50
+
+
+def pages_to_end_a_step(engine: Engine, parallel: int) -> int:
+    """Return at how many pages the end of the last but two of so many parallel steps looks."""
+    names = [f"step_{number}" for number in range(parallel)]
+    started(engine, step("first"), *(step(n, "first") for n in names), step("last", *names))
+    engine.complete(*engine.acquire(1).leases)
+    *leases, late, later, last = engine.acquire(parallel).leases
+    for one in leases[:10]:
+        engine.complete(one)
+    for start in range(10, len(leases), 10):
+        engine.complete(*leases[start : start + 10])
+    engine.complete(late)
+    with explained(engine) as told:
+        engine.complete(later)
+    engine.complete(last)
+    engine.complete(*engine.acquire(1).leases)
+    assert engine.value("select count(*) from pgflow.run") == 0
+    return told.pages()
+
+
+@pytest.mark.parametrize("place", ["fresh"], indirect=True)
+def test_the_end_of_a_step_looks_at_as_many_pages_among_a_thousand_as_among_ten(
+    engine: Engine,
+) -> None:
+    # Else the dead are known as such a while later only, and looked at until then.
+    engine.conn.execute("set synchronous_commit = on")
+    engine.worker()
+    pages_to_end_a_step(engine, 10)  # its plans are made
+    assert pages_to_end_a_step(engine, 1000) < 1.3 * pages_to_end_a_step(engine, 10)
