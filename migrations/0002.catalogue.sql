@@ -167,7 +167,7 @@ insert into pgflow.event_type (type, description) values
     ('step.started', 'A step of a flow became ready: its run was made.'),
     ('step.completed', 'The result of a step was journalled; a step of a flow completed.'),
     ('step.failed', 'A step of a flow failed.'),
-    ('step.skipped', 'A step of a flow was left out: its join rule says so.'),
+    ('step.skipped', 'A step of a flow was left out; the payload says why.'),
     ('step.rejected', 'A person rejected a step of a flow.'),
     ('step.expired', 'Nobody decided a step of a flow in time.'),
     ('step.cancelled', 'The run of a step of a flow was cancelled.'),

@@ -87,8 +87,9 @@ begin
         decided as materialized (
             select t.*, d.place, d.type, c.settled as all_settled, c.completed as all_completed,
                 c.failed as all_failed, j.state,
-                case when j.state = 'skipped' and j.says = 'running'
-                    then format('%s is not true', d.condition) end
+                case when j.state <> 'skipped' then null
+                     when j.says = 'running' then format('%s is not true', d.condition)
+                     else pgflow._join_reason(p_project, t.run_id, d.join_rule, d.needs) end
                     as reason,
                 (count(*) filter (where j.state <> 'pending')
                     over (partition by t.run_id order by d.place))::integer as nth,
@@ -96,7 +97,7 @@ begin
                     then greatest(pgflow._new_id(), pgflow._id_after(t.run_id)) end as child_run_id
             from touched t
             cross join lateral (
-                select d.place, d.join_rule, cardinality(d.needs) as needs, d.condition,
+                select d.place, d.join_rule, d.needs, d.condition,
                     case when d.each_path is null then d.type else 'each' end as type
                 from pgflow._defined_steps(p_project, t.run_id, t.flow, t.flow_version,
                     t.has_own_steps) as d
@@ -124,8 +125,8 @@ begin
                         and pgflow._stops_at(p_project, t.run_id, t.breakpoints, 'before', t.step)
                         then 'pending'
                     else s.says end
-                from pgflow._join_says(d.join_rule, d.needs, c.settled, c.completed, c.failed)
-                    as s (says)
+                from pgflow._join_says(d.join_rule, cardinality(d.needs), c.settled, c.completed,
+                    c.failed) as s (says)
             ) j (says, state)
             where s.state is null or s.state = 'pending'
         ),

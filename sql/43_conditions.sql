@@ -24,6 +24,27 @@ comment on function pgflow._is_wanted is
     'Whether a step''s condition is true of the state values, of $input, the flow''s, and $inputs, '
     'its own.';
 
+create or replace function pgflow._join_reason(
+    p_project text, p_run_id uuid, p_rule text, p_needs text[]
+)
+returns text
+language plpgsql
+stable
+as $$
+begin
+    return format('join %s: %s', p_rule, (
+        select string_agg(format('%s is %s', n.step, s.state), ', ' order by n.nth)
+        from unnest(p_needs) with ordinality as n (step, nth)
+        join pgflow.flow_step s on s.project_id = p_project and s.run_id = p_run_id
+            and s.step = n.step and s.element = 0 and s.voided_at is null
+            and s.state not in ('pending', 'running')
+        where p_rule in ('any', 'one_failed') or s.state <> 'completed'
+            and (p_rule = 'all' or s.state <> 'skipped')));
+end
+$$;
+comment on function pgflow._join_reason is
+    'Why its join rule skips a step: what became of the steps that it needs.';
+
 create or replace function pgflow._has_layers(p_flow pgflow.run)
 returns boolean
 language plpgsql

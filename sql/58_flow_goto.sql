@@ -65,13 +65,14 @@ declare
 begin
     perform pgflow._end_step_runs(p_flow, p_steps, p_reason);
     insert into pgflow.flow_step as s (project_id, run_id, step, version, state, super_step,
-        ended_event_no, ended_at)
+        ended_event_no, ended_at, error_detail)
     select p_flow.project_id, p_flow.run_id, u.step, p_flow.round, 'skipped', p_flow.super_step,
-        p_flow.last_event_no + u.nth, p_now
+        p_flow.last_event_no + u.nth, p_now, p_reason
     from unnest(p_steps) with ordinality as u (step, nth)
     on conflict (project_id, run_id, step, element) where voided_at is null do update
     set state = excluded.state, super_step = excluded.super_step,
-        ended_event_no = excluded.ended_event_no, ended_at = excluded.ended_at;
+        ended_event_no = excluded.ended_event_no, ended_at = excluded.ended_at,
+        error_detail = excluded.error_detail;
     update pgflow.run r set last_event_no = r.last_event_no + v_many
     where r.project_id = p_flow.project_id and r.run_id = p_flow.run_id;
     if p_flow.watched then

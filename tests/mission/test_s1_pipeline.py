@@ -76,12 +76,15 @@ def test_s1_01_a_skipped_step_says_why(mission: Mission) -> None:
         "s1-skipped",
         {"name": "score", "handler": "writes", "config": {"writes": [["score", 0.2]]}},
         {"name": "praise", "handler": "echo", "needs": ["score"], "when": "$.score > 0.5"},
+        {"name": "frame", "handler": "echo", "needs": ["praise"]},
         channels={"score": {"reducer": "last"}},
     )
     mission.output(run_id)
-    praise = mission.step(run_id, "praise")
+    praise, frame = (mission.step(run_id, name) for name in ("praise", "frame"))
     assert (praise["state"], praise["run_id"]) == ("skipped", None)
     assert praise["error_detail"].endswith("is not true")
+    assert (frame["state"], frame["run_id"]) == ("skipped", None)
+    assert frame["error_detail"] == "join all: praise is skipped"
 
 
 def test_s1_02_the_output_of_a_persons_step_is_the_decision_and_reaches_what_needs_it(

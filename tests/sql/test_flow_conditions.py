@@ -157,6 +157,7 @@ def test_a_skipped_step_says_why(engine: Engine) -> None:
         run_id,
     )
     assert rows[1]["error_detail"] == '($"inputs"."a" > 1) is not true'
+    assert rows[2]["error_detail"] == "join all: b is skipped"
     assert engine.state(run_id) == "completed"
     skipped = [line["step"] for line in engine.timeline(run_id) if line["type"] == "step.skipped"]
     assert skipped == ["b", "c"]
@@ -185,7 +186,7 @@ def test_a_condition_is_not_asked_of_a_step_that_its_join_leaves_out(engine: Eng
     (row,) = engine.rows(
         "select error_detail from pgflow.flow_steps where flow_run_id = %s and step = 'b'", run_id
     )
-    assert row["error_detail"] is None
+    assert row["error_detail"] == "join all: a is failed"
 
 
 # ---- the schema of the input

@@ -184,6 +184,39 @@ def test_a_skipped_dependency_is_absent_from_the_input(engine: Engine) -> None:
     assert ready(engine)["last"].body["input"] == {"good": "good"}
 
 
+@pytest.mark.parametrize(
+    ("join", "fail", "why"),
+    [
+        ("all", (), "c is skipped"),
+        ("any", ("a", "b"), "a is failed, b is failed, c is skipped"),
+        ("none_failed", ("a",), "a is failed"),
+        ("one_failed", (), "a is completed, b is completed, c is skipped"),
+    ],
+)
+def test_a_step_that_its_join_skips_says_what_became_of_those_it_needs(
+    engine: Engine, join: str, fail: tuple[str, ...], why: str
+) -> None:
+    run_id = started(
+        engine,
+        step("a", on_failure="continue"),
+        step("b", on_failure="continue"),
+        step("never", when="1 == 2"),
+        step("c", "never"),
+        step("last", "a", "b", "c", join=join),
+    )
+    work(engine, fail=fail)
+    rows = engine.rows(
+        "select state, error_detail from pgflow.flow_steps"
+        " where flow_run_id = %s and step = 'last'",
+        run_id,
+    )
+    assert rows == [{"state": "skipped", "error_detail": f"join {join}: {why}"}]
+    (line,) = [
+        e for e in engine.timeline(run_id) if e["type"] == "step.skipped" and e["step"] == "last"
+    ]
+    assert line["payload"] == {"error_detail": f"join {join}: {why}"}
+
+
 def test_any_does_not_wait_for_the_others(engine: Engine) -> None:
     run_id = started(engine, step("a"), step("b"), step("c", "a", "b", join="any"))
     leases = ready(engine)
