@@ -73,6 +73,7 @@ create table pgflow.checkpoint (
     run_id uuid not null,
     number integer not null,
     super_step integer not null,
+    event_no integer,
     label text collate "C" not null,
     at timestamptz not null,
     changed jsonb not null,
@@ -81,10 +82,14 @@ create table pgflow.checkpoint (
     constraint checkpoint_pkey primary key (project_id, run_id, number)
 ) partition by range (run_id);
 comment on table pgflow.checkpoint is
-    'The state values of flows, a line per super-step: what it changed, and all values in each '
-    'fiftieth. Function history has the values of each.';
+    'The state values of flows, a line per super-step and per pause: what it changed, and all '
+    'values in each fiftieth. Function history has the values of each.';
 comment on column pgflow.checkpoint.label is
-    'What made it: steps, layer:N, update, rollback:STEP, retry, fork.';
+    'What made it: steps, layer:N, update, rollback:STEP, goto:STEP, retry, fork; or where the '
+    'flow was paused, without a change: interrupt:STEP, before:STEP, after:STEP.';
+comment on column pgflow.checkpoint.event_no is
+    'The number of its line checkpoint.saved, which view timeline derives; null: it has an event.';
+comment on column pgflow.checkpoint.payload is 'Of a pause: what the person is shown.';
 comment on column pgflow.checkpoint.changed is
     'By channel, what was written, reduced among itself; for a registered reducer the new value.';
 comment on column pgflow.checkpoint.snapshot is
@@ -100,11 +105,12 @@ create type pgflow.checkpoint_v1 as (
 );
 comment on type pgflow.checkpoint_v1 is
     'A moment of a flow: its number, which only grows, the super-step, what made it, the steps '
-    'that ended in it, the channels that changed, and the values of all; null: the flow has none.';
+    'that ended in it, the channels that changed, and the values of all; null: the flow has none. '
+    'payload: of a pause, what the person is shown.';
 
 insert into pgflow.error_code (error_code, class, description) values
     ('E-RUN-018', 'fatal',
         'What a step wrote does not fit a channel of its flow, or there is none of that name.');
 
 insert into pgflow.event_type (type, description) values
-    ('checkpoint.saved', 'A person replaced state values of a flow.');
+    ('checkpoint.saved', 'A checkpoint of a flow; the payload has its number and label.');

@@ -227,6 +227,9 @@ begin
             'kind', p_wait ->> 'kind', 'title', v_task.title, 'assignee', p_wait ->> 'assignee',
             'assignee_role', p_wait ->> 'assignee_role', 'due_at', v_task.due_at,
             'replaces', p_wait -> 'replaces')));
+    if p_wait ->> 'kind' in ('interrupt', 'breakpoint') then
+        v_run := pgflow._save_pause(v_run, p_wait);
+    end if;
     return v_run;
 end
 $$;

@@ -167,6 +167,12 @@ line as not materialized (
             'error_code', s.error_code, 'error_detail', s.error_detail)), null
     from pgflow.flow_step s
     where s.ended_event_no is not null
+    union all
+    select c.project_id, c.run_id, c.event_no, 'checkpoint.saved', c.at, 'pgflow', null, null, 0,
+        null, jsonb_build_object('number', c.number, 'super_step', c.super_step,
+            'label', c.label), null
+    from pgflow.checkpoint c
+    where c.event_no is not null
 )
 select l.project_id, l.run_id, l.event_no, l.type, l.at, l.by, l.worker_id, l.lease_no, l.attempt,
     l.step, l.payload, l.key, coalesce(a.correlation_id, a.run_id::text) as correlation_id,

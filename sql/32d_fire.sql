@@ -95,7 +95,9 @@ begin
     ),
     told as (
         update pgflow.run r
-        set last_event_no = r.last_event_no + n.settled, step_count = r.step_count + n.completed,
+        set last_event_no = r.last_event_no + n.settled
+                + (r.checkpoint_no is not null and n.super_step is not null)::integer,
+            step_count = r.step_count + n.completed,
             super_step = coalesce(n.super_step, r.super_step),
             checkpoint_no = r.checkpoint_no + (n.super_step is not null)::integer
         from (

@@ -188,7 +188,7 @@ begin
             'reason', p_task.comment), false, p_step);
     perform pgflow._void_steps(v_flow, p_now, v_steps,
         format('%s was rejected: back to step %s', p_gate.step, p_step));
-    perform pgflow._take_back_writes(v_flow, p_step);
+    perform pgflow._take_back_writes(v_flow, 'rollback:' || p_step);
     perform pgflow._advance(v_flow.project_id, array[v_flow.run_id], array[null::text], p_step);
     if v_flow.state = 'paused' then
         perform pgflow._pause_steps(v_flow, v_flow.deadlines_held_at is not null);

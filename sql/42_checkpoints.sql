@@ -151,10 +151,15 @@ declare
     v_now timestamptz := pgflow.now();
     v_snapshot jsonb;
 begin
-    insert into pgflow.checkpoint (project_id, run_id, number, super_step, label, at, changed,
-        snapshot, payload)
-    values (p_flow.project_id, p_flow.run_id, p_flow.checkpoint_no, p_flow.super_step, p_label,
-        v_now, p_changed, p_snapshot, p_payload);
+    insert into pgflow.checkpoint (project_id, run_id, number, super_step, event_no, label, at,
+        changed, snapshot, payload)
+    values (p_flow.project_id, p_flow.run_id, p_flow.checkpoint_no, p_flow.super_step,
+        case when p_label <> 'update' then p_flow.last_event_no end, p_label, v_now, p_changed,
+        p_snapshot, p_payload);
+    if p_label <> 'update' and pgflow._is_followed(p_flow.project_id) then
+        perform pgflow._publish(p_flow.project_id, array[p_flow.run_id],
+            array[p_flow.last_event_no]);
+    end if;
     if p_snapshot is null and p_flow.checkpoint_no % 50 = 0 then
         v_snapshot := pgflow._values_now(p_flow);
         update pgflow.checkpoint c set snapshot = v_snapshot
@@ -164,7 +169,61 @@ begin
 end
 $$;
 comment on function pgflow._add_checkpoint is
-    'Writes the checkpoint that a flow has been counted up for. The caller holds it.';
+    'Writes the checkpoint that a flow, and its events, have been counted up for; an update has '
+    'an event that says who did it. The caller holds it.';
+
+create or replace function pgflow._save_moment(
+    p_project text, p_run_id uuid, p_label text, p_snapshot jsonb default null,
+    p_payload jsonb default null
+)
+returns void
+language plpgsql
+as $$
+declare
+    v_flow pgflow.run;
+begin
+    update pgflow.run r
+    set checkpoint_no = r.checkpoint_no + 1, last_event_no = r.last_event_no + 1
+    where r.project_id = p_project and r.run_id = p_run_id and r.kind = 'flow'
+      and r.checkpoint_no is not null
+    returning r.* into v_flow;
+    if found then
+        perform pgflow._add_checkpoint(v_flow, p_label, '{}', p_snapshot, p_payload);
+    end if;
+end
+$$;
+comment on function pgflow._save_moment is
+    'Writes a checkpoint of a flow, if it has channels, at which no step ended. The caller holds '
+    'the flow.';
+
+-- Nothing changes at a pause, so its checkpoint costs a line and the payload.
+create or replace function pgflow._save_pause(p_run pgflow.run, p_wait jsonb)
+returns pgflow.run
+language plpgsql
+as $$
+declare
+    v_run pgflow.run := p_run;
+begin
+    if v_run.kind = 'flow' and v_run.checkpoint_no is not null then
+        v_run.checkpoint_no := v_run.checkpoint_no + 1;
+        v_run.last_event_no := v_run.last_event_no + 1;
+        perform pgflow._add_checkpoint(v_run,
+            regexp_replace(p_wait ->> 'key', '^breakpoint/(\w+)/', '\1:'), '{}', null,
+            p_wait -> 'payload');
+    elsif v_run.step is not null and v_run.kind = 'handler' then
+        perform pgflow._save_moment(v_run.project_id, v_run.parent_run_id,
+            case p_wait ->> 'kind' when 'interrupt' then 'interrupt:' || v_run.parent_key
+                else regexp_replace(p_wait ->> 'key', '^breakpoint/(\w+)/',
+                    '\1:' || v_run.parent_key || '/') end,
+            null, p_wait -> 'payload');
+    end if;
+    return v_run;
+end
+$$;
+comment on function pgflow._save_pause is
+    'Writes a checkpoint of a flow that has channels and stops at a breakpoint, or a step of which '
+    'is interrupted; returns the run that is paused, whose row the caller writes, and which may be '
+    'that flow. The caller holds both.';
 
 create or replace function pgflow._save_checkpoints(
     p_project text, p_flow_ids uuid[], p_run_ids uuid[], p_steps text[]

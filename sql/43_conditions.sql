@@ -99,11 +99,12 @@ begin
         perform pgflow._look_at_flows(p_flow.project_id, array[p_flow.run_id]);
         return;
     end if;
-    update pgflow.run r
-    set super_step = r.super_step + 1, checkpoint_no = r.checkpoint_no + 1
-    where r.project_id = p_flow.project_id and r.run_id = p_flow.run_id;
     v_run_ids := array_fill(p_flow.run_id, array[cardinality(v_steps)]);
     begin
+        update pgflow.run r
+        set super_step = r.super_step + 1, checkpoint_no = r.checkpoint_no + 1,
+            last_event_no = r.last_event_no + (r.checkpoint_no is not null)::integer
+        where r.project_id = p_flow.project_id and r.run_id = p_flow.run_id;
         perform pgflow._save_checkpoints(p_flow.project_id, array[p_flow.run_id], v_run_ids,
             v_steps);
     exception

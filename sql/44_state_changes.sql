@@ -93,26 +93,21 @@ comment on function pgflow._values_left is
     'The values of a flow''s channels by what the steps that count wrote, with or without those '
     'that have ended and don''t count yet.';
 
-create or replace function pgflow._take_back_writes(p_flow pgflow.run, p_step text)
+create or replace function pgflow._take_back_writes(p_flow pgflow.run, p_label text)
 returns void
 language plpgsql
 as $$
-declare
-    v_flow pgflow.run;
 begin
-    if p_flow.checkpoint_no is null then
-        return;
+    if p_flow.checkpoint_no is not null then
+        perform pgflow._save_moment(p_flow.project_id, p_flow.run_id, p_label,
+            pgflow._values_left(p_flow.project_id, p_flow.run_id, p_flow.handler,
+                p_flow.flow_version, false));
     end if;
-    update pgflow.run r set checkpoint_no = r.checkpoint_no + 1
-    where r.project_id = p_flow.project_id and r.run_id = p_flow.run_id
-    returning r.* into v_flow;
-    perform pgflow._add_checkpoint(v_flow, 'rollback:' || p_step, '{}', pgflow._values_left(
-        v_flow.project_id, v_flow.run_id, v_flow.handler, v_flow.flow_version, false));
 end
 $$;
 comment on function pgflow._take_back_writes is
-    'Takes what steps wrote that count no more out of the values of their flow, which went back to '
-    'a step. The caller holds the flow.';
+    'Takes what steps wrote that count no more out of the values of their flow, which went to a '
+    'step. The caller holds the flow.';
 
 create or replace function pgflow._keep_values(
     p_version pgflow.flow_version, p_from uuid, p_to uuid
@@ -120,8 +115,6 @@ create or replace function pgflow._keep_values(
 returns void
 language plpgsql
 as $$
-declare
-    v_flow pgflow.run;
 begin
     insert into pgflow.channel_write (project_id, run_id, step, element, version, nth, channel,
         value)
@@ -136,12 +129,9 @@ begin
                    where k.project_id = p_version.project_id and k.run_id = p_to) then
         return;
     end if;
-    update pgflow.run r set checkpoint_no = r.checkpoint_no + 1
-    where r.project_id = p_version.project_id and r.run_id = p_to and r.checkpoint_no is not null
-    returning r.* into v_flow;
-    if found then
-        perform pgflow._add_checkpoint(v_flow, 'retry', '{}', pgflow._values_left(
-            v_flow.project_id, p_from, v_flow.handler, v_flow.flow_version, true));
+    if p_version.definition ? 'channels' then
+        perform pgflow._save_moment(p_version.project_id, p_to, 'retry', pgflow._values_left(
+            p_version.project_id, p_from, p_version.flow, p_version.version, true));
     end if;
 end
 $$;
@@ -204,7 +194,8 @@ begin
         v_number);
     update pgflow.run r
     set forked_from = v_from, super_step = v_super_step,
-        checkpoint_no = r.checkpoint_no + v_number + 1
+        checkpoint_no = r.checkpoint_no + v_number + 1,
+        last_event_no = r.last_event_no + (r.checkpoint_no is not null)::integer
     where r.project_id = p_version.project_id and r.run_id = p_to
     returning r.* into v_flow;
     if v_values is not null then

@@ -177,6 +177,7 @@ begin
     -- Its end closes its steps, though none may have begun.
     update pgflow.run r
     set has_tasks = true, has_children = true, last_event_no = v_flow.last_event_no,
+        checkpoint_no = v_flow.checkpoint_no,
         pause_reason = case when r.state = 'paused' then v_reason end
     where r.project_id = v_flow.project_id and r.run_id = v_flow.run_id;
     if v_flow.state <> 'paused' then

@@ -136,10 +136,14 @@ begin
         case when v_is_back then 'voided' else 'skipped' end, v_steps), false, p_step);
     if v_is_back then
         perform pgflow._void_steps(v_flow, p_now, v_steps, v_reason);
-    elsif v_steps <> '{}' then
-        perform pgflow._forget_stops(v_flow, p_now, v_steps, v_reason);
-        perform pgflow._skip_steps(pgflow._locked(v_flow.project_id, v_flow.run_id), p_now, v_steps,
-            v_reason);
+        perform pgflow._take_back_writes(v_flow, 'goto:' || p_step);
+    else
+        if v_steps <> '{}' then
+            perform pgflow._forget_stops(v_flow, p_now, v_steps, v_reason);
+            perform pgflow._skip_steps(pgflow._locked(v_flow.project_id, v_flow.run_id), p_now,
+                v_steps, v_reason);
+        end if;
+        perform pgflow._save_moment(v_flow.project_id, v_flow.run_id, 'goto:' || p_step);
     end if;
     perform pgflow._make_ready(v_flow, p_step);
     perform pgflow._advance(v_flow.project_id, array[v_flow.run_id], array[null::text], p_step);

@@ -1103,6 +1103,7 @@ CREATE TABLE pgflow.checkpoint (
     run_id uuid NOT NULL,
     number integer NOT NULL,
     super_step integer NOT NULL,
+    event_no integer,
     label text NOT NULL COLLATE pg_catalog."C",
     at timestamp with time zone NOT NULL,
     changed jsonb NOT NULL,
@@ -1111,13 +1112,17 @@ CREATE TABLE pgflow.checkpoint (
 )
 PARTITION BY RANGE (run_id);
 
-COMMENT ON TABLE pgflow.checkpoint IS 'The state values of flows, a line per super-step: what it changed, and all values in each fiftieth. Function history has the values of each.';
+COMMENT ON TABLE pgflow.checkpoint IS 'The state values of flows, a line per super-step and per pause: what it changed, and all values in each fiftieth. Function history has the values of each.';
 
-COMMENT ON COLUMN pgflow.checkpoint.label IS 'What made it: steps, layer:N, update, rollback:STEP, retry, fork.';
+COMMENT ON COLUMN pgflow.checkpoint.event_no IS 'The number of its line checkpoint.saved, which view timeline derives; null: it has an event.';
+
+COMMENT ON COLUMN pgflow.checkpoint.label IS 'What made it: steps, layer:N, update, rollback:STEP, goto:STEP, retry, fork; or where the flow was paused, without a change: interrupt:STEP, before:STEP, after:STEP.';
 
 COMMENT ON COLUMN pgflow.checkpoint.changed IS 'By channel, what was written, reduced among itself; for a registered reducer the new value.';
 
 COMMENT ON COLUMN pgflow.checkpoint.snapshot IS 'All values; null: those of the line before with what was changed.';
+
+COMMENT ON COLUMN pgflow.checkpoint.payload IS 'Of a pause: what the person is shown.';
 
 CREATE TABLE pgflow.error_code (
     error_code text NOT NULL COLLATE pg_catalog."C",
@@ -2429,6 +2434,21 @@ CREATE VIEW pgflow.timeline WITH (security_barrier='true') AS
             NULL::text
            FROM pgflow.flow_step s
           WHERE (s.ended_event_no IS NOT NULL)
+        UNION ALL
+         SELECT c.project_id,
+            c.run_id,
+            c.event_no,
+            'checkpoint.saved'::text,
+            c.at,
+            'pgflow'::text,
+            NULL::text,
+            NULL::integer,
+            0,
+            NULL::text,
+            jsonb_build_object('number', c.number, 'super_step', c.super_step, 'label', c.label) AS jsonb_build_object,
+            NULL::text
+           FROM pgflow.checkpoint c
+          WHERE (c.event_no IS NOT NULL)
         )
  SELECT l.project_id,
     l.run_id,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -145,6 +146,42 @@ def test_s4_02_every_super_step_leaves_a_checkpoint_and_none_is_overwritten(
     fork = mission.client.fork(run_id, super_step=1, updates={"notes": ["z"]})
     mission.client.approve(mission.task(fork, "ok")["task_id"])
     assert mission.output(fork) == {"notes": ["z", "b"]}
+
+
+def test_s4_02_every_pause_is_a_checkpoint_with_what_is_shown(mission: Mission) -> None:
+    run_id = mission.start(
+        "s4-pauses",
+        writer("one", writes=[["notes", "a"]]),
+        {"name": "two", "handler": "interrupted", "needs": ["one"]},
+        writer("three", "two", writes=[["notes", "b"]]),
+        channels={"notes": {"reducer": "append"}},
+        breakpoints={"after": ["one"], "before": ["three"]},
+    )
+    mission.reaches(run_id, "paused")
+    mission.client.resume(run_id)
+    two = until(lambda: mission.step(run_id, "two")["run_id"])
+    for n in (1, 2):
+        payload = {"n": n}
+        stands = "select exists (select from pgflow.inbox where run_id = %s and payload = %s)"
+        until(partial(mission.value, stands, two, payload))
+        mission.client.resume(two, {"resume": n})
+    mission.reaches(run_id, "paused")
+    mission.client.resume(run_id, {"goto": "one"})
+    mission.reaches(run_id, "paused")
+    mission.client.cancel(run_id)
+    history = mission.client.history(run_id)
+    assert [(h["label"], h["payload"], h["values"]["notes"]) for h in history] == [
+        ("after:one", {}, None),
+        ("steps", None, ["a"]),
+        ("interrupt:two", {"n": 1}, ["a"]),
+        ("interrupt:two", {"n": 2}, ["a"]),
+        ("steps", None, ["a"]),
+        ("before:three", {"two": [1, 2]}, ["a"]),
+        ("goto:one", None, None),
+        ("after:one", {}, None),
+    ]
+    assert [h["number"] for h in history] == list(range(1, len(history) + 1))
+    assert mission.events(run_id).count("checkpoint.saved") == len(history)
 
 
 @pytest.mark.parametrize("layered", [False, True])

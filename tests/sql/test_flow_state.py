@@ -527,3 +527,121 @@ def test_a_handlers_run_has_no_super_steps(engine: Engine) -> None:
     run_id = engine.waiting()
     with engine.refused("PF101", "super_step"):
         engine.call("fork", run_id=run_id, super_step=1)
+
+
+# ---- moments at which a flow stood
+
+
+def told(engine: Engine, run_id: UUID) -> list[tuple[Any, ...]]:
+    """Return super-step, label, payload and values of each checkpoint."""
+    return [
+        (row["super_step"], row["label"], row["payload"], row["values"])
+        for row in engine.call("history", run_id=run_id)
+    ]
+
+
+def saved(engine: Engine, run_id: UUID) -> list[str]:
+    """Return the labels of the checkpoints that the timeline tells of, in its order."""
+    lines = [e for e in engine.timeline(run_id) if e["type"] == "checkpoint.saved"]
+    numbers = [row["number"] for row in engine.call("history", run_id=run_id)]
+    assert [line["payload"]["number"] for line in lines] == numbers
+    return [line["payload"]["label"] for line in lines]
+
+
+def test_each_breakpoint_at_which_a_flow_stands_is_a_checkpoint_with_what_is_shown(
+    engine: Engine,
+) -> None:
+    define(
+        engine,
+        *CHAIN,
+        channels={"x": {"reducer": "add"}},
+        breakpoints={"before": ["a", "c"], "after": ["a"]},
+    )
+    run_id = engine.tell("start", flow="f", input={"n": 1})
+    engine.call("resume", run_id=run_id)
+    wrote(engine, ready(engine)["a"], output='"A"', x=1)
+    engine.call("resume", run_id=run_id)
+    wrote(engine, ready(engine)["b"], output='"B"', x=1)
+    engine.call("resume", run_id=run_id)
+    work(engine)
+    assert engine.state(run_id) == "completed"
+    assert told(engine, run_id) == [
+        (0, "before:a", {"n": 1}, {"x": None}),
+        (0, "after:a", "A", {"x": None}),
+        (1, "steps", None, {"x": 1}),
+        (2, "steps", None, {"x": 2}),
+        (2, "before:c", {"b": "B"}, {"x": 2}),
+        (3, "steps", None, {"x": 2}),
+    ]
+    labels = ["before:a", "after:a", "steps", "steps", "before:c", "steps"]
+    assert saved(engine, run_id) == labels
+
+
+def test_an_interrupt_within_a_step_is_a_checkpoint_of_its_flow(engine: Engine) -> None:
+    run_id = began(engine, *CHAIN, x={"reducer": "add"})
+    wrote(engine, ready(engine)["a"], x=1)
+    ask = {"key": "i", "kind": "interrupt", "title": "How?", "payload": {"draft": 7}}
+    stop = {"key": "breakpoint/before/pay", "kind": "breakpoint", "when": "before", "title": None}
+    lease = ready(engine)["b"]
+    engine.park(lease, ask)
+    assert told(engine, run_id)[-1] == (1, "interrupt:b", {"draft": 7}, {"x": 1})
+    engine.call("resume", run_id=lease.run_id, command={"resume": 1})
+    lease = ready(engine)["b"]
+    engine.park(lease, stop, news=lease.body["news"])
+    assert told(engine, run_id)[-1] == (1, "before:b/pay", None, {"x": 1})
+    engine.call("resume", run_id=lease.run_id)
+    wrote(engine, ready(engine)["b"], x=1)
+    assert saved(engine, run_id) == ["steps", "interrupt:b", "before:b/pay", "steps"]
+    assert engine.timeline(lease.run_id)
+
+
+def test_an_interrupt_in_a_flow_without_channels_is_no_checkpoint(engine: Engine) -> None:
+    run_id = started(engine, *CHAIN)
+    ask = {"key": "i", "kind": "interrupt", "title": "How?"}
+    engine.park(ready(engine)["a"], ask)
+    assert saved(engine, run_id) == []
+
+
+def test_a_fork_from_a_super_step_does_not_see_where_the_flow_stood_later(engine: Engine) -> None:
+    define(engine, *CHAIN, channels={"x": {}}, breakpoints={"before": ["b"]})
+    run_id = engine.tell("start", flow="f")
+    wrote(engine, ready(engine)["a"], x=1)
+    engine.call("resume", run_id=run_id, command={"update": {"x": 2}})
+    fork = engine.tell("fork", run_id=run_id, super_step=1)
+    assert told(engine, fork)[0] == (1, "fork", None, {"x": 1})
+    assert saved(engine, fork)[0] == "fork"
+
+
+def test_going_to_a_step_before_takes_back_what_was_written_since(engine: Engine) -> None:
+    run_id = began(engine, *CHAIN, x={"reducer": "append"})
+    wrote(engine, ready(engine)["a"], x="a")
+    wrote(engine, ready(engine)["b"], x="b")
+    engine.call("pause", run_id=run_id)
+    engine.call("resume", run_id=run_id, command={"goto": "b"})
+    assert told(engine, run_id)[-1] == (2, "goto:b", None, {"x": ["a"]})
+    lease = ready(engine)["b"]
+    assert lease.body["more"]["flow"]["state"] == {"x": ["a"]}
+    wrote(engine, lease, x="c")
+    assert values(engine, run_id) == {"x": ["a", "c"]}
+    assert saved(engine, run_id) == ["steps", "steps", "goto:b", "steps"]
+
+
+def test_going_to_a_step_behind_leaves_the_values_as_they_are(engine: Engine) -> None:
+    run_id = began(engine, *CHAIN, x={"reducer": "append"})
+    wrote(engine, ready(engine)["a"], x="a")
+    engine.call("pause", run_id=run_id)
+    engine.call("resume", run_id=run_id, command={"goto": "c"})
+    assert told(engine, run_id)[-1] == (1, "goto:c", None, {"x": ["a"]})
+    assert finish(engine) == [["c"]]
+
+
+def test_what_somebody_follows_has_the_checkpoints_as_well(engine: Engine) -> None:
+    engine.call("subscribe", subscription="audit")
+    run_id = began(engine, *CHAIN, x={})
+    wrote(engine, ready(engine)["a"], x=1)
+    engine.call("cancel", run_id=run_id)
+    lines = engine.timeline(run_id)
+    published = engine.rows(
+        "select event_no from pgflow.outbox where run_id = %s order by 1", run_id
+    )
+    assert [row["event_no"] for row in published] == [line["event_no"] for line in lines]
