@@ -269,7 +269,11 @@ begin
         end if;
     end loop;
     perform pgflow._start_held(v_flow);
-    perform pgflow._settle(p_flow);
+    -- One of them may have had nothing to do, and a breakpoint behind it.
+    if v_flow.breakpoints is null
+       or not pgflow._stop_flow(pgflow._locked(p_flow.project_id, p_flow.run_id), p_now) then
+        perform pgflow._settle(p_flow);
+    end if;
 end
 $$;
 comment on function pgflow._resume_flow is

@@ -163,23 +163,34 @@ before update or delete on pgflow.channel_definition
 for each row
 execute function pgflow._refuse_redefinition();
 
+create or replace function pgflow._input_faults(p_version pgflow.flow_version, p_input jsonb)
+returns jsonb
+language plpgsql
+stable
+as $$
+begin
+    if p_version.definition ? 'input_schema' then
+        return (
+            select jsonb_agg(jsonb_build_object('path', f.path,
+                'message', concat_ws(' ', f.path, f.message)))
+            from (select * from pgflow._form_errors(p_version.definition -> 'input_schema',
+                      coalesce(p_input, '{}'), 'input') limit 20) as f);
+    end if;
+    return null;
+end
+$$;
+comment on function pgflow._input_faults is
+    'What of an input does not fit the schema of a flow''s version: paths and messages, or null.';
+
 create or replace function pgflow._check_input(p_version pgflow.flow_version, p_input jsonb)
 returns void
 language plpgsql
 as $$
 declare
-    v_faults jsonb;
+    v_faults jsonb := pgflow._input_faults(p_version, p_input);
 begin
-    if not p_version.definition ? 'input_schema' then
-        return;
-    end if;
-    v_faults := (
-        select jsonb_agg(to_jsonb(f))
-        from (select * from pgflow._form_errors(p_version.definition -> 'input_schema',
-                  coalesce(p_input, '{}'), 'input') limit 20) as f);
     if v_faults is not null then
-        perform pgflow._refuse('PF101',
-            concat_ws(' ', v_faults #>> '{0,path}', v_faults #>> '{0,message}'),
+        perform pgflow._refuse('PF101', v_faults #>> '{0,message}',
             jsonb_build_object('faults', v_faults)::text,
             format('Version %s of flow %s has an input_schema; nothing was started.',
                 p_version.version, p_version.flow), v_faults #>> '{0,path}');

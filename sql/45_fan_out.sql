@@ -143,7 +143,7 @@ comment on function pgflow._drop_other_elements is
 
 create or replace function pgflow._end_fan_out(
     p_project text, p_run_id uuid, p_step text, p_at_once boolean, p_state text default null,
-    p_detail text default null
+    p_detail text default null, p_code text default 'E-RUN-019'
 )
 returns pgflow.flow_step
 language plpgsql
@@ -166,7 +166,7 @@ begin
     returning r.* into v_flow;
     update pgflow.flow_step s
     set state = coalesce(p_state, v_broken.state, 'completed'),
-        error_code = case when p_state is null then v_broken.error_code else 'E-RUN-019' end,
+        error_code = case when p_state is null then v_broken.error_code else p_code end,
         error_detail = coalesce(p_detail, case when v_broken.run_id is not null then
             format('element %s: %s', v_broken.element,
                 coalesce(v_broken.error_detail, v_broken.state)) end),
@@ -186,8 +186,8 @@ end
 $$;
 comment on function pgflow._end_fan_out is
     'Ends a step that is done for each element, as the first of them in their order that did not '
-    'complete, or completed; or, where it could not begin, in the state that is given. The caller '
-    'holds the flow.';
+    'complete, or completed; or any, where it could not begin, in the state that is given. The '
+    'caller holds the flow.';
 
 create or replace function pgflow._fan_out(
     p_flow pgflow.run, p_step pgflow.step_definition, p_now timestamptz
@@ -204,6 +204,7 @@ declare
     v_ids uuid[];
     v_flow_ids uuid[];
     v_steps text[];
+    v_sub_flows uuid[];
 begin
     begin
         v_values := array(
@@ -235,13 +236,24 @@ begin
         select greatest(pgflow._new_id(), pgflow._id_after(p_flow.run_id))
         from unnest(v_elements)
         order by 1);
+    v_flow_ids := array_fill(p_flow.run_id, array[cardinality(v_ids)]);
+    v_steps := array_fill(p_step.step, array[cardinality(v_ids)]);
+    if p_step.type = 'flow' and v_ids <> '{}' then
+        v_sub_flows := pgflow._make_sub_flows(p_flow.project_id, v_ids, v_flow_ids, v_steps, p_now,
+            v_elements, v_inputs);
+        if v_sub_flows is null then
+            return null;
+        end if;
+    end if;
     update pgflow.flow_step s
     set elements = cardinality(v_values), elements_left = cardinality(v_ids),
         child_run_id = null
     where s.project_id = p_flow.project_id and s.run_id = p_flow.run_id
       and s.step = p_step.step and s.element = 0 and s.voided_at is null;
     if v_ids = '{}' then
-        perform pgflow._end_fan_out(p_flow.project_id, p_flow.run_id, p_step.step, true);
+        perform pgflow._end_fan_out(p_flow.project_id, p_flow.run_id, p_step.step,
+            not pgflow._stops_at(p_flow.project_id, p_flow.run_id, p_flow.breakpoints, 'after',
+                p_step.step));
         return null;
     end if;
     insert into pgflow.flow_step (project_id, run_id, step, element, version, state, child_run_id,
@@ -249,15 +261,11 @@ begin
     select p_flow.project_id, p_flow.run_id, p_step.step, e.element, p_flow.round, 'running',
         e.run_id, p_now
     from unnest(v_elements, v_ids) as e (element, run_id);
-    v_flow_ids := array_fill(p_flow.run_id, array[cardinality(v_ids)]);
-    v_steps := array_fill(p_step.step, array[cardinality(v_ids)]);
-    if p_step.type = 'flow' then
-        return pgflow._make_sub_flows(p_flow.project_id, v_ids, v_flow_ids, v_steps, p_now,
-            v_elements, v_inputs);
+    if p_step.type <> 'flow' then
+        perform pgflow._make_runs(p_flow.project_id, v_ids, v_flow_ids, v_steps, p_now, v_elements,
+            v_inputs);
     end if;
-    perform pgflow._make_runs(p_flow.project_id, v_ids, v_flow_ids, v_steps, p_now, v_elements,
-        v_inputs);
-    return null;
+    return v_sub_flows;
 end
 $$;
 comment on function pgflow._fan_out is
@@ -293,7 +301,8 @@ begin
     from unnest(p_flow_ids, p_steps) with ordinality as m (flow_id, step, nth)
     join pgflow.flow_step s on s.project_id = p_project and s.run_id = m.flow_id
         and s.step = m.step and s.element = 0 and s.voided_at is null
-        and s.state in ('completed', 'failed');
+        and s.state in ('completed', 'failed')
+        and s.super_step is not null;  -- else the flow stops behind it
     if ended_ids is not null then
         perform pgflow._end_broken(p_project, ended_ids, ended_steps);
     end if;

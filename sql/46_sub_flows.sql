@@ -92,6 +92,26 @@ $$;
 comment on function pgflow._check_sub_flows is
     'Refuses (PF101) a definition whose steps name flows that are not there, or itself.';
 
+create or replace function pgflow._refuse_inputs(
+    p_project text, p_flow_ids uuid[], p_steps text[], p_elements integer[], p_faults text[]
+)
+returns void
+language plpgsql
+as $$
+begin
+    perform pgflow._end_fan_out(p_project, f.flow_id, f.step, true, 'failed', f.fault, 'E-RUN-005')
+    from (
+        select distinct on (u.flow_id, u.step) u.flow_id, u.step,
+            concat_ws(': ', 'element ' || u.element, u.fault) as fault
+        from unnest(p_flow_ids, p_steps, p_elements, p_faults) as u (flow_id, step, element, fault)
+        where u.fault is not null
+        order by u.flow_id, u.step, u.element
+    ) f;
+end
+$$;
+comment on function pgflow._refuse_inputs is
+    'Fails steps with E-RUN-005 whose flows do not take what they, or their elements, are given.';
+
 -- Without a version it is the one that is current now, as for any that starts; its budget is
 -- its own, and counts to those around it. What a retry does
 -- again goes on where the first run of it stopped, in the version that that one had.
@@ -104,21 +124,14 @@ language plpgsql
 as $$
 declare
     v_run_ids uuid[];
+    v_refused record;
 begin
-    with made as (
-        insert into pgflow.run (project_id, run_id, parent_run_id, root_run_id, parent_key, step,
-            depth, kind, handler, flow_version, queue, state, priority, max_attempts, lease_no,
-            super_step, checkpoint_no, deadline, created_at, first_started_at, created_by,
-            correlation_id, tags, feedback, budget_run_id, retry_of, breakpoints, input)
-        select p_project, m.run_id, f.run_id, coalesce(f.root_run_id, f.run_id),
-            concat_ws('#', d.step, m.element), d.step, f.depth + 1, 'flow', v.flow, v.version,
-            coalesce(v.definition ->> 'queue', 'default'), 'running', f.priority, 1, null, 0,
-            case when v.definition ? 'channels' then 0 end,
-            f.deadline, p_now, p_now, f.created_by, coalesce(f.correlation_id, f.run_id::text),
-            f.tags, f.feedback, f.budget_run_id, o.run_id,
-            pgflow._stops_named(v.definition -> 'breakpoints'), i.input
-        from unnest(p_ids, p_flow_ids, p_steps, p_elements, p_inputs)
-            as m (run_id, flow_id, step, element, input)
+    with planned as materialized (
+        select m.run_id, m.nth, m.element, i.input, m.flow_id, d.step, v.flow, v.version,
+            o.run_id as retry_of, t.fault,
+            bool_or(t.fault is not null) over (partition by m.flow_id, d.step) as is_refused
+        from unnest(p_ids, p_flow_ids, p_steps, p_elements, p_inputs) with ordinality
+            as m (run_id, flow_id, step, element, input, nth)
         join pgflow.run f on f.project_id = p_project and f.run_id = m.flow_id
         join lateral pgflow._steps_of_flow(f) as d on d.step = m.step and d.type = 'flow'
             and (d.each_path is null or m.element is not null)
@@ -136,11 +149,39 @@ begin
         join pgflow.flow c on c.project_id = p_project and c.flow = d.config ->> 'flow'
         join pgflow.flow_version v on v.project_id = p_project and v.flow = c.flow
             and v.version = coalesce((d.config ->> 'version')::integer, o.flow_version, c.version)
-        returning run_id
+        cross join lateral (
+            select pgflow._input_faults(v, i.input) #>> '{0,message}'
+        ) t (fault)
+    ),
+    made as (
+        insert into pgflow.run (project_id, run_id, parent_run_id, root_run_id, parent_key, step,
+            depth, kind, handler, flow_version, queue, state, priority, max_attempts, lease_no,
+            super_step, checkpoint_no, deadline, created_at, first_started_at, created_by,
+            correlation_id, tags, feedback, budget_run_id, retry_of, breakpoints, input)
+        select p_project, p.run_id, f.run_id, coalesce(f.root_run_id, f.run_id),
+            concat_ws('#', p.step, p.element), p.step, f.depth + 1, 'flow', v.flow, v.version,
+            coalesce(v.definition ->> 'queue', 'default'), 'running', f.priority, 1, null, 0,
+            case when v.definition ? 'channels' then 0 end,
+            f.deadline, p_now, p_now, f.created_by, coalesce(f.correlation_id, f.run_id::text),
+            f.tags, f.feedback, f.budget_run_id, p.retry_of,
+            pgflow._stops_named(v.definition -> 'breakpoints'), p.input
+        from planned p
+        join pgflow.run f on f.project_id = p_project and f.run_id = p.flow_id
+        join pgflow.flow_version v on v.project_id = p_project and v.flow = p.flow
+            and v.version = p.version
+        where not p.is_refused
     )
-    select array_agg(u.run_id order by u.nth) into v_run_ids
-    from unnest(p_ids) with ordinality as u (run_id, nth)
-    join made m using (run_id);
+    select array_agg(p.run_id order by p.nth) filter (where not p.is_refused) as made,
+        array_agg(p.flow_id) as flow_ids, array_agg(p.step) as steps,
+        array_agg(p.element) as elements, array_agg(p.fault) as faults,
+        bool_or(p.is_refused) as are_some
+    into v_refused
+    from planned p;
+    v_run_ids := v_refused.made;
+    if v_refused.are_some then
+        perform pgflow._refuse_inputs(p_project, v_refused.flow_ids, v_refused.steps,
+            v_refused.elements, v_refused.faults);
+    end if;
     perform pgflow._give_budget(p_project, r.run_id, v.definition -> 'budget')
     from pgflow.run r
     join pgflow.flow_version v on v.project_id = p_project and v.flow = r.handler
@@ -154,7 +195,7 @@ end
 $$;
 comment on function pgflow._make_sub_flows is
     'Makes the runs of steps that are flows, or of their elements, under ids that their rows have; '
-    'returns those ids. None of them has begun.';
+    'returns those ids. None of them has begun. A step of which one doesn''t take its input fails.';
 
 create or replace function pgflow._begin_sub_flows(p_project text, p_run_ids uuid[])
 returns void

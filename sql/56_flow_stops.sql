@@ -132,9 +132,9 @@ stable
 as $$
 begin
     return query
-    select 'after', s.step, s.output
+    select 'after', s.step, pgflow._step_output(s)
     from pgflow.flow_step s
-    where s.project_id = p_flow.project_id and s.run_id = p_flow.run_id
+    where s.project_id = p_flow.project_id and s.run_id = p_flow.run_id and s.element = 0
       and s.state = 'completed' and s.super_step is null and s.voided_at is null
       and pgflow._stops_at(p_flow.project_id, p_flow.run_id, p_flow.breakpoints, 'after', s.step)
     order by s.ended_event_no;

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.sql.flows import define, finish, gate, ready, started, states, step, task_of, work
+from tests.sql.flows import (
+    define,
+    elements,
+    finish,
+    gate,
+    ready,
+    started,
+    states,
+    step,
+    task_of,
+    work,
+)
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -422,3 +433,98 @@ def test_a_flow_in_layers_stops_at_its_breakpoints_too(engine: Engine) -> None:
     assert finish(engine) == [["c"]]
     assert engine.state(run_id) == "completed"
     engine.timeline(run_id)
+
+
+# ---- after a step that is done for each
+
+
+def each(**more: object) -> Row:
+    return step("each", "list", each="$.list[*]", **more)
+
+
+def test_a_flow_stops_after_the_last_element_of_a_step_with_all_outputs(engine: Engine) -> None:
+    run_id = stopping(engine, step("list"), each(), step("last", "each"), after=["each"])
+    work(engine, list=[1, 2])
+    first, second = elements(engine).values()
+    engine.complete(first, outputs=['"one"'])
+    assert engine.state(run_id) == "running"
+    engine.complete(second, outputs=['"two"'])
+    assert stands(engine, run_id) == ("after", "each")
+    assert engine.run(run_id)["stands_at"]["payload"] == ["one", "two"]
+    assert inbox(engine, run_id) == ["breakpoint/after/each"]
+    assert ready(engine) == {}
+    assert resume(engine, run_id) == "running"
+    assert ready(engine)["last"].body["input"] == {"each": ["one", "two"]}
+    engine.timeline(run_id)
+
+
+@pytest.mark.parametrize("layered", [False, True])
+@pytest.mark.parametrize("before", [[], ["each"]])
+def test_a_flow_stops_after_a_step_that_had_no_element(
+    engine: Engine, *, layered: bool, before: list[str]
+) -> None:
+    steps = (step("list"), each(), step("last", "each"))
+    stops = {"before": before, "after": ["each"]}
+    define(engine, *steps, breakpoints=stops, layered=layered)
+    run_id = engine.tell("start", flow="f")
+    work(engine, list=[])
+    if before:
+        assert stands(engine, run_id) == ("before", "each")
+        assert resume(engine, run_id) == "paused"
+    assert stands(engine, run_id) == ("after", "each")
+    assert engine.run(run_id)["stands_at"]["payload"] == []
+    assert ready(engine) == {}
+    resume(engine, run_id)
+    assert finish(engine) == [["last"]]
+    assert engine.state(run_id) == "completed"
+    engine.timeline(run_id)
+
+
+def test_a_flow_stops_after_elements_that_are_flows(engine: Engine) -> None:
+    define(engine, step("inner"), name="g")
+    run_id = stopping(
+        engine,
+        step("list"),
+        each(type="flow", config={"flow": "g"}),
+        step("last", "each"),
+        after=["each"],
+    )
+    work(engine, list=[1, 2])
+    assert work(engine) == ["inner"]
+    assert stands(engine, run_id) == ("after", "each")
+    resume(engine, run_id)
+    assert finish(engine) == [["last"]]
+
+
+def test_a_flow_does_not_stop_after_elements_that_fail(engine: Engine) -> None:
+    run_id = stopping(
+        engine,
+        step("list"),
+        each(on_failure="continue"),
+        step("last", "each", join="none_failed"),
+        step("mend", "each", join="one_failed"),
+        after=["each"],
+    )
+    work(engine, list=[1, 2])
+    first, second = elements(engine).values()
+    engine.complete(first)
+    engine.fail(second, retries=[False])
+    assert finish(engine) == [["mend"]]
+    assert engine.state(run_id) == "completed"
+
+
+def test_what_ends_beside_the_last_element_is_counted_when_the_flow_goes_on(
+    engine: Engine,
+) -> None:
+    run_id = stopping(
+        engine, step("list"), each(), step("beside", "list"), step("next", "beside"), after=["each"]
+    )
+    work(engine, list=[1])
+    leases = engine.acquire().leases
+    assert len(leases) == 2
+    engine.complete(*leases)
+    assert stands(engine, run_id) == ("after", "each")
+    assert ready(engine) == {}
+    resume(engine, run_id)
+    assert finish(engine) == [["next"]]
+    assert engine.state(run_id) == "completed"

@@ -369,3 +369,91 @@ def test_what_is_spent_within_counts_to_the_budgets_around(engine: Engine) -> No
     engine.record_usage(lease, {"call_key": "a", "cost_usd_total": 3})
     for flow in (child, run_id):
         assert engine.run(flow)["error_code"] == "E-RUN-009"
+
+
+# ---- what it is given
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"a": {"type": "object", "properties": {"n": {"type": "integer"}}}},
+    "required": ["a"],
+}
+
+
+def broken(engine: Engine, run_id: object, name: str) -> list[object]:
+    """Return state, code, detail and run of a step."""
+    (row,) = engine.rows(
+        "select state, error_code, error_detail, run_id, ended_at is not null as has_ended"
+        " from pgflow.flow_steps where flow_run_id = %s and step = %s and element = 0",
+        run_id,
+        name,
+    )
+    return list(row.values())
+
+
+def test_an_input_that_an_inner_flow_does_not_take_fails_the_step_before_it_begins(
+    engine: Engine,
+) -> None:
+    define(engine, step("x"), name="strict", input_schema=SCHEMA)
+    run_id = started(engine, step("a"), sub("b", "strict", "a"), step("c", "b"))
+    work(engine, a={"n": "seven"})
+    assert engine.rows("select from pgflow.runs where handler = 'strict'") == []
+    why = 'input.a.n must be of type integer (given: "seven")'
+    assert broken(engine, run_id, "b")[:3] == ["failed", "E-RUN-005", why]
+    run = engine.run(run_id)
+    assert (run["state"], run["error_code"]) == ("failed", "E-RUN-005")
+    assert run["error_detail"] == f"step b: {why}"
+    assert engine.types(run_id)[-4:] == [
+        "step.started",
+        "step.failed",
+        "report.written",
+        "run.failed",
+    ]
+
+
+def test_a_flow_may_go_on_after_an_input_that_an_inner_flow_does_not_take(engine: Engine) -> None:
+    define(engine, step("x"), name="strict", input_schema=SCHEMA)
+    run_id = started(
+        engine,
+        step("a"),
+        sub("b", "strict", "a", on_failure="continue"),
+        sub("good", "inner", "a"),
+        step("mend", "b", join="one_failed"),
+    )
+    work(engine, a={"n": []})
+    assert finish(engine) == [["mend", "x"], ["y"]]
+    assert states(engine, run_id) == {
+        "a": "completed",
+        "b": "failed",
+        "good": "completed",
+        "mend": "completed",
+    }
+    assert engine.state(run_id) == "completed"
+
+
+def test_an_element_that_an_inner_flow_does_not_take_keeps_all_from_beginning(
+    engine: Engine,
+) -> None:
+    define(engine, step("x"), name="strict", input_schema=SCHEMA)
+    steps = (step("a"), sub("b", "strict", "a", each="$.a[*]"), step("c", "b"))
+    run_id = started(engine, *steps)
+    work(engine, a=[{"a": {}}, {"a": 3}, {}])
+    assert engine.rows("select from pgflow.runs where handler = 'strict'") == []
+    why = "element 2: input.a must be of type object (given: 3)"
+    assert broken(engine, run_id, "b") == ["failed", "E-RUN-005", why, None, True]
+    assert elements_of(engine, run_id, "b") == {0: "failed"}
+    assert engine.run(run_id)["error_detail"] == f"step b: {why}"
+
+
+def test_what_fits_begins_and_the_version_that_is_named_has_its_own_schema(engine: Engine) -> None:
+    first = define(engine, step("x"), name="strict")
+    define(engine, step("x"), name="strict", input_schema=SCHEMA)
+    run_id = started(
+        engine,
+        step("a"),
+        sub("old", "strict", "a", version=first["version"]),
+        sub("b", "strict", "a"),
+    )
+    work(engine, a={"n": 7})
+    assert finish(engine) == [["x"]]
+    assert states(engine, run_id) == {"a": "completed", "old": "completed", "b": "completed"}
