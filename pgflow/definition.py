@@ -50,7 +50,8 @@ class Step(BaseModel):
     type: str | None = Field(
         default=None,
         description="What it is if no worker executes it: `approval_gate`, `human_task`,"
-        " `wait_event` or `timer`; `flow`, another flow; or a step type that was registered.",
+        " `wait_event` or `timer`; `flow`, another flow; `pass`, nothing: its output is its input;"
+        " or a step type that was registered.",
     )
     each: str | None = Field(
         default=None,
@@ -101,6 +102,11 @@ class Step(BaseModel):
         " `schema` (the name of one that is stored, or a JSON Schema; in Python also a pydantic"
         " model), `schema_version`, and"
         " `repairs`, how often it is done again if that is missing or invalid, 1.",
+    )
+    gates: list[str | dict[str, Any]] = Field(
+        default=[],
+        description="Who approves what it has done, one after the other, before any other step"
+        " sees it: names, or objects of `name` and what an `approval_gate` has in its `config`.",
     )
     description: str | None = Field(default=None, description="For people.")
 

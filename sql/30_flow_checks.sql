@@ -142,6 +142,7 @@ as $$
         ('timeout', 'seconds, more than 0 and at most 2592000',
             pgflow._is_number(p_step -> 'timeout', 0.001, 2592000)),
         ('artifact', 'as _artifact_faults() tells', true),
+        ('gates', 'a list of gates', jsonb_typeof(p_step -> 'gates') = 'array'),
         ('join', 'all, any, none_failed or one_failed',
             pgflow._is_text(p_step -> 'join', '^(all|any|none_failed|one_failed)$')),
         ('on_failure', 'fail, continue or {"run": a step}',
@@ -425,6 +426,12 @@ begin
         coalesce(left(v_steps -> (a.place - 1) ->> 'name', 100), format('[%s]', a.place - 1)),
         a.message)
     from pgflow._artifact_faults(v_steps) as a;
+    return query
+    select format('definition.steps[%s].%s', g.place - 1, g.field), format('step %s: %s',
+        coalesce(left(v_steps -> (g.place - 1) ->> 'name', 100), format('[%s]', g.place - 1)),
+        g.message)
+    from (select * from pgflow._gate_faults(v_steps)
+          union all select * from pgflow._pass_faults(v_steps)) g;
     return query
     select format('definition.steps[%s].each', e.place - 1),
         format('step %s: %s', v_steps -> (e.place - 1) ->> 'name', e.message)

@@ -74,7 +74,8 @@ language plpgsql
 stable
 as $$
 declare
-    v_flow jsonb := p_version.definition;
+    v_flow jsonb := p_version.definition || jsonb_build_object('steps',
+        pgflow._with_gates(p_version.definition -> 'steps'));
     v_layers integer[] := pgflow._flow_layers(v_flow -> 'steps');
 begin
     return query
@@ -111,10 +112,11 @@ begin
         make_interval(secs => (s.retry ->> 'base')::float8), (s.retry ->> 'factor')::float8,
         make_interval(secs => (s.retry ->> 'longest')::float8), coalesce(n.names, '{}'),
         coalesce(d.names, '{}'),
-        case when s.step ->> 'type' <> 'flow' then pgflow._wait_of(s.step)
+        case when s.step ->> 'type' not in ('flow', 'pass') then pgflow._wait_of(s.step)
             else coalesce(s.step -> 'config', '{}') end,
         (s.step ->> 'when')::jsonpath, coalesce((v_flow -> 'layered')::boolean, false),
-        pgflow._each_path(s.step ->> 'each'), s.step -> 'artifact', s.step_type
+        pgflow._each_path(s.step ->> 'each'), s.step -> 'artifact', s.step_type,
+        s.step ->> 'gate_of', s.step ->> 'last_gate'
     from step s
     left join needed n using (place)
     left join dependant d using (place);
@@ -143,7 +145,8 @@ begin
     perform pgflow._check_flow(v_project, define_flow.definition, v_types);
     perform pgflow._check_sub_flows(v_project, define_flow.definition);
     v_flow := pgflow._with_schemas(v_project,
-        pgflow._canonical_state(pgflow._canonical_flow(define_flow.definition)));
+        pgflow._canonical_gates(pgflow._canonical_state(
+            pgflow._canonical_flow(define_flow.definition))));
     if pgflow._stops_named(v_flow -> 'breakpoints') is null then
         v_flow := v_flow - 'breakpoints';
     end if;
@@ -178,9 +181,9 @@ end
 $$;
 comment on function pgflow.define_flow is
     'Stores a flow: a name and steps, each with name, handler, needs, config, retry, timeout, '
-    'queue, join, on_failure, budget, artifact; docs/flows.md tells what they mean. New content is '
-    'a new version; content that was defined before is the version that it was. New runs get the '
-    'version that was defined last, others keep theirs. Example: select '
+    'queue, join, on_failure, budget, artifact, gates; docs/flows.md tells what they mean. New '
+    'content is a new version; content that was defined before is the version that it was. New '
+    'runs get the version that was defined last, others keep theirs. Example: select '
     'pgflow.define_flow(''{"name": "review", "steps": [{"name": "draft"}, {"name": "publish", '
     '"needs": ["draft"]}]}''). Raises PF101, PF110, PF502.';
 

@@ -32,6 +32,8 @@ as $$
 begin
     if p_needs = '{}' then
         return p_flow.input;
+    elsif strpos(array_to_string(p_needs, ' '), '/') > 0 then
+        return pgflow._gated_input(p_project, p_flow, p_needs);
     end if;
     return (
         select coalesce(jsonb_object_agg(s.step, pgflow._step_output(s)), '{}')

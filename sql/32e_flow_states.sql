@@ -17,14 +17,23 @@ begin
     return coalesce((
         select jsonb_object_agg(o.name, pgflow._step_output(s))
         from (
-            select m.key as name, m.value as step from jsonb_each_text(v_output) as m
+            select m.key as name, d.step, d.last_gate
+            from jsonb_each_text(v_output) as m
+            join lateral pgflow._steps_of_flow(p_flow) as d on d.step = m.value
             union all
-            select d.step, d.step from pgflow._steps_of_flow(p_flow) as d
+            select coalesce(d.gate_of, d.step), coalesce(d.gate_of, d.step),
+                case when d.gate_of is not null then d.step end
+            from pgflow._steps_of_flow(p_flow) as d
             where v_output is null and d.dependants = '{}'
         ) o
         join pgflow.flow_step s on s.project_id = p_flow.project_id and s.run_id = p_flow.run_id
             and s.step = o.step and s.element = 0 and s.voided_at is null
-            and s.state = 'completed'), '{}');
+            and s.state = 'completed'
+        where o.last_gate is null or exists (
+            select from pgflow.flow_step g
+            where g.project_id = p_flow.project_id and g.run_id = p_flow.run_id
+              and g.step = o.last_gate and g.element = 0 and g.voided_at is null
+              and g.state = 'completed')), '{}');
 end
 $$;
 comment on function pgflow._flow_output is

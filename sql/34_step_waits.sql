@@ -18,7 +18,7 @@ begin
         perform pgflow._make_wait(f, d, v_new.run_id, p_now)
         from pgflow.run f
         join lateral pgflow._steps_of_flow(f) as d on d.step = v_new.step
-            and d.type not in ('handler', 'flow')
+            and d.type not in ('handler', 'flow', 'pass')
         where f.project_id = p_project and f.run_id = v_new.flow_id;
     end loop;
 end
@@ -37,7 +37,9 @@ declare
     v_input jsonb := pgflow._step_input(p_flow.project_id, p_flow, p_step.needs);
     v_wait jsonb := p_step.config;
 begin
-    if v_wait ->> 'kind' in ('approval', 'form') and pg_column_size(v_input) <= 1048576 then
+    if p_step.gate_of is not null then
+        v_wait := v_wait || jsonb_build_object('payload', pgflow._gate_payload(p_flow, p_step));
+    elsif v_wait ->> 'kind' in ('approval', 'form') and pg_column_size(v_input) <= 1048576 then
         v_wait := v_wait || jsonb_build_object('payload', v_input);
     end if;
     insert into pgflow.run (project_id, run_id, parent_run_id, root_run_id, parent_key, step, depth,

@@ -44,6 +44,7 @@ begin
     from jsonb_array_elements(p_steps) with ordinality as s (step, place)
     cross join lateral (
         select case
+            when s.step ->> 'type' = 'pass' then null  -- which is told by _pass_faults
             when s.step ->> 'type' in ('approval_gate', 'human_task', 'wait_event', 'timer')
             then format('left out: a %s is asked or waited for once', s.step ->> 'type')
             else pgflow._each_fault(s.step ->> 'each') end
@@ -296,6 +297,7 @@ begin
     loop
         sub_flows := sub_flows || pgflow._fan_out(v_new.f, v_new.d, p_now);
     end loop;
+    perform pgflow._pass_steps(p_project, p_flow_ids, p_steps, p_now);
     select array_agg(s.run_id order by m.nth), array_agg(s.step order by m.nth)
     into ended_ids, ended_steps
     from unnest(p_flow_ids, p_steps) with ordinality as m (flow_id, step, nth)

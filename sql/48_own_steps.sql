@@ -111,7 +111,9 @@ begin
                 cross join lateral pgflow._steps_of_flow(r) as d
                 where r.project_id = p_project and r.run_id = p_to and d.step = n.step));
         v_step.run_id := p_to;
-        v_step.needs := array(select jsonb_array_elements_text(v_step.definition -> 'needs'));
+        v_step.needs := (
+            select pgflow._needs_in_flow(r, v_step.definition) from pgflow.run r
+            where r.project_id = p_project and r.run_id = p_to);
         v_step.dependants := array(
             select distinct n.step collate "C"
             from unnest(v_step.needed_by || (v_step.definition #>> '{on_failure,run}')) as n (step)

@@ -78,6 +78,10 @@ begin
     from pgflow._steps_of_flow(p_flow) as d
     where d.step = p_step ->> 'name';
     return query
+    select 'step.gates', format('step %s: gates must be left out: add a step of type '
+        'approval_gate that needs this one', left(p_step ->> 'name', 100))
+    where jsonb_path_exists(p_step, '$.gates[*]');
+    return query
     select 'step', 'a flow has at most 10000 steps'
     where (select count(*) from pgflow._steps_of_flow(p_flow)) >= 10000;
 end
@@ -154,6 +158,7 @@ begin
     into v_step
     from pgflow._step_rows(v_version) as d
     where d.place = 1;
+    v_step.needs := pgflow._needs_in_flow(p_flow, v_canonical);
     select max(d.place) + 1,
         1 + coalesce(max(d.layer) filter (where d.step = any (v_step.needs)), 0)
     into v_step.place, v_step.layer

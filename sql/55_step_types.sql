@@ -18,7 +18,8 @@ from (
         ('human_task', true, 'A person fills in a form.'),
         ('wait_event', false, 'A signal comes.'),
         ('timer', false, 'A time passes.'),
-        ('flow', false, 'Another flow runs.')
+        ('flow', false, 'Another flow runs.'),
+        ('pass', false, 'Nothing is done: its output is its input.')
     ) as b (name, interactive, description)
 ) u
 where u.project_id = any ((select pgflow._my_projects())::text[]);
@@ -210,9 +211,10 @@ begin
     if coalesce(p_type.name !~ '^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$', true) then
         perform pgflow._refuse_value('name', 'a name of 1 to 100 letters, digits, _, . or -, which '
             'begins with none of . and -', p_type.name);
-    elsif p_type.name in ('handler', 'flow', 'approval_gate', 'human_task', 'wait_event', 'timer')
+    elsif p_type.name in ('handler', 'flow', 'pass', 'approval_gate', 'human_task', 'wait_event',
+        'timer')
     then
-        perform pgflow._refuse_value('name', 'none of the engine''s own: handler, flow, '
+        perform pgflow._refuse_value('name', 'none of the engine''s own: handler, flow, pass, '
             'approval_gate, human_task, wait_event, timer', p_type.name);
     elsif p_type.interactive is null then
         perform pgflow._refuse_value('interactive', 'true or false', null);
@@ -385,7 +387,8 @@ declare
     v_project text := pgflow._enter_project(unregister_step_type.project);
     v_users text;
 begin
-    if unregister_step_type.name in ('approval_gate', 'human_task', 'wait_event', 'timer', 'flow')
+    if unregister_step_type.name in ('approval_gate', 'human_task', 'wait_event', 'timer', 'flow',
+        'pass')
     then
         perform pgflow._refuse_value('name', 'none of the engine''s own types',
             unregister_step_type.name);

@@ -325,10 +325,13 @@ CREATE TABLE pgflow.step_definition (
     each_path jsonpath,
     artifact jsonb,
     step_type text COLLATE pg_catalog."C",
+    gate_of text COLLATE pg_catalog."C",
+    last_gate text COLLATE pg_catalog."C",
+    CONSTRAINT a_gate_is_approved CHECK (((gate_of IS NULL) OR (type = 'approval_gate'::text))),
     CONSTRAINT join_rule_is_known CHECK ((join_rule = ANY (ARRAY['all'::text, 'any'::text, 'none_failed'::text, 'one_failed'::text]))),
     CONSTRAINT on_failure_is_known CHECK ((on_failure = ANY (ARRAY['fail'::text, 'continue'::text]))),
     CONSTRAINT only_what_works_is_done_for_each CHECK (((each_path IS NULL) OR (type = ANY (ARRAY['handler'::text, 'flow'::text])))),
-    CONSTRAINT type_is_known CHECK ((type = ANY (ARRAY['handler'::text, 'flow'::text, 'approval_gate'::text, 'human_task'::text, 'wait_event'::text, 'timer'::text])))
+    CONSTRAINT type_is_known CHECK ((type = ANY (ARRAY['handler'::text, 'flow'::text, 'pass'::text, 'approval_gate'::text, 'human_task'::text, 'wait_event'::text, 'timer'::text])))
 );
 
 COMMENT ON TABLE pgflow.step_definition IS 'The steps of each version of a flow, as its runs need them. Rows never change.';
@@ -352,6 +355,10 @@ COMMENT ON COLUMN pgflow.step_definition.each_path IS 'Finds in the step''s inpu
 COMMENT ON COLUMN pgflow.step_definition.artifact IS 'What it has to leave behind: name, and if there are such schema, schema_version, repairs.';
 
 COMMENT ON COLUMN pgflow.step_definition.step_type IS 'The type that its definition names; type is what that comes down to.';
+
+COMMENT ON COLUMN pgflow.step_definition.gate_of IS 'Of a gate: the step whose outcome it approves.';
+
+COMMENT ON COLUMN pgflow.step_definition.last_gate IS 'Of a step that has gates: the last, behind which its output counts.';
 
 CREATE TABLE pgflow.subscription (
     project_id text NOT NULL COLLATE pg_catalog."C",
@@ -763,6 +770,8 @@ CREATE TABLE pgflow.run_step (
     each_path jsonpath,
     artifact jsonb,
     step_type text COLLATE pg_catalog."C",
+    gate_of text COLLATE pg_catalog."C",
+    last_gate text COLLATE pg_catalog."C",
     run_id uuid NOT NULL,
     definition jsonb,
     needed_by text[] COLLATE pg_catalog."C",
@@ -772,11 +781,12 @@ CREATE TABLE pgflow.run_step (
     withdrawn_at timestamp with time zone,
     added_at timestamp with time zone,
     added_by text,
+    CONSTRAINT a_gate_is_approved CHECK (((gate_of IS NULL) OR (type = 'approval_gate'::text))),
     CONSTRAINT added_iff_it_says_how CHECK ((num_nonnulls(definition, needed_by, super_step, added_at, added_by) = ANY (ARRAY[0, 5]))),
     CONSTRAINT join_rule_is_known CHECK ((join_rule = ANY (ARRAY['all'::text, 'any'::text, 'none_failed'::text, 'one_failed'::text]))),
     CONSTRAINT on_failure_is_known CHECK ((on_failure = ANY (ARRAY['fail'::text, 'continue'::text]))),
     CONSTRAINT only_what_works_is_done_for_each CHECK (((each_path IS NULL) OR (type = ANY (ARRAY['handler'::text, 'flow'::text])))),
-    CONSTRAINT type_is_known CHECK ((type = ANY (ARRAY['handler'::text, 'flow'::text, 'approval_gate'::text, 'human_task'::text, 'wait_event'::text, 'timer'::text])))
+    CONSTRAINT type_is_known CHECK ((type = ANY (ARRAY['handler'::text, 'flow'::text, 'pass'::text, 'approval_gate'::text, 'human_task'::text, 'wait_event'::text, 'timer'::text])))
 );
 
 COMMENT ON TABLE pgflow.run_step IS 'Steps of single runs of flows: those that were added, and those of the version that need one of these, or are needed by one, as they are since.';
@@ -800,6 +810,10 @@ COMMENT ON COLUMN pgflow.run_step.each_path IS 'Finds in the step''s input the e
 COMMENT ON COLUMN pgflow.run_step.artifact IS 'What it has to leave behind: name, and if there are such schema, schema_version, repairs.';
 
 COMMENT ON COLUMN pgflow.run_step.step_type IS 'The type that its definition names; type is what that comes down to.';
+
+COMMENT ON COLUMN pgflow.run_step.gate_of IS 'Of a gate: the step whose outcome it approves.';
+
+COMMENT ON COLUMN pgflow.run_step.last_gate IS 'Of a step that has gates: the last, behind which its output counts.';
 
 COMMENT ON COLUMN pgflow.run_step.definition IS 'What add_step was given, without what is said by default; null: a step of the version.';
 
@@ -2118,7 +2132,7 @@ CREATE VIEW pgflow.step_types WITH (security_barrier='true') AS
             NULL::timestamp with time zone,
             NULL::text
            FROM (pgflow.project p
-             CROSS JOIN ( VALUES ('approval_gate'::text,true,'A person approves.'::text), ('human_task'::text,true,'A person fills in a form.'::text), ('wait_event'::text,false,'A signal comes.'::text), ('timer'::text,false,'A time passes.'::text), ('flow'::text,false,'Another flow runs.'::text)) b(name, interactive, description))) u
+             CROSS JOIN ( VALUES ('approval_gate'::text,true,'A person approves.'::text), ('human_task'::text,true,'A person fills in a form.'::text), ('wait_event'::text,false,'A signal comes.'::text), ('timer'::text,false,'A time passes.'::text), ('flow'::text,false,'Another flow runs.'::text), ('pass'::text,false,'Nothing is done: its output is its input.'::text)) b(name, interactive, description))) u
   WHERE (project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[]));
 
 COMMENT ON VIEW pgflow.step_types IS 'What a step may name as its type: the engine''s own types and those that were registered.';

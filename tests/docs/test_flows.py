@@ -13,7 +13,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from pgflow import App
+from pgflow import App, Context
 from pgflow.errors import BadRequest
 from pgflow.testing import Scene
 
@@ -126,8 +126,10 @@ def test_a_flow_has_state_values(pgflow_scene: Scene) -> None:
     exec(blocks("python")[2], names)
     app: App = names["app"]
     pgflow_scene.use(app)
-    definition = yaml.safe_load(blocks("yaml")[4])
-    (shown_when,) = yaml.safe_load("- " + blocks("yaml")[5].strip())
+    (judged,) = [text for text in blocks("yaml") if "name: judged" in text]
+    definition = yaml.safe_load(judged)
+    (condition,) = [text for text in blocks("yaml") if text.startswith("    when:")]
+    (shown_when,) = yaml.safe_load("- " + condition.strip())
     app.sync.define_flow(definition)
     app.sync.define_flow({**definition, "name": "other", "steps": [{"name": "a", **shown_when}]})
     run_id = app.sync.start("judged")
@@ -161,6 +163,28 @@ def test_step_types_are_registered_and_named_as_it_is_shown(app: App) -> None:
         ("translate", "translator"),
         ("legal", "approval_gate"),
     ]
+
+
+def test_the_gates_of_the_page_are_asked_one_after_the_other(app: App, pgflow_scene: Scene) -> None:
+    (release,) = [text for text in blocks("yaml") if "name: release" in text]
+
+    @app.handler
+    async def plan(ctx: Context) -> str:
+        await ctx.artifact("plan", {"days": 3})
+        return "plan"
+
+    @app.handler
+    def build(given: Any) -> Any:
+        return given
+
+    app.sync.define_flow(yaml.safe_load(release))
+    run_id = app.sync.start("release")
+    for gate in ("plan/architect", "plan/legal", "sign_off/owner"):
+        pgflow_scene.run_until_idle()
+        (task,) = app.sync.inbox()
+        assert task["step"] == gate
+        app.sync.approve(task["task_id"])
+    assert app.sync.result(run_id).value == {"sign_off": {"build": {"plan": "plan"}}}
 
 
 def test_a_flow_with_the_breakpoints_of_the_page_stops_and_goes_where_it_is_sent(

@@ -417,19 +417,44 @@ def test_s2_20_what_is_asked_again_is_the_same_request_and_finds_the_decision(
     mission.client.cancel(run_id)
 
 
-def test_s2_21_gates_of_a_flow_are_decided_in_their_order_one_task_each(mission: Mission) -> None:
+def test_s2_21_gates_of_a_step_are_decided_in_their_order_one_task_each(mission: Mission) -> None:
     run_id = mission.start(
         "s2-gates",
-        {"name": "draft", "handler": "told", "config": {"value": "text"}},
-        gate("legal", "draft"),
-        gate("editor", "draft", "legal"),
+        writing({"title": "A"}) | {"gates": ["legal", {"name": "editor", "title": "Print it?"}]},
+        {"name": "sign", "type": "pass", "needs": ["write"], "gates": ["boss"]},
     )
-    for name in ("legal", "editor"):
-        task = mission.task(run_id)
-        assert (task["step"], task["payload"]["draft"]) == (name, "text")
+    for step, gate in (("write", "legal"), ("write", "editor"), ("sign", "boss")):
+        task = mission.task(run_id, f"{step}/{gate}")
         (only,) = mission.rows("select * from pgflow.inbox where flow_run_id = %s", run_id)
+        assert only["task_id"] == task["task_id"]
+        payload = task["payload"]
+        assert (payload["step"], gate in payload["gates"]) == (step, True)
+        if step == "write":
+            assert payload["gates"] == ["legal", "editor"]
+            (kept,) = mission.rows(
+                "select * from pgflow.artifacts where run_id = %s and artifact_no = %s",
+                payload["artifact"]["run_id"],
+                payload["artifact"]["artifact_no"],
+            )
+            assert (kept["name"], kept["sha256"]) == ("draft", payload["sha256"])
         mission.client.approve(only["task_id"])
-    assert mission.output(run_id)["editor"]["approved"] is True
+    assert "sign" in mission.output(run_id)
+    assert mission.steps(run_id)["sign/boss"] == "completed"
+
+
+def test_s2_21_a_step_that_is_done_again_has_all_its_gates_asked_again(mission: Mission) -> None:
+    run_id = mission.start("s2-again", writing({"title": "A"}) | {"gates": ["legal", "editor"]})
+    first = mission.task(run_id, "write/legal")
+    mission.client.approve(first["task_id"])
+    mission.client.reject(
+        mission.task(run_id, "write/editor")["task_id"], comment="again", rollback_to="write"
+    )
+    second = mission.task(run_id, "write/legal")
+    assert second["task_id"] != first["task_id"]
+    assert second["payload"]["artifact"] != first["payload"]["artifact"]
+    mission.client.approve(second["task_id"])
+    mission.client.approve(mission.task(run_id, "write/editor")["task_id"])
+    mission.output(run_id)
 
 
 def test_s2_22_a_result_says_what_became_of_a_run(mission: Mission) -> None:

@@ -165,9 +165,9 @@ def test_what_is_wrong_with_a_flow_is_told(
         ({"on_failure": {"run": "z"}}, "on_failure", "step b: on_failure names z, which is no"),
         ({"description": {}}, "description", "step b: description must be a text"),
         (
-            {"type": "gate"},
+            {"type": "door"},
             "type",
-            "step b: type must be approval_gate, flow, human_task, timer, w",
+            "step b: type must be approval_gate, flow, human_task, pass, ti",
         ),
         ({"type": "timer", "handler": "h"}, "handler", "step b: handler must be left out: no work"),
         ({"type": "approval_gate", "timeout": 5}, "timeout", "step b: timeout must be left out"),

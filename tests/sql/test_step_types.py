@@ -58,6 +58,7 @@ def test_a_type_is_registered_and_listed_beside_the_engines_own(engine: Engine) 
         "approval_gate",
         "flow",
         "human_task",
+        "pass",
         "timer",
         "wait_event",
     }
@@ -219,7 +220,7 @@ def test_the_decision_about_a_step_of_a_type_is_its_output(engine: Engine) -> No
         (
             step("b", type="nope"),
             "type",
-            "step b: type must be approval_gate, flow, human_task, timer, wait_event, auto, t",
+            "step b: type must be approval_gate, flow, human_task, pass, timer, wait_event, auto",
         ),
         (step("b", type=3), "type", "step b: type must be the name of a step type"),
         (
