@@ -651,3 +651,24 @@ def test_added_steps_go_with_their_run(engine: Engine) -> None:
     for _ in range(50):
         engine.call("maintain")
     assert engine.value(count, run_id) == 0
+
+
+# ---- gates
+
+
+@pytest.mark.parametrize("join", ["all", "any"])
+def test_a_step_that_needs_one_with_gates_waits_for_those(engine: Engine, join: str) -> None:
+    run_id = started(engine, step("plan", gates=["editor", "legal"]), HOLD)
+    work(engine, plan=1)
+    add(engine, run_id, "new", "plan", join=join)
+    engine.approve(task_of(engine, run_id, "plan/editor"))
+    assert work(engine) == []
+    engine.approve(task_of(engine, run_id, "plan/legal"))
+    assert ready(engine)["new"].body["input"] == {"plan": 1}
+
+
+def test_a_step_that_is_added_has_no_gates_of_its_own(engine: Engine) -> None:
+    run_id = started(engine, HOLD)
+    found = faults(engine, run_id, step("new", gates=["editor"]))
+    assert "add a step of type approval_gate" in found["step.gates"]
+    assert states(engine, run_id) == {"hold": "waiting"}
