@@ -9,6 +9,7 @@ from typing import Any, Final
 from bench.peers.catalogue import BY_NAME
 from bench.report import (
     COSTS,
+    FLOWS,
     HELD,
     HISTORY,
     LATENCIES,
@@ -97,6 +98,12 @@ def costs(report: Report) -> str:
         (name, *(cell(report, figure, peer=name) for figure in COSTS)) for name in report.subjects()
     ]
     return table(("", *(figure.title for figure in COSTS)), rows)
+
+
+def flows(report: Report) -> str:
+    """Return what flows of pgflow's cost, small and large ones."""
+    rows = [(f.title, cell(report, f, peer=PGFLOW)) for f in FLOWS if report.median(f, peer=PGFLOW)]
+    return table(("", PGFLOW), rows) if rows else NOTHING
 
 
 def endurance(report: Report) -> str:
@@ -223,6 +230,7 @@ PEERS: Final[Mapping[str, Callable[[Report], str]]] = {
     "rates": lambda report: f"{compared(report, RATES)}\n\n{picture('peers-drain')}",
     "latencies": lambda report: f"{compared(report, LATENCIES)}\n\n{picture('peers-pickup')}",
     "costs": lambda report: f"{costs(report)}\n\n{picture('peers-cost')}",
+    "flows": flows,
     "endurance": endurance,
     "losses": losses,
     "missing": missing,

@@ -13,11 +13,15 @@ PGFLOW: Final = "pgflow"
 
 @dataclass(frozen=True)
 class Figure:
-    """One number of one measure. Of rates the higher is better, of the others the lower."""
+    """One number of one measure. Of rates the higher is better, of the others the lower.
+
+    `theirs` is the measure of peers that stands beside it, where it is not the same.
+    """
 
     title: str
     measure: str
     number: str = "rate"
+    theirs: str | None = None
 
     @property
     def better(self) -> Literal["higher", "lower"]:
@@ -33,6 +37,7 @@ RATES: Final = (
     Figure("drain, 2 workers", "drain, 2 workers"),
     Figure("runs of 3 steps", "drain, 3 steps"),
     Figure("woken at once", "signal, all at once"),
+    Figure("flows of 3 steps", "drain, flows of 3 steps", theirs="drain, 3 steps"),
 )
 LATENCIES: Final = (
     Figure("pickup p50", "pickup", "p50"),
@@ -49,6 +54,18 @@ COSTS: Final = (
     Figure("server cores", "drain, 1 worker", "server_cores"),
     Figure("worker cores", "drain, 1 worker", "worker_cores"),
     Figure("WAL of a whole life, bytes", "drain, 1 worker", "wal_life"),
+)
+FLOWS: Final = (
+    Figure("flows of 3 steps a second", "drain, flows of 3 steps"),
+    *(
+        Figure(f"µs a step among {parallel:,}", "flow, diamonds", f"step_us_{parallel}")
+        for parallel in (10, 100, 1000)
+    ),
+    Figure("1,000 : 10", "flow, diamonds", "ratio"),
+    *(
+        Figure(f"of {elements:,} elements a second", "flow, fan-outs", f"rate_{elements}")
+        for elements in (1000, 10_000)
+    ),
 )
 HISTORY: Final = Figure("with history", "drain, history")
 HELD: Final = Figure("under a snapshot", "drain, held snapshot")
@@ -78,6 +95,9 @@ class Report:
     def by_round(self, figure: Figure, **label: Any) -> dict[int, float]:
         """Return a figure by round; without noisy rounds where there are quiet ones."""
         wanted = {"measure": figure.measure, **label}
+        beside = figure.theirs is not None and label.get("peer") != PGFLOW
+        if beside and self.by_round(figure, peer=PGFLOW):
+            wanted["measure"] = figure.theirs
         lines = [
             line
             for line in self.lines

@@ -11,7 +11,7 @@ from typing import Final, Literal, get_args
 
 from pgflow import __version__
 
-Feature = Literal["bulk", "result", "steps", "signal", "approval", "history", "loop"]
+Feature = Literal["bulk", "result", "steps", "signal", "approval", "history", "loop", "flow"]
 
 
 @dataclass(frozen=True)

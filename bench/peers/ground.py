@@ -22,7 +22,8 @@ class Sizes:
     """How much is measured.
 
     Seconds that single enqueues go on and that a drain is expected to take, single runs and the
-    seconds between them, runs that wait at once, runs that have ended before.
+    seconds between them, runs that wait at once, runs that have ended before, parallel steps of
+    the largest flow.
     """
 
     seconds: float
@@ -31,6 +32,7 @@ class Sizes:
     gap: float
     waits: int
     history: int
+    flow: int = 1000
 
 
 @dataclass(frozen=True)

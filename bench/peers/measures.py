@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from bench.flows import diamonds, fan_outs, three_steps
 from bench.loop import end_all
 from bench.peers.catalogue import Feature
 from bench.peers.drains import drain, drain_under_snapshot, drain_with_history
@@ -56,6 +57,9 @@ _ALL = (
     Measure("drain, history", drain_with_history, "history", once=True),
     Measure("drain, held snapshot", drain_under_snapshot),
     Measure("drain, 3 steps", lambda place, sizes: drain(place, sizes, kind="steps"), "steps"),
+    Measure("drain, flows of 3 steps", three_steps, "flow"),
+    Measure("flow, diamonds", diamonds, "flow"),
+    Measure("flow, fan-outs", fan_outs, "flow"),
     Measure("pickup", pickup),
     Measure("result", result, "result"),
     Measure("signal", signal, "signal"),

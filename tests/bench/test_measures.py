@@ -18,7 +18,7 @@ from bench.usage import Meter
 
 pytestmark = pytest.mark.slow
 
-TINY = Sizes(0.1, 0.001, singles=3, gap=0.0, waits=20, history=2000)
+TINY = Sizes(0.1, 0.001, singles=3, gap=0.0, waits=20, history=2000, flow=20)
 
 
 @pytest.fixture(scope="module")

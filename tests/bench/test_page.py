@@ -49,6 +49,15 @@ def results(*lines: Any, **more: Any) -> dict[str, Any]:
     }
 
 
+def test_flows_stand_beside_what_peers_have_for_them() -> None:
+    flows = next(figure for figure in RATES if figure.theirs)
+    theirs = line(1, str(flows.theirs), "pgqueuer", rate=5)
+    report = Report(results(line(1, flows.measure, "pgflow", rate=20), theirs))
+
+    assert report.ratio(flows, "pgqueuer") == 4
+    assert Report(results(theirs)).median(flows, peer="pgqueuer") is None
+
+
 def test_noisy_rounds_count_only_where_there_is_no_quiet_one() -> None:
     report = Report(
         results(
