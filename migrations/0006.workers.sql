@@ -63,15 +63,11 @@ create table pgflow.slot (
     queue text collate "C" not null,
     run_id uuid not null,
     lease_no integer not null,
-    worker_id text collate "C" not null,
-    taken_at timestamptz not null,
     constraint slot_pkey primary key (project_id, queue, run_id, lease_no)
 );
 comment on table pgflow.slot is
-    'Leases of queues with max_concurrent. A slot outlives its lease when the run is cancelled or'
-    ' paused under the worker: until the worker has said that the handler stopped, or is dead '
-    'itself.';
-create index slot_is_held_by on pgflow.slot (project_id, worker_id);
+    'The leases of queues with max_concurrent. A slot goes in the transaction in which its lease '
+    'does, whoever ends that.';
 
 create table pgflow.tick (
     project_id text collate "C" not null,

@@ -41,8 +41,6 @@ T = TypeVar("T")
 _log = structlog.get_logger("pgflow")
 # A beat tidies up after so many acquires, so that it stays a short one.
 _MANY_BATCHES = 100
-# Seconds after which a beat frees the slot of a run that was taken away.
-_SLOT_STAYS = 5.1
 
 
 @dataclass(slots=True, eq=False)
@@ -223,10 +221,6 @@ class Worker:
         self._executing -= 1
         if held.stage == "lost":
             self._held.pop((held.lease.run_id, held.lease.lease_no), None)
-            # Others wait for its slot. The first beat that doesn't name it frees that, but none
-            # within 5 s of its lease.
-            self._beat_now.set()
-            self._loop.call_later(_SLOT_STAYS, self._beat_now.set)
         self._freed.set()
 
     # Reporting

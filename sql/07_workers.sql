@@ -182,28 +182,12 @@ declare
     v_before timestamptz := v_now - interval '5 seconds';
     v_held uuid[];
     v_unnamed uuid[];
-    v_queues text[];
 begin
     update pgflow.worker_beat b set beat_at = v_now
     where b.project_id = p_project and b.worker_id = p_worker;
     if not found then
         perform pgflow._refuse_worker(p_worker);
     end if;
-    -- The sign of a handler that stopped: its slot, kept when its run was taken away, is free
-    -- again.
-    with freed as (
-        delete from pgflow.slot s
-        where s.project_id = p_project and s.worker_id = p_worker
-          and s.taken_at < v_before
-          and not exists (select from unnest(p_run_ids, p_lease_nos) as n (run_id, lease_no)
-                          where n.run_id = s.run_id and n.lease_no = s.lease_no)
-          and not exists (select from pgflow.run r
-                          where r.project_id = p_project and r.run_id = s.run_id
-                            and r.lease_no = s.lease_no and r.state = 'running')
-        returning s.queue
-    )
-    select array_agg(f.queue) into v_queues from freed f;
-    perform pgflow._hint_queues(p_project, v_queues);
     v_held := pgflow._keep_leases(p_project, p_worker, v_before, p_run_ids, p_batches);
     v_unnamed := array(
         select r.run_id from pgflow.run r
@@ -284,7 +268,6 @@ declare
     v_project text := pgflow._enter_project(stop_worker.project);
     v_now timestamptz := pgflow.now();
     v_held uuid[];
-    v_queues text[];
 begin
     -- First, because it waits for an acquire that is under way.
     delete from pgflow.worker_beat b
@@ -303,13 +286,6 @@ begin
     order by r.run_id;
     delete from pgflow.lease l
     where l.project_id = v_project and l.worker_id = stop_worker.worker_id;
-    with freed as (
-        delete from pgflow.slot s
-        where s.project_id = v_project and s.worker_id = stop_worker.worker_id
-        returning s.queue
-    )
-    select array_agg(f.queue) into v_queues from freed f;
-    perform pgflow._hint_queues(v_project, v_queues);
     update pgflow.worker w set stopped_at = v_now
     where w.project_id = v_project and w.worker_id = stop_worker.worker_id and w.stopped_at is null;
     return cardinality(v_held);

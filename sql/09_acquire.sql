@@ -43,8 +43,8 @@ begin
         from leased l
     ),
     slots as (
-        insert into pgflow.slot (project_id, queue, run_id, lease_no, worker_id, taken_at)
-        select p_project, l.queue, l.run_id, l.lease_no, p_worker, v_now
+        insert into pgflow.slot (project_id, queue, run_id, lease_no)
+        select p_project, l.queue, l.run_id, l.lease_no
         from leased l
         where l.slotted
     )

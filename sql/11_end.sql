@@ -1,8 +1,8 @@
 -- The one way out of table run: a live run -> run_finished, in one statement.
 --
 -- p_lease_nos fences: only runs that are running under these leases end. Without it, whatever state
--- they are in, and the caller holds their rows. A worker's own verb has stopped the handler, so the
--- slot is free; else the slot stays until the worker has said so.
+-- they are in, and the caller holds their rows. A lease that is gone can write nothing more, so its
+-- slot is free, though the handler may not know yet that it is to stop.
 --
 -- The runs are found by primary key: left to itself the planner may take another index ("few rows
 -- are running"), join the other way round, or scan a table that was small when the plan was made,
@@ -100,8 +100,7 @@ begin
         end loop;
         perform pgflow._hint_inbox(p_project);
     end if;
-    if v_slotted and p_lease_nos is not null then
-        -- Of this lease only: the handler of an earlier one may not have stopped yet.
+    if v_slotted then
         with freed as (
             delete from pgflow.slot s
             using unnest(v_ended, v_leases) as e (run_id, lease_no)

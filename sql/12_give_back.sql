@@ -54,7 +54,7 @@ begin
 end
 $$;
 comment on function pgflow._free_slot is
-    'Frees the slot of a run whose handler has stopped, and hints at it.';
+    'Frees the slot of a run whose lease ends, and hints at it.';
 
 -- running -> pending, or scheduled with a delay. The caller holds the row.
 create or replace function pgflow._give_back(
@@ -193,7 +193,6 @@ declare
 begin
     -- the code doesn't fit the run: a deploy can mend that, an end can't
     if p_code = 'E-RUN-012' then
-        perform pgflow._free_slot(p_run);
         perform pgflow._pause(p_run, p_code || ': ' || p_detail, p_error, p_cost, p_steps);
         perform pgflow._look_at_flow_of(p_run);
         return 'paused';

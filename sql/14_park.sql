@@ -289,7 +289,6 @@ begin
     if pgflow._are_asked_too_often(v_run, v_changed) then
         perform pgflow._pause(v_run, 'E-RUN-012: asked a fourth time, each time for something else',
             null, (p_park ->> 'cost_usd')::numeric, (p_park ->> 'steps')::integer);
-        perform pgflow._free_slot(v_run);
         v_line.outcome := 'done';
         return v_line;
     end if;

@@ -111,6 +111,7 @@ begin
         pause_reason = case when v_paused then r.pause_reason end, worker_id = null,
         leased_at = null, lease_event_no = null, slotted = false
     where r.project_id = v_run.project_id and r.run_id = v_run.run_id;
+    perform pgflow._free_slot(p_run);
     perform pgflow._hint_work(v_run.project_id, v_run.queue);
     perform pgflow._look_at_flow_of(v_run);
 end

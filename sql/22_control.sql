@@ -66,11 +66,11 @@ begin
         step_count = r.step_count + pgflow._steps(p_steps),
         cost_usd = pgflow._cost(r.cost_usd, p_cost)
     where r.project_id = p_run.project_id and r.run_id = p_run.run_id;
+    perform pgflow._free_slot(p_run);
     return 'paused';
 end
 $$;
-comment on function pgflow._pause is
-    'Pauses a live run that the caller holds. Its slot, if any, is left to the caller.';
+comment on function pgflow._pause is 'Pauses a live run that the caller holds.';
 
 create or replace function pgflow.pause(
     run_id uuid, reason text default null, hold_deadlines boolean default false,
@@ -105,7 +105,6 @@ begin
         perform pgflow._pause_steps(v_run, v_hold);
     end if;
     perform pgflow._look_at_flow_of(v_run);
-    -- Its slot stays until the worker says that the handler stopped.
     if v_run.worker_id is not null then
         perform pgflow._hint_worker(v_project, v_run.worker_id);
     end if;
@@ -500,8 +499,8 @@ begin
             where r.project_id = v_project and r.run_id = any (v_running)
             returning r.*
         )
-        insert into pgflow.slot (project_id, queue, run_id, lease_no, worker_id, taken_at)
-        select v_project, s.queue, s.run_id, s.lease_no, s.worker_id, s.leased_at
+        insert into pgflow.slot (project_id, queue, run_id, lease_no)
+        select v_project, s.queue, s.run_id, s.lease_no
         from slotted s
         on conflict do nothing;
     end if;

@@ -70,7 +70,6 @@ language plpgsql
 as $$
 declare
     v_dead record;
-    v_queues text[];
     v_reaped json[] := '{}';
 begin
     for v_dead in
@@ -84,18 +83,6 @@ begin
     loop
         delete from pgflow.idle_worker i
         where i.project_id = p_project and i.worker_id = v_dead.worker_id;
-        with freed as (
-            delete from pgflow.slot s using pgflow.queue q
-            where s.project_id = p_project and s.worker_id = v_dead.worker_id
-              and q.project_id = p_project and q.queue = s.queue
-              and v_dead.beat_at < p_now - q.lease_ttl
-              and not exists (select from pgflow.run r
-                              where r.project_id = p_project and r.run_id = s.run_id
-                                and r.lease_no = s.lease_no and r.state = 'running')
-            returning s.queue
-        )
-        select array_agg(f.queue) into v_queues from freed f;
-        perform pgflow._hint_queues(p_project, v_queues);
         v_reaped := v_reaped
             || pgflow._take_all_back(p_project, v_dead.worker_id, v_dead.beat_at, p_now);
         -- A worker that has been dead for a day, and whose runs are all taken back, is forgotten.

@@ -163,7 +163,6 @@ begin
             update pgflow.run r set pause_reason = 'budget'
             where r.project_id = v_below.project_id and r.run_id = v_below.run_id;
         end if;
-        -- Its slot stays until the worker says that the handler stopped.
         if v_below.worker_id is not null then
             perform pgflow._hint_worker(v_below.project_id, v_below.worker_id);
         end if;

@@ -1678,12 +1678,10 @@ CREATE TABLE pgflow.slot (
     project_id text NOT NULL COLLATE pg_catalog."C",
     queue text NOT NULL COLLATE pg_catalog."C",
     run_id uuid NOT NULL,
-    lease_no integer NOT NULL,
-    worker_id text NOT NULL COLLATE pg_catalog."C",
-    taken_at timestamp with time zone NOT NULL
+    lease_no integer NOT NULL
 );
 
-COMMENT ON TABLE pgflow.slot IS 'Leases of queues with max_concurrent. A slot outlives its lease when the run is cancelled or paused under the worker: until the worker has said that the handler stopped, or is dead itself.';
+COMMENT ON TABLE pgflow.slot IS 'The leases of queues with max_concurrent. A slot goes in the transaction in which its lease does, whoever ends that.';
 
 CREATE TABLE pgflow.worker (
     project_id text NOT NULL COLLATE pg_catalog."C",
@@ -2788,8 +2786,6 @@ CREATE INDEX run_undoes ON pgflow.run USING btree (project_id, undo_of) WHERE (u
 CREATE INDEX run_wakes ON pgflow.run USING btree (project_id, wake_at) WHERE (wake_at IS NOT NULL);
 
 CREATE UNIQUE INDEX signal_key_is_unique_in_its_run ON ONLY pgflow.signal USING btree (project_id, run_id, key) WHERE (key IS NOT NULL);
-
-CREATE INDEX slot_is_held_by ON pgflow.slot USING btree (project_id, worker_id);
 
 CREATE INDEX step_is_unsettled ON ONLY pgflow.flow_step USING btree (project_id, run_id) WHERE ((state = ANY (ARRAY['pending'::text, 'running'::text])) AND (voided_at IS NULL) AND (element = 0));
 

@@ -56,6 +56,26 @@ def test_s3_05_waiting_and_paused_runs_hold_no_slot_of_their_queue(mission: Miss
         mission.client.cancel(run_id)
 
 
+@pytest.mark.parametrize("how", ["cancel", "pause"])
+def test_s3_05_a_running_run_that_is_taken_away_gives_its_slot_at_once(
+    mission: Mission, how: str
+) -> None:
+    queue = f"one-at-a-time-{how}"
+    mission.client.define_queue(queue, max_concurrent=1)
+    hand = Hand(mission, queue)
+    first, second = (mission.client.enqueue("by-hand", queue=queue) for _ in range(2))
+    (lease,) = hand.take(2)
+    assert (lease["run_id"], hand.take()) == (first, [])
+    getattr(mission.client, how)(first)
+    (following,) = hand.take(2)
+    assert following["run_id"] == second
+    assert [line["outcome"] for line in hand.say("complete", lease, outputs="1")] == ["lost"]
+    assert hand.take() == []
+    assert hand.say("complete", following, outputs="2") == []
+    mission.client.cancel(first)
+    hand.leave()
+
+
 def test_s3_06_children_retries_and_forks_share_the_first_runs_correlation_id(
     mission: Mission,
 ) -> None:

@@ -64,10 +64,11 @@ VIOLATIONS = {
         where r.worker_id is not null and q.max_concurrent is not null and (not r.slotted
             or not exists (select from pgflow.slot s
                            where s.run_id = r.run_id and s.lease_no = r.lease_no))""",
-    "a slot belongs to a worker that can free it": """
+    "a slot belongs to a lease that holds": """
         select s.run_id from pgflow.slot s
-        left join pgflow.worker_beat b using (project_id, worker_id)
-        where b.beat_at is null""",
+        left join pgflow.run r on r.project_id = s.project_id and r.run_id = s.run_id
+            and r.lease_no = s.lease_no and r.queue = s.queue and r.state = 'running' and r.slotted
+        where r.run_id is null""",
     "a running run belongs to a worker that beats": """
         select r.run_id from pgflow.run r
         left join pgflow.worker_beat b using (project_id, worker_id)

@@ -1,4 +1,4 @@
-"""The engine in memory: what each verb does to runs, leases, waits, keys and slots.
+"""The engine in memory: what each verb does to runs, leases, waits and keys.
 
 Each verb changes the model and returns what the engine must say: its value, the outcome of each
 lease, or the SQLSTATE of its refusal. Nothing is concurrent here, and nothing is stored.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 
-from tests.model.runs import Lease, Run, Runs, Slot, Task
+from tests.model.runs import Lease, Run, Runs, Task
 
 # What an undecided task ends its run as, by handler; and the backoff after the first failure.
 POLICY = {"eager": "cancelled", "patient": "timeout"}
@@ -84,7 +84,6 @@ class Model(Runs):
         held = self.running(worker)
         self._give_back(held, "run.released")
         self.beats.pop(worker, None)
-        self._free(lambda _, slot: slot.worker == worker)
         return len(held)
 
     def beat(self, worker: str, named: Sequence[Lease]) -> set[Lease] | str:
@@ -98,14 +97,6 @@ class Model(Runs):
             if r.leased_at < self.now - UNNAMED and Lease(r.run_id, r.lease_no) not in named
         ]
         self._give_back(unnamed, "run.released")
-        self._free(
-            lambda lease, slot: (
-                slot.worker == worker
-                and slot.taken_at < self.now - UNNAMED
-                and lease not in named
-                and not self.holds(lease)
-            )
-        )
         return {lease for lease in named if not self.holds(lease)}
 
     def acquire(self, worker: str, queues: Sequence[str], max_runs: int) -> list[Run] | str:
@@ -120,7 +111,7 @@ class Model(Runs):
             ready = [r for r in self.live() if r.state == "pending" and r.queue == queue]
             room = max_runs - len(taken)
             if queue in MAX_CONCURRENT:
-                used = sum(slot.queue == queue for slot in self.slots.values())
+                used = sum(run.queue == queue for run in self.running())
                 room = min(room, max(MAX_CONCURRENT[queue] - used, 0))
             taken += sorted(ready, key=lambda r: r.place)[:room]
         return sorted(taken, key=lambda r: r.place)
@@ -128,9 +119,6 @@ class Model(Runs):
     def lease(self, run: Run, worker: str) -> None:
         run.state, run.worker, run.leased_at = "running", worker, self.now
         run.lease_no += 1
-        if run.queue in MAX_CONCURRENT:
-            slot = Slot(worker, run.queue, self.now)
-            self.slots[Lease(run.run_id, run.lease_no)] = slot
 
     def complete(self, leases: Iterable[Lease], *, storable: bool) -> list[str]:
         """Return the outcomes in the order of the leases."""
@@ -140,10 +128,10 @@ class Model(Runs):
             if not self.holds(lease):
                 outcomes.append(self._after(lease, {"completed", "failed E-RUN-017"}))
             elif storable:
-                self._end(run, "completed", "completed", stopped=True)
+                self._end(run, "completed", "completed")
                 outcomes.append("done")
             else:
-                self._end(run, "failed", "failed E-RUN-017", stopped=True)
+                self._end(run, "failed", "failed E-RUN-017")
                 outcomes.append("refused")
         return outcomes
 
@@ -157,7 +145,7 @@ class Model(Runs):
                 continue
             outcomes.append("done")
             if code == "E-RUN-012":
-                self._leave(run, f"run.paused {code}", stopped=True)
+                self._leave(run, f"run.paused {code}")
                 run.state = "paused"
             elif retry and run.attempt + 1 < run.max_attempts:
                 self._give_back([run], "run.retried")
@@ -165,7 +153,7 @@ class Model(Runs):
                 if RETRY_BASE[run.handler]:
                     run.state, run.run_at = "scheduled", None  # the engine says when
             else:
-                self._end(run, "failed", f"failed {code}", stopped=True)
+                self._end(run, "failed", f"failed {code}")
         return outcomes
 
     def release(self, leases: Iterable[Lease]) -> list[str]:
@@ -188,7 +176,7 @@ class Model(Runs):
         if run.is_satisfied(keys, wait_any=wait_any):
             return "refused"
         run.tasks = {**waits, **run.tasks}
-        self._leave(run, "run.waiting", stopped=True)
+        self._leave(run, "run.waiting")
         run.state, run.waits_for, run.wait_any = "waiting_approval", keys, wait_any
         self._expire_task(run)
         return "done"
@@ -250,17 +238,9 @@ class Model(Runs):
                     self._give_back([run], "run.requeued")
                     run.attempt += 1
                 else:
-                    self._end(run, "failed", "failed E-RUN-002", stopped=True)
-            self._free_slots_of_dead(worker, expired)
+                    self._end(run, "failed", "failed E-RUN-002")
             if beat_at < self.now - timedelta(days=1):
                 del self.beats[worker]
-
-    def _free_slots_of_dead(self, worker: str, queues: set[str]) -> None:
-        self._free(
-            lambda lease, slot: (
-                slot.worker == worker and slot.queue in queues and not self.holds(lease)
-            )
-        )
 
     def _tick_if_due(self) -> None:
         times = [r.starts_at for r in self.live() if r.state == "scheduled"]

@@ -1,8 +1,8 @@
-"""What the model knows of a run, its leases, its tasks and its slots."""
+"""What the model knows of a run, its leases and its tasks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import UUID
@@ -88,15 +88,6 @@ class Run:
         return sorted(due, key=lambda item: (item[1].due_at or now, item[0]))
 
 
-@dataclass
-class Slot:
-    """A place in a limited queue, which outlives its lease until the handler has stopped."""
-
-    worker: str
-    queue: str
-    taken_at: datetime
-
-
 class Runs:
     """All runs of a program at the time `now`, and the moves that verbs make with them."""
 
@@ -106,7 +97,6 @@ class Runs:
         self.runs: dict[UUID, Run] = {}
         self.keys: dict[str, UUID] = {}
         self.beats: dict[str, datetime] = {}
-        self.slots: dict[Lease, Slot] = {}
         self._last_seq = 0
 
     # ---- looking
@@ -132,28 +122,23 @@ class Runs:
 
     def _give_back(self, runs: Sequence[Run], how: str) -> None:
         for run in runs:
-            self._leave(run, how, stopped=True)
+            self._leave(run, how)
         self._ready(runs)
 
-    def _end(self, run: Run, state: str, how: str, *, stopped: bool = False) -> None:
+    def _end(self, run: Run, state: str, how: str) -> None:
         if run.state == "running":
             run.attempt += state == "failed"
-            self._leave(run, how, stopped=stopped)
+            self._leave(run, how)
         run.state = state
         for task in run.tasks.values():
             task.state = "cancelled" if task.state == "open" else task.state
 
-    def _leave(self, run: Run, how: str, *, stopped: bool = False) -> None:
-        """End the lease, if it has one; its slot stays until the handler has stopped."""
+    def _leave(self, run: Run, how: str) -> None:
+        """End the lease, if it has one."""
         if run.state == "running":
             run.how_ended[run.lease_no] = how
-            if stopped:
-                self.slots.pop(Lease(run.run_id, run.lease_no), None)
 
     def _after(self, lease: Lease, ends: set[str]) -> str:
         """Tell whether this verb had ended the lease before: its reply was lost."""
         how = self.runs[lease.run_id].how_ended.get(lease.lease_no)
         return "already" if how in ends else "lost"
-
-    def _free(self, freed: Callable[[Lease, Slot], bool]) -> None:
-        self.slots = {lease: s for lease, s in self.slots.items() if not freed(lease, s)}

@@ -269,3 +269,45 @@ def test_a_claim_that_waits_for_the_reaper_makes_its_worker_alive_again(
     assert (claiming.result().leases or worker.acquire().leases)[0].lease_no == 2
     assert reaper.call("reap") == [{"requeued": 0, "failed": 0}]
     check(engine, lease.run_id)
+
+
+# ---- the slot of a lease that is taken away
+
+
+@pytest.mark.parametrize("take", ["cancel", "pause", "deadline", "reap"])
+def test_a_slot_is_free_once_what_took_the_run_away_is_committed(
+    engine: Engine, connect: Connect, blocked: Blocked, take: str
+) -> None:
+    """And stays so though the handler, which did not hear of it yet, says that it is done."""
+    worker, other = connect(), connect()
+    engine.call("define_queue", queue="default", max_concurrent=1)
+    lease = leased(engine)
+    waiting = engine.enqueue(priority=9)
+    act, _ = TAKES[take]
+    with held(other):
+        act(other, lease)
+        assert worker.acquire().leases == []
+        going = blocked(worker, lambda: worker.complete(lease), by=other)
+    assert outcome(going.result()) == "lost"
+    engine.worker("w:2")
+    (following,) = engine.acquire(worker_id="w:2").leases
+    assert following.run_id == waiting
+    assert outcome(worker.complete(lease)) == "lost"
+    assert engine.value("select run_id from pgflow.slot where queue = 'default'") == waiting
+    assert engine.acquire(worker_id="w:2").leases == []
+    check(engine, lease.run_id, waiting)
+
+
+@pytest.mark.parametrize("take", ["cancel", "pause"])
+def test_a_slot_is_still_held_when_what_took_the_run_away_is_undone(
+    engine: Engine, connect: Connect, take: str
+) -> None:
+    worker, other = connect(), connect()
+    engine.call("define_queue", queue="default", max_concurrent=1)
+    lease = leased(engine)
+    engine.enqueue()
+    with undone(other):
+        other.call(take, run_id=lease.run_id)
+    assert worker.acquire().leases == []
+    assert outcome(worker.complete(lease)) == "done"
+    assert len(worker.acquire().leases) == 1

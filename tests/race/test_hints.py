@@ -248,32 +248,16 @@ def test_a_hint_is_sent_under_a_snapshot_that_is_older_than_the_flag(
 # ---- a slot that becomes free
 
 
-def _cancel_and_beat(engine: Engine) -> Act:
-    lease = engine.leased(worker_id="w:2")
-    engine.call("cancel", run_id=lease.run_id)
+def _steer(verb: str) -> Callable[[Engine], Act]:
+    def prepare(engine: Engine) -> Act:
+        lease = engine.leased(worker_id="w:2")
+        return lambda who: who.call(verb, run_id=lease.run_id)
 
-    def beat(who: Engine) -> None:
-        who.later(seconds=6)
-        who.beat(worker_id="w:2")
-
-    return beat
+    return prepare
 
 
-def _cancel_and_reap(engine: Engine) -> Act:
-    lease = engine.leased(worker_id="w:2")
-    engine.call("cancel", run_id=lease.run_id)
-
-    def reap(who: Engine) -> None:
-        who.later(seconds=61)
-        who.beat(worker_id="idle:1")
-        who.call("reap")
-
-    return reap
-
-
-def _cancel_and_stop(engine: Engine) -> Act:
-    lease = engine.leased(worker_id="w:2")
-    engine.call("cancel", run_id=lease.run_id)
+def _stop(engine: Engine) -> Act:
+    engine.leased(worker_id="w:2")
     return lambda who: who.call("stop_worker", worker_id="w:2")
 
 
@@ -294,9 +278,8 @@ def _end(verb: str) -> Callable[[Engine], Act]:
 
 FREES: dict[str, Callable[[Engine], Act]] = {
     **{verb: _end(verb) for verb in ("complete", "fail", "backoff", "misfit", "park")},
-    "cancel, beat": _cancel_and_beat,
-    "cancel, reap": _cancel_and_reap,
-    "cancel, stop_worker": _cancel_and_stop,
+    **{verb: _steer(verb) for verb in ("cancel", "pause")},
+    "stop_worker": _stop,
 }
 
 

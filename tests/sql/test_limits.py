@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.sql.flows import started, step
+
 if TYPE_CHECKING:
     from tests.sql.conftest import Connect, Engine, Lease
 
@@ -69,49 +71,42 @@ def test_each_end_of_a_lease_frees_its_slot(engine: Engine, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["cancel", "pause"])
-def test_the_slot_of_a_run_taken_away_is_kept_until_its_worker_beats_without_it(
-    engine: Engine, how: str
-) -> None:
-    engine.enqueue_many([{}] * 3, queue="two")
+def test_a_run_that_is_taken_away_gives_its_slot_at_once(engine: Engine, how: str) -> None:
+    engine.enqueue_many([{}] * 4, queue="two")
     gone, other = take(engine)
     engine.call(how, run_id=gone.run_id)
+    assert slots(engine) == 1
+    (next_,) = take(engine, "w:2")
     assert take(engine, "w:2") == []
-    engine.later(seconds=6)
+    assert engine.complete(gone)[0]["outcome"] == "lost"  # and frees nobody's slot
     assert [line["outcome"] for line in engine.beat(gone, other)] == ["lost"]
-    assert take(engine, "w:2") == []  # its handler still runs
-    engine.beat(other)
-    assert len(take(engine, "w:2")) == 1
+    assert take(engine, "w:2") == []
+    engine.complete(next_, other)
+    assert slots(engine) == 0
 
 
-def test_the_slot_of_a_run_taken_away_is_freed_when_its_worker_is_dead(engine: Engine) -> None:
-    engine.enqueue_many([{}] * 3, queue="two")
-    gone, _ = take(engine)
-    engine.call("cancel", run_id=gone.run_id)
-    engine.later(seconds=61)
-    engine.beat(worker_id="w:2")
-    engine.tick()
-    assert len(take(engine, "w:2")) == 2
+def test_a_flow_that_is_cancelled_gives_the_slots_of_its_steps(engine: Engine) -> None:
+    run_id = started(engine, step("a", queue="two"), step("b", queue="two"), step("c", queue="two"))
+    assert len(take(engine)) == 2
+    engine.call("cancel", run_id=run_id)
+    assert slots(engine) == 0
 
 
-def test_the_slot_of_a_run_taken_away_is_freed_when_its_worker_stops(engine: Engine) -> None:
-    engine.enqueue_many([{}] * 3, queue="two")
-    gone, _ = take(engine)
-    engine.call("cancel", run_id=gone.run_id)
-    engine.call("stop_worker", worker_id="w:1")
-    assert len(take(engine, "w:2")) == 2
-
-
-def test_a_deadline_of_a_running_run_keeps_its_slot_as_well(engine: Engine) -> None:
+def test_a_run_whose_deadline_passes_gives_its_slot_at_once(engine: Engine) -> None:
     engine.enqueue_many([{}] * 3, queue="two", deadline=engine.now + timedelta(seconds=9))
-    gone = take(engine)
+    take(engine)
     engine.later(seconds=9)
     assert engine.tick()["expired"] == 3
     engine.enqueue(queue="two")
-    assert take(engine, "w:2") == []
-    engine.beat(*gone)
-    assert take(engine, "w:2") == []
-    engine.beat()
     assert len(take(engine, "w:2")) == 1
+
+
+def test_a_worker_that_stops_gives_its_slots(engine: Engine) -> None:
+    engine.enqueue_many([{}] * 3, queue="two")
+    take(engine)
+    engine.call("stop_worker", worker_id="w:1")
+    assert slots(engine) == 0
+    assert len(take(engine, "w:2")) == 2
 
 
 def test_a_reaped_run_frees_its_slot(engine: Engine) -> None:
@@ -157,17 +152,19 @@ def test_a_limit_set_under_way_counts_what_is_running_already(engine: Engine) ->
     assert len(engine.acquire(queues=["later"]).leases) == 1
 
 
-def test_the_slot_of_a_handler_that_still_runs_outlives_the_next_lease_of_its_run(
-    engine: Engine,
-) -> None:
+def test_a_worker_that_lost_a_run_frees_no_slot_of_its_next_lease(engine: Engine) -> None:
     engine.enqueue_many([{}] * 5, queue="two")
-    (held,) = engine.acquire(1, queues=["two"]).leases
+    held, _ = take(engine)
     engine.call("pause", run_id=held.run_id)
     engine.call("resume", run_id=held.run_id)
     (again,) = take(engine, "w:2")
     assert again.run_id == held.run_id
-    engine.complete(again)
-    assert len(take(engine, "w:2")) == 1  # worker w:1 has not said yet that it stopped
+    for line in (*engine.complete(held), *engine.fail(held), *engine.release(held)):
+        assert line["outcome"] == "lost"
+    engine.later(seconds=6)
+    engine.beat()
+    assert slots(engine) == 1  # the other one of w:1 was not named
+    assert again.run_id == engine.value("select run_id from pgflow.slot")
 
 
 def test_a_limit_needs_read_committed(engine: Engine) -> None:

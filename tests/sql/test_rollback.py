@@ -386,16 +386,10 @@ def test_a_running_run_is_taken_from_its_worker(engine: Engine) -> None:
     assert released["payload"] == {"reason": "rolled back"}
 
 
-def test_the_slot_of_a_running_run_is_kept_until_its_worker_beats_without_it(
-    engine: Engine,
-) -> None:
+def test_a_running_run_that_is_rolled_back_gives_its_slot_at_once(engine: Engine) -> None:
     engine.call("define_queue", queue="default", max_concurrent=1)
     lease = half_woken(engine)
     roll_back(engine, lease.run_id)
-    assert engine.acquire().leases == []
-    engine.later(seconds=6)
-    assert [line["outcome"] for line in engine.beat(lease)] == ["lost"]
-    engine.beat()
     assert engine.lease_of(lease.run_id).lease_no == lease.lease_no + 1
 
 
