@@ -23,6 +23,7 @@ def tables(report: Report) -> Iterator[tuple[str, tuple[str, ...], Cells]]:
         _steps(report),
     )
     yield "Artifacts", ("step", "name", "schema", "sha256", "valid"), _artifacts(report)
+    yield "Roles", ("role", "agent", "version", "model", "backend", "sha256"), _roles(report)
     yield "Decisions", ("at", "step", "title", "decision", "by", "comment"), _decisions(report)
     yield "Models", ("model", "calls", "failed", "input", "output", "USD"), _models(report)
     yield "Unresolved", ("what", "step", "kind or state", "for", "due at"), _unresolved(report)
@@ -88,6 +89,20 @@ def _artifacts(report: Report) -> Cells:
             "" if a["valid"] is None else line(a["valid"]),
         )
         for a in report["artifacts"]
+    ]
+
+
+def _roles(report: Report) -> Cells:
+    return [
+        (
+            line(b["role"]),
+            line(b.get("agent", b.get("fault"))),
+            line(b.get("version")),
+            line(b.get("model")),
+            line(b.get("backend")),
+            (b.get("sha256") or "")[:DIGITS],
+        )
+        for b in report["bindings"]
     ]
 
 

@@ -103,7 +103,7 @@ insert into pgflow.error_code (error_code, class, description) values
     ('E-RUN-010', 'fatal', 'The flow cannot go on: no step can run and none waits.'),
     ('E-RUN-011', 'human_required', 'Cancelled because its parent ended.'),
     ('E-RUN-012', 'human_required',
-        'The handler''s code does not fit the run''s journal; the run is paused.'),
+        'The handler''s code, or what its role is bound to, does not fit the run, which is paused.'),
     ('E-RUN-016', 'transient', 'A tool failed and the attempts are used up.'),
     ('E-RUN-017', 'fatal', 'The database could not store the result: too large, or not storable.');
 

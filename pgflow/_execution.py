@@ -62,6 +62,7 @@ async def _execute(
         raise _UnfitInputError(f"the input cannot be read: {lease.unreadable}")
     try:
         handler = _find(registry, lease)
+        _check_binding(lease)
         call = _call
         if lease.undo or lease.undo_of:
             call = _undo_and_call
@@ -133,12 +134,22 @@ def _find(registry: Registry, lease: Lease) -> Handler[..., object]:
     raise _UnknownHandlerError(message)
 
 
+def _check_binding(lease: Lease) -> None:
+    bound = (lease.more.get("flow") or {}).get("binding") or {}
+    if "fault" in bound:
+        raise _LostBindingError(bound["fault"])
+
+
 class _UnknownHandlerError(Exception):
     pass
 
 
 class _LostHandlerError(Exception):
     """The run has begun: what it has learned would be lost if it failed."""
+
+
+class _LostBindingError(Exception):
+    """What the step's role was bound to when the run started isn't there any more."""
 
 
 class _UnfitInputError(Exception):
@@ -153,6 +164,7 @@ class _TimeoutPassedError(Exception):
 _MEANINGS: tuple[tuple[type[BaseException], str, bool], ...] = (
     (_UnknownHandlerError, "E-RUN-004", False),
     (_LostHandlerError, "E-RUN-012", False),
+    (_LostBindingError, "E-RUN-012", False),
     (_UnfitInputError, "E-RUN-005", False),
     (_TimeoutPassedError, "E-RUN-003", True),
     (JournalMismatch, "E-RUN-012", False),
@@ -170,6 +182,7 @@ _OF_ARTIFACTS = ("E-RUN-008", "E-RUN-014")
 _OURS = (
     _UnknownHandlerError,
     _LostHandlerError,
+    _LostBindingError,
     _UnfitInputError,
     _TimeoutPassedError,
     JournalMismatch,

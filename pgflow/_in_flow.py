@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pgflow._calls import Calls
-from pgflow.definition import FailedNeed, Step
+from pgflow.definition import Binding, FailedNeed, Step
 from pgflow.errors import MisplacedCall
 
 
@@ -42,6 +42,12 @@ class InFlow(Calls):
     def step_config(self) -> dict[str, Any]:
         """The step's `config`."""
         return self._flow.get("config") or {}
+
+    @property
+    def binding(self) -> Binding | None:
+        """The agent that the run is bound to in the step's `role`; None: the step has none."""
+        bound = self._flow.get("binding")
+        return None if bound is None else Binding(**bound)
 
     @property
     def element(self) -> int | None:

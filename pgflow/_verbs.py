@@ -125,6 +125,8 @@ class Verbs:
     artifacts = _sync(_artifacts.artifacts)
     artifact_content = _sync(_artifacts.artifact_content)
     step_types = _sync(_flows.step_types)
+    define_agent = _sync(_flows.define_agent)
+    agents = _sync(_flows.agents)
     doctor = _sync(views.doctor)
 
 
@@ -193,4 +195,6 @@ class AsyncVerbs:
     artifacts = _async(_artifacts.artifacts)
     artifact_content = _async(_artifacts.artifact_content)
     step_types = _async(_flows.step_types)
+    define_agent = _async(_flows.define_agent)
+    agents = _async(_flows.agents)
     doctor = _async(views.doctor)

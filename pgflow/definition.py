@@ -103,6 +103,11 @@ class Step(BaseModel):
         " model), `schema_version`, and"
         " `repairs`, how often it is done again if that is missing or invalid, 1.",
     )
+    role: str | None = Field(
+        default=None,
+        description="What its handler needs an agent for; it finds in `ctx.binding` the one that"
+        " the run is bound to.",
+    )
     gates: list[str | dict[str, Any]] = Field(
         default=[],
         description="Who approves what it has done, one after the other, before any other step"
@@ -228,6 +233,33 @@ class StepType:
     default_policy: str | None
     default_config: dict[str, Any]
     description: str | None
+
+
+@dataclass(slots=True, frozen=True)
+class AgentVersion:
+    """A version of an agent, as `define_agent` returns it; `sha256` of its content is in hex."""
+
+    agent: str
+    version: int
+    model: str
+    backend: str | None
+    config: dict[str, Any]
+    sha256: str
+    created_at: datetime
+    created_by: str
+
+
+@dataclass(slots=True, frozen=True)
+class Binding:
+    """The agent that a role of a run was bound to when the run started."""
+
+    role: str
+    agent: str
+    version: int
+    sha256: str
+    model: str
+    backend: str | None
+    config: dict[str, Any]
 
 
 @dataclass(slots=True, frozen=True)

@@ -231,6 +231,12 @@ class UnknownArtifact(Refusal):
     sqlstate = "PF111"
 
 
+class UnknownAgent(Refusal):
+    """There is no agent of that name, or no such version of it."""
+
+    sqlstate = "PF112"
+
+
 class MoveRefused(Refusal):
     """The state machine refuses the move from `from_state` to `to_state` of run `run_id`."""
 
@@ -269,6 +275,12 @@ class NotWaiting(Refusal):
     """The run does not wait for this, or does no longer."""
 
     sqlstate = "PF204"
+
+
+class BindingLost(Refusal):
+    """What a role of the run was bound to is missing or malformed (E-RUN-012)."""
+
+    sqlstate = "PF205"
 
 
 class LeaseLost(Refusal):

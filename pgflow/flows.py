@@ -10,7 +10,7 @@ from uuid import UUID
 from pgflow._json import dumps
 from pgflow._statement import Row, RunId, Statement, _int4, _json, _rows, _value
 from pgflow.budget import Budget
-from pgflow.definition import Breakpoints, Flow, FlowVersion, Step, StepType
+from pgflow.definition import AgentVersion, Breakpoints, Flow, FlowVersion, Step, StepType
 
 
 def define_flow(
@@ -42,20 +42,24 @@ def start(
     tags: Sequence[str] | None = None,
     budget: Budget | Mapping[str, object] | None = None,
     breakpoints: Breakpoints | Mapping[str, Sequence[str]] | None = None,
+    bindings: Mapping[str, str | Mapping[str, object]] | None = None,
     project: str | None = None,
 ) -> Statement[UUID]:
     """Start a flow, without a `version` the one that was defined last, and return its run's id.
 
     A `budget` bounds what all of it spends, instead of what the definition says.
     `breakpoints` are beside those of its definition: lists of steps, `before` and `after`.
-    Raises BadRequest, UnknownFlow, IdempotencyConflict, NotJson.
+    `bindings` say which agent each role of its steps is bound to: a name, or `agent` and
+    `version`; without, a role is bound to the agent of its name.
+    Raises BadRequest, UnknownFlow, UnknownAgent, IdempotencyConflict, NotJson.
     """
     return Statement(
         b"select pgflow.start(%(flow)s, %(input)s::jsonb, version => %(version)s::integer,"
         b" priority => %(priority)s::integer, deadline => %(deadline)s,"
         b" idempotency_key => %(idempotency_key)s, correlation_id => %(correlation_id)s,"
         b" run_id => %(run_id)s::uuid, tags => %(tags)s::text[], budget => %(budget)s::jsonb,"
-        b" breakpoints => %(breakpoints)s::jsonb, project => %(project)s)",
+        b" breakpoints => %(breakpoints)s::jsonb, bindings => %(bindings)s::jsonb,"
+        b" project => %(project)s)",
         {
             "flow": flow.name if isinstance(flow, Flow) else flow,
             "input": "{}" if input is None else dumps(input, "the input"),
@@ -71,6 +75,7 @@ def start(
                 breakpoints.model_dump() if isinstance(breakpoints, Breakpoints) else breakpoints,
                 "the breakpoints",
             ),
+            "bindings": _json(bindings, "the bindings"),
             "project": project,
         },
         _value,
@@ -104,6 +109,48 @@ def add_step(
             "project": project,
         },
         _value,
+    )
+
+
+def define_agent(
+    name: str,
+    model: str,
+    *,
+    backend: str | None = None,
+    config: Mapping[str, object] | None = None,
+    project: str | None = None,
+) -> Statement[AgentVersion]:
+    """Store what a role of steps can be bound to: new content is a new version.
+
+    Runs that start get it, others keep theirs. Raises BadRequest.
+    """
+    return Statement(
+        b"select a.agent, a.version, a.model, a.backend, a.config,"
+        b" encode(a.sha256, 'hex') as sha256, a.created_at, a.created_by"
+        b" from pgflow.define_agent(%(name)s, %(model)s, %(backend)s, %(config)s::jsonb,"
+        b" %(project)s) as a",
+        {
+            "name": name,
+            "model": model,
+            "backend": backend,
+            "config": _json(config, "the config"),
+            "project": project,
+        },
+        lambda rows: AgentVersion(**rows[0]),
+    )
+
+
+def agents(
+    *, agent: str | None = None, version: int | None = None, project: str | None = None
+) -> Statement[list[Row]]:
+    """Return rows of view agents: of one agent all its versions, else the current ones."""
+    return Statement(
+        b"select * from pgflow.agents where project_id = (select pgflow.this_project(%(project)s))"
+        b" and case when %(agent)s::text is null then is_current else agent = %(agent)s end"
+        b" and (%(version)s::integer is null or version = %(version)s::integer)"
+        b" order by agent, version",
+        {"agent": agent, "version": _int4(version), "project": project},
+        _rows,
     )
 
 

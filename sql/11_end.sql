@@ -59,7 +59,8 @@ begin
             max_attempts, lease_no, lease_event_no, last_event_no, round, step_count, worker_id,
             created_at, run_at, deadline, first_started_at, leased_at, finished_at, timeout,
             created_by, ended_by, correlation_id, idempotency_key,
-            error_code, error_detail, cost_usd, tags, step, flow_version, super_step, input, output,
+            error_code, error_detail, cost_usd, tags, step, flow_version, super_step, bindings,
+            input, output,
             last_error)
         select g.project_id, g.run_id, g.parent_run_id, g.parent_key, g.root_run_id, g.retry_of,
             g.undo_of, g.forked_from, g.kind, g.handler, g.queue, p_state, g.state, g.priority,
@@ -70,7 +71,7 @@ begin
             g.first_started_at, g.leased_at, v_now, g.timeout, g.created_by, p_by, g.correlation_id,
             g.idempotency_key, p_code, left(p_detail, 8000),
             pgflow._cost(g.cost_usd, w.cost),
-            g.tags, g.step, g.flow_version, g.super_step, g.input,
+            g.tags, g.step, g.flow_version, g.super_step, g.bindings, g.input,
             case when p_state = 'completed' then coalesce(w.output, 'null')::jsonb end,
             coalesce(p_error, g.last_error)
         from gone g

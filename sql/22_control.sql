@@ -292,6 +292,7 @@ begin
         end if;
         return v_run.state;
     end if;
+    perform pgflow._check_bindings(v_run, 'be resumed');
     if resume.command ? 'update' and v_run.kind = 'flow' then
         v_run := pgflow._update_values(v_run, v_now, resume.command -> 'update');
     elsif resume.command ? 'update' then
@@ -316,7 +317,8 @@ comment on function pgflow.resume is
     '"key" where there are several); {"update": {key: value}} replaces journal entries first, or '
     'of a flow the values of channels; {"goto": step} has a flow go on with that step. '
     'Without a value, on a run that is not paused a no-op. Returns the state. Example: select '
-    'pgflow.resume(''...'', ''{"resume": 42}''). Raises PF101, PF102, PF105, PF202, PF204, PF502.';
+    'pgflow.resume(''...'', ''{"resume": 42}''). Raises PF101, PF102, PF105, PF202, PF204, '
+    'PF205, PF502.';
 
 -- paused -> pending, scheduled or waiting_*; timeout if its deadline has passed. The caller holds
 -- the family.

@@ -13,7 +13,12 @@ from (
         r.created_at, r.run_at,
         r.first_started_at, r.leased_at as started_at, null::timestamptz as finished_at, r.timeout,
         r.deadline, null::text as error_code, null::text as error_detail, r.last_error, r.input,
-        encode(pgflow._sha256(r.input), 'hex') as input_sha256, null::jsonb as output,
+        encode(pgflow._sha256(case r.kind when 'flow' then (
+            select jsonb_build_object('flow', encode(v.sha256, 'hex'), 'input', r.input)
+            from pgflow.flow_version v
+            where v.project_id = r.project_id and v.flow = r.handler
+              and v.version = r.flow_version) else r.input end), 'hex') as input_sha256,
+        null::jsonb as output,
         null::text as output_sha256, r.cost_usd, r.step_count, r.tags, r.idempotency_key,
         coalesce(r.correlation_id, r.run_id::text) as correlation_id, r.retry_of, r.undo_of,
         r.forked_from, r.parent_run_id, r.parent_key,
@@ -27,7 +32,7 @@ from (
             where t.project_id = r.project_id and t.run_id = r.run_id and t.state = 'open'
               and t.kind in ('breakpoint', 'interrupt')
             order by t.kind, t.key
-            limit 1) end as stands_at
+            limit 1) end as stands_at, r.bindings
     from pgflow.run r
     left join pgflow.queue q on q.project_id = r.project_id and q.queue = r.queue
         and r.state = 'running'
@@ -37,12 +42,17 @@ from (
         f.max_attempts, f.lease_no, null, f.worker_id, null, null, null, f.round, null, null, null,
         f.created_at,
         f.run_at, f.first_started_at, f.leased_at, f.finished_at, f.timeout, f.deadline,
-        f.error_code, f.error_detail, f.last_error, f.input, encode(pgflow._sha256(f.input), 'hex'),
+        f.error_code, f.error_detail, f.last_error, f.input,
+        encode(pgflow._sha256(case f.kind when 'flow' then (
+            select jsonb_build_object('flow', encode(v.sha256, 'hex'), 'input', f.input)
+            from pgflow.flow_version v
+            where v.project_id = f.project_id and v.flow = f.handler
+              and v.version = f.flow_version) else f.input end), 'hex'),
         f.output, encode(pgflow._sha256(f.output), 'hex'), f.cost_usd, f.step_count, f.tags,
         f.idempotency_key, coalesce(f.correlation_id, f.run_id::text), f.retry_of, f.undo_of,
         f.forked_from, f.parent_run_id, f.parent_key, coalesce(f.root_run_id, f.run_id), f.kind,
         f.created_by, f.ended_by, f.step, f.flow_version, f.super_step, null,
-        case when f.kind = 'flow' then f.run_id end, null
+        case when f.kind = 'flow' then f.run_id end, null, f.bindings
     from pgflow.run_finished f
 ) u
 where u.project_id = any ((select pgflow._my_projects())::text[]);
@@ -71,7 +81,9 @@ comment on column pgflow.runs.error_code is
     'Why it ended without completing; table error_code explains it.';
 comment on column pgflow.runs.last_error is
     'What the last failed execution raised (type, message, traceback); kept after a later success.';
-comment on column pgflow.runs.input_sha256 is 'Hex SHA-256 of the database''s text of the input.';
+comment on column pgflow.runs.input_sha256 is
+    'Hex SHA-256 of the database''s text of the input; of a flow, of {"flow": its sha256, "input": '
+    'the input}.';
 comment on column pgflow.runs.output_sha256 is 'Hex SHA-256 of the database''s text of the output.';
 comment on column pgflow.runs.cost_usd is 'What its executions said they cost.';
 comment on column pgflow.runs.step_count is 'Steps whose results were journalled.';
@@ -86,6 +98,8 @@ comment on column pgflow.runs.step is 'The step of its parent, a flow, that it e
 comment on column pgflow.runs.flow_version is 'Of a flow: its version.';
 comment on column pgflow.runs.super_step is
     'Of a flow: how often ended steps have made others ready.';
+comment on column pgflow.runs.bindings is
+    'Of a flow: what its roles were bound to when it started: agent, version, sha256.';
 comment on column pgflow.runs.ended_by is 'The actor that cancelled it or rejected its task.';
 comment on column pgflow.runs.deadlines_held_at is
     'Since when its deadlines stand still; they are moved on by that span when it is resumed.';

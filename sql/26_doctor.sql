@@ -87,6 +87,11 @@ begin
       and not exists (select from pgflow.handler h
                       where h.project_id = v_project and h.handler in (d.handler, '__default__'));
     return query
+    select 'warn', 'role without agent',
+        format('flow %s has role %s, for which there is no agent', u.flow, u.role),
+        format('pgflow.define_agent(''%s'', MODEL), or start it with bindings.', u.role)
+    from pgflow._unbound_roles(v_project) as u;
+    return query
     select 'warn', 'handler does not fit',
         format('%s runs of handler %s are paused: %s', count(*), r.handler, min(r.pause_reason)),
         'Deploy a worker whose handler fits them, then pgflow resume RUN.'

@@ -142,6 +142,8 @@ as $$
         ('timeout', 'seconds, more than 0 and at most 2592000',
             pgflow._is_number(p_step -> 'timeout', 0.001, 2592000)),
         ('artifact', 'as _artifact_faults() tells', true),
+        ('role', 'a name of 1 to 100 letters, digits, _, . or -, which begins with none of . and -',
+            pgflow._is_text(p_step -> 'role', '^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$')),
         ('gates', 'a list of gates', jsonb_typeof(p_step -> 'gates') = 'array'),
         ('join', 'all, any, none_failed or one_failed',
             pgflow._is_text(p_step -> 'join', '^(all|any|none_failed|one_failed)$')),
@@ -156,7 +158,7 @@ as $$
     select r.field, r.expected from pgflow._retry_faults(p_step -> 'retry') as r
     union all
     select u, 'left out: no worker executes a ' || (p_step ->> 'type')
-    from unnest('{handler,queue,retry,timeout,budget,artifact}'::text[]) as u
+    from unnest('{handler,queue,retry,timeout,budget,artifact,role}'::text[]) as u
     where pgflow._members(p_step) ? 'type' and pgflow._members(p_step) ? u
     union all
     select 'config', pgflow._wait_fault(p_step)

@@ -116,7 +116,7 @@ begin
             else coalesce(s.step -> 'config', '{}') end,
         (s.step ->> 'when')::jsonpath, coalesce((v_flow -> 'layered')::boolean, false),
         pgflow._each_path(s.step ->> 'each'), s.step -> 'artifact', s.step_type,
-        s.step ->> 'gate_of', s.step ->> 'last_gate'
+        s.step ->> 'gate_of', s.step ->> 'last_gate', s.step ->> 'role'
     from step s
     left join needed n using (place)
     left join dependant d using (place);
@@ -162,9 +162,9 @@ begin
     where v.project_id = v_project and v.flow = v_flow ->> 'name' and v.sha256 = v_sha256;
     if not found then
         insert into pgflow.flow_version (project_id, flow, version, sha256, created_at, created_by,
-            definition, step_types)
+            definition, step_types, roles)
         select v_project, v_flow ->> 'name', coalesce(max(v.version), 0) + 1, v_sha256, v_now,
-            pgflow._actor(), v_flow, v_types
+            pgflow._actor(), v_flow, v_types, pgflow._own_roles(v_flow)
         from pgflow.flow_version v
         where v.project_id = v_project and v.flow = v_flow ->> 'name'
         returning * into v_version;
@@ -181,8 +181,8 @@ end
 $$;
 comment on function pgflow.define_flow is
     'Stores a flow: a name and steps, each with name, handler, needs, config, retry, timeout, '
-    'queue, join, on_failure, budget, artifact, gates; docs/flows.md tells what they mean. New '
-    'content is a new version; content that was defined before is the version that it was. New '
+    'queue, join, on_failure, budget, artifact, gates, role; docs/flows.md tells what they mean. '
+    'New content is a new version; content that was defined before is the version that it was. New '
     'runs get the version that was defined last, others keep theirs. Example: select '
     'pgflow.define_flow(''{"name": "review", "steps": [{"name": "draft"}, {"name": "publish", '
     '"needs": ["draft"]}]}''). Raises PF101, PF110, PF502.';

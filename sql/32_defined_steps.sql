@@ -21,7 +21,7 @@ as $$
     select o.project_id, o.flow, o.version, o.step, o.place, o.layer, o.type, o.handler, o.queue,
         o.join_rule, o.on_failure, o.max_attempts, o.timeout, o.retry_base, o.retry_factor,
         o.retry_max, o.needs, o.dependants, o.config, o.condition, o.layered, o.each_path,
-        o.artifact, o.step_type, o.gate_of, o.last_gate
+        o.artifact, o.step_type, o.gate_of, o.last_gate, o.role
     from pgflow.run_step o
     where p_has_own and o.project_id = p_project and o.run_id = p_run_id
       and o.withdrawn_at is null

@@ -93,6 +93,8 @@ begin
                 then pgflow._values(f.project_id, f.run_id, f.handler, f.flow_version,
                     p_run.checkpoint_no) end,
             'repair', case when d.artifact is not null then pgflow._repair(p_run) end,
+            'binding', case when d.role is not null
+                then pgflow._binding(f.project_id, f.bindings, d.role) end,
             'artifact', case when d.artifact is not null
                 then pgflow._expected_artifact(d.project_id, d.artifact) end,
             'failures', (
@@ -113,5 +115,5 @@ end
 $$;
 comment on function pgflow._step_context is
     'What the worker of a step learns of its flow: names, versions, config, the flow''s input and '
-    'state values, the artifact that is expected of it, and which of the steps that it needs have '
-    'failed.';
+    'state values, what its role is bound to, the artifact that is expected of it, and which of '
+    'the steps that it needs have failed.';

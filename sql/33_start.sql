@@ -46,13 +46,13 @@ begin
     insert into pgflow.run (project_id, run_id, kind, handler, flow_version, queue, state,
         priority, max_attempts, lease_no, super_step, checkpoint_no, deadline, created_at,
         first_started_at, created_by, correlation_id, idempotency_key, tags, retry_of, breakpoints,
-        input)
+        bindings, input)
     values (p_version.project_id, p_run_id, 'flow', p_version.flow, p_version.version,
         coalesce(p_version.definition ->> 'queue', 'default'), 'running', p_priority, 1, null, 0,
         case when p_version.definition ? 'channels' then 0 end, p_deadline, v_now, v_now,
         pgflow._actor(), p_correlation_id, p_idempotency_key, p_tags, p_retry_of,
         pgflow._stops_named(p_version.definition -> 'breakpoints'),
-        coalesce(p_input, '{}'));
+        p_version.definition -> 'bindings', coalesce(p_input, '{}'));
     perform pgflow._give_budget(p_version.project_id, p_run_id,
         coalesce(p_budget, p_version.definition -> 'budget'));
     if pgflow._is_followed(p_version.project_id) then
@@ -149,7 +149,8 @@ create or replace function pgflow.start(
     flow text, input jsonb default '{}', version integer default null, priority integer default 0,
     deadline timestamptz default null, idempotency_key text default null,
     correlation_id text default null, run_id uuid default null, tags text[] default null,
-    budget jsonb default null, breakpoints jsonb default null, project text default null
+    budget jsonb default null, breakpoints jsonb default null, bindings jsonb default null,
+    project text default null
 )
 returns uuid
 language plpgsql
@@ -163,6 +164,7 @@ declare
 begin
     v_version := pgflow._with_stops(
         pgflow._found_flow(v_project, start.flow, start.version), start.breakpoints);
+    v_version := pgflow._with_bindings(v_version, start.bindings);
     perform pgflow._check_run(start.flow, null, start.priority, null, null, null, start.deadline,
         start.idempotency_key, start.correlation_id, start.run_id, start.tags);
     perform pgflow._check_budget(start.budget);
@@ -180,8 +182,10 @@ comment on function pgflow.start is
     'the one that was defined last. Its steps are runs too, of the same priority, deadline, tags '
     'and correlation id. The same idempotency_key returns the same run, live or finished. budget '
     'bounds what all of it spends, instead of what the definition says. '
-    'breakpoints, {"before": [...], "after": [...]}, are beside those of the definition. Example: '
-    'select pgflow.start(''review'', ''{"article": 7}''). Raises PF101, PF106, PF401, PF502.';
+    'breakpoints, {"before": [...], "after": [...]}, are beside those of the definition. bindings, '
+    '{role: agent or {"agent": ..., "version": ...}}, say what the roles of its steps are bound '
+    'to; without, each is bound to the agent of its name. Example: select '
+    'pgflow.start(''review'', ''{"article": 7}''). Raises PF101, PF106, PF112, PF401, PF502.';
 
 create or replace function pgflow._retry_flow(p_old pgflow.run_finished)
 returns uuid
@@ -193,9 +197,12 @@ declare
         'flow ' || p_old.handler, p_old.input);
 begin
     return coalesce(v_first, pgflow._start_flow(
-        pgflow._found_flow(p_old.project_id, p_old.handler, p_old.flow_version), p_old.input,
-        p_old.priority, null, null, coalesce(p_old.correlation_id, p_old.run_id::text), v_run_id,
-        p_old.tags, p_old.run_id, pgflow._budget_of(p_old.project_id, p_old.run_id)));
+        pgflow._with_bindings_of(
+            pgflow._found_flow(p_old.project_id, p_old.handler, p_old.flow_version),
+            jsonb_populate_record(null::pgflow.run, to_jsonb(p_old)), 'be retried'),
+        p_old.input, p_old.priority, null, null,
+        coalesce(p_old.correlation_id, p_old.run_id::text), v_run_id, p_old.tags, p_old.run_id,
+        pgflow._budget_of(p_old.project_id, p_old.run_id)));
 end
 $$;
 comment on function pgflow._retry_flow is

@@ -222,9 +222,11 @@ begin
         perform pgflow._check_values(p_flow, p_updates, 'updates');
     end if;
     return pgflow._start_flow(
-        pgflow._found_flow(p_flow.project_id, p_flow.handler, p_flow.flow_version), p_flow.input,
-        p_flow.priority, null, null, coalesce(p_flow.correlation_id, p_flow.run_id::text),
-        pgflow._new_id(), p_flow.tags, null,
+        pgflow._with_bindings_of(
+            pgflow._found_flow(p_flow.project_id, p_flow.handler, p_flow.flow_version), p_flow,
+            'be forked'),
+        p_flow.input, p_flow.priority, null, null,
+        coalesce(p_flow.correlation_id, p_flow.run_id::text), pgflow._new_id(), p_flow.tags, null,
         pgflow._budget_of(p_flow.project_id, p_flow.run_id),
         jsonb_build_object('from', p_flow.run_id, 'super_step', p_super_step,
             'updates', p_updates));

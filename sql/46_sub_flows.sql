@@ -157,14 +157,14 @@ begin
         insert into pgflow.run (project_id, run_id, parent_run_id, root_run_id, parent_key, step,
             depth, kind, handler, flow_version, queue, state, priority, max_attempts, lease_no,
             super_step, checkpoint_no, deadline, created_at, first_started_at, created_by,
-            correlation_id, tags, feedback, budget_run_id, retry_of, breakpoints, input)
+            correlation_id, tags, feedback, budget_run_id, retry_of, breakpoints, bindings, input)
         select p_project, p.run_id, f.run_id, coalesce(f.root_run_id, f.run_id),
             concat_ws('#', p.step, p.element), p.step, f.depth + 1, 'flow', v.flow, v.version,
             coalesce(v.definition ->> 'queue', 'default'), 'running', f.priority, 1, null, 0,
             case when v.definition ? 'channels' then 0 end,
             f.deadline, p_now, p_now, f.created_by, coalesce(f.correlation_id, f.run_id::text),
             f.tags, f.feedback, f.budget_run_id, p.retry_of,
-            pgflow._stops_named(v.definition -> 'breakpoints'), p.input
+            pgflow._stops_named(v.definition -> 'breakpoints'), f.bindings, p.input
         from planned p
         join pgflow.run f on f.project_id = p_project and f.run_id = p.flow_id
         join pgflow.flow_version v on v.project_id = p_project and v.flow = p.flow

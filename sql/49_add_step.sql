@@ -164,6 +164,7 @@ begin
     into v_step.place, v_step.layer
     from pgflow._steps_of_flow(p_flow) as d;
     perform pgflow._put_step(p_flow, v_step);
+    perform pgflow._bind_roles(p_flow, v_step);
     update pgflow.run r set last_event_no = r.last_event_no + 1
     where r.project_id = p_flow.project_id and r.run_id = p_flow.run_id
     returning r.* into v_flow;

@@ -107,6 +107,7 @@ begin
         'input_sha256', v_run.input_sha256, 'output_sha256', v_run.output_sha256,
         'steps', v_steps[:v_most], 'artifacts', v_artifacts[:v_most],
         'decisions', v_decisions[:v_most],
+        'bindings', pgflow._report_bindings(p_project, v_run.bindings),
         'usage', pgflow._report_usage(p_project, p_run_id, v_family),
         'tool_calls', pgflow._report_tool_calls(p_project, v_family),
         'events', pgflow._report_events(p_project, p_run_id, 20),

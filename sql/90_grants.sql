@@ -8,7 +8,8 @@ grant select on
     pgflow.runs, pgflow.timeline, pgflow.inbox, pgflow.task_history, pgflow.journal_entries,
     pgflow.tool_calls, pgflow.model_calls, pgflow.queue_stats,
     pgflow.worker_status, pgflow.flows, pgflow.flow_steps, pgflow.subscriptions, pgflow.prices,
-    pgflow.budgets, pgflow.schemas, pgflow.artifacts, pgflow.step_types, pgflow.state,
+    pgflow.budgets, pgflow.schemas, pgflow.artifacts, pgflow.step_types, pgflow.agents,
+    pgflow.state,
     pgflow.move, pgflow.error_code, pgflow.refusal, pgflow.event_type, pgflow.task_policy
 to pgflow_reader;
 grant execute on function
@@ -24,7 +25,7 @@ grant execute on function
     pgflow.add_step,
     pgflow.subscribe, pgflow.next_events, pgflow.acknowledge, pgflow.release_events,
     pgflow.unsubscribe, pgflow.define_schema, pgflow.register_step_type,
-    pgflow.unregister_step_type
+    pgflow.unregister_step_type, pgflow.define_agent
 to pgflow_client;
 
 grant execute on function

@@ -55,6 +55,7 @@ CREATE TABLE pgflow.run (
     last_error jsonb,
     checkpoint_no integer,
     budget_run_id uuid,
+    bindings jsonb,
     has_own_steps boolean DEFAULT false NOT NULL,
     CONSTRAINT a_child_has_a_root CHECK (((parent_run_id IS NULL) = (root_run_id IS NULL))),
     CONSTRAINT input_is_at_most_8_mb CHECK ((pg_column_size(input) <= 8388608)),
@@ -136,6 +137,8 @@ COMMENT ON COLUMN pgflow.run.feedback IS 'Why it was rolled back last: comment, 
 COMMENT ON COLUMN pgflow.run.checkpoint_no IS 'Of a flow that has channels: its last checkpoint. Of a step of one: the checkpoint whose values it sees.';
 
 COMMENT ON COLUMN pgflow.run.budget_run_id IS 'The run whose budget its calls of models count to: itself, or the next above it that has one.';
+
+COMMENT ON COLUMN pgflow.run.bindings IS 'Of a flow with roles: what each was bound to at the start: agent, version, sha256.';
 
 COMMENT ON COLUMN pgflow.run.has_own_steps IS 'Whether there are rows of run_step that stand before those of the flow''s version.';
 
@@ -223,6 +226,21 @@ COMMENT ON COLUMN pgflow.task.decided_login IS 'The login of the session in whic
 
 COMMENT ON COLUMN pgflow.task.voided_at IS 'Since when it counts no more: something else was asked, or it was rolled back.';
 
+CREATE TABLE pgflow.agent_version (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    agent text NOT NULL COLLATE pg_catalog."C",
+    version integer NOT NULL,
+    sha256 bytea NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    created_by text NOT NULL,
+    model text NOT NULL COLLATE pg_catalog."C",
+    backend text COLLATE pg_catalog."C",
+    config jsonb NOT NULL,
+    CONSTRAINT config_is_an_object CHECK ((jsonb_typeof(config) = 'object'::text))
+);
+
+COMMENT ON TABLE pgflow.agent_version IS 'The definitions of agents, all versions. Rows never change.';
+
 CREATE TABLE pgflow.budget (
     project_id text NOT NULL COLLATE pg_catalog."C",
     run_id uuid NOT NULL,
@@ -256,6 +274,92 @@ COMMENT ON COLUMN pgflow.budget.exceeded_at IS 'When it was exceeded last.';
 
 COMMENT ON COLUMN pgflow.budget.task_id IS 'The open task that asks to raise it; nothing of the run and below it is executed meanwhile.';
 
+CREATE TABLE pgflow.run_step (
+    project_id text CONSTRAINT step_definition_project_id_not_null NOT NULL COLLATE pg_catalog."C",
+    flow text CONSTRAINT step_definition_flow_not_null NOT NULL COLLATE pg_catalog."C",
+    version integer CONSTRAINT step_definition_version_not_null NOT NULL,
+    step text CONSTRAINT step_definition_step_not_null NOT NULL COLLATE pg_catalog."C",
+    place integer CONSTRAINT step_definition_place_not_null NOT NULL,
+    layer integer CONSTRAINT step_definition_layer_not_null NOT NULL,
+    type text CONSTRAINT step_definition_type_not_null NOT NULL COLLATE pg_catalog."C",
+    handler text CONSTRAINT step_definition_handler_not_null NOT NULL COLLATE pg_catalog."C",
+    queue text COLLATE pg_catalog."C",
+    join_rule text CONSTRAINT step_definition_join_rule_not_null NOT NULL COLLATE pg_catalog."C",
+    on_failure text CONSTRAINT step_definition_on_failure_not_null NOT NULL COLLATE pg_catalog."C",
+    max_attempts integer,
+    timeout interval,
+    retry_base interval,
+    retry_factor double precision,
+    retry_max interval,
+    needs text[] CONSTRAINT step_definition_needs_not_null NOT NULL COLLATE pg_catalog."C",
+    dependants text[] CONSTRAINT step_definition_dependants_not_null NOT NULL COLLATE pg_catalog."C",
+    config jsonb CONSTRAINT step_definition_config_not_null NOT NULL,
+    condition jsonpath,
+    layered boolean CONSTRAINT step_definition_layered_not_null NOT NULL,
+    each_path jsonpath,
+    artifact jsonb,
+    step_type text COLLATE pg_catalog."C",
+    gate_of text COLLATE pg_catalog."C",
+    last_gate text COLLATE pg_catalog."C",
+    role text COLLATE pg_catalog."C",
+    run_id uuid NOT NULL,
+    definition jsonb,
+    needed_by text[] COLLATE pg_catalog."C",
+    budget jsonb,
+    super_step integer,
+    added_in text COLLATE pg_catalog."C",
+    withdrawn_at timestamp with time zone,
+    added_at timestamp with time zone,
+    added_by text,
+    CONSTRAINT a_gate_is_approved CHECK (((gate_of IS NULL) OR (type = 'approval_gate'::text))),
+    CONSTRAINT added_iff_it_says_how CHECK ((num_nonnulls(definition, needed_by, super_step, added_at, added_by) = ANY (ARRAY[0, 5]))),
+    CONSTRAINT join_rule_is_known CHECK ((join_rule = ANY (ARRAY['all'::text, 'any'::text, 'none_failed'::text, 'one_failed'::text]))),
+    CONSTRAINT on_failure_is_known CHECK ((on_failure = ANY (ARRAY['fail'::text, 'continue'::text]))),
+    CONSTRAINT only_a_handler_has_a_role CHECK (((role IS NULL) OR (type = 'handler'::text))),
+    CONSTRAINT only_what_works_is_done_for_each CHECK (((each_path IS NULL) OR (type = ANY (ARRAY['handler'::text, 'flow'::text])))),
+    CONSTRAINT type_is_known CHECK ((type = ANY (ARRAY['handler'::text, 'flow'::text, 'pass'::text, 'approval_gate'::text, 'human_task'::text, 'wait_event'::text, 'timer'::text])))
+);
+
+COMMENT ON TABLE pgflow.run_step IS 'Steps of single runs of flows: those that were added, and those of the version that need one of these, or are needed by one, as they are since.';
+
+COMMENT ON COLUMN pgflow.run_step.place IS 'Its place in the definition, from 1.';
+
+COMMENT ON COLUMN pgflow.run_step.layer IS 'The steps of the longest way to it, itself included.';
+
+COMMENT ON COLUMN pgflow.run_step.type IS 'handler: a worker executes it; flow: another flow; else what it waits for. config has the particulars.';
+
+COMMENT ON COLUMN pgflow.run_step.handler IS 'Of what no worker executes: its type.';
+
+COMMENT ON COLUMN pgflow.run_step.dependants IS 'The steps that need it.';
+
+COMMENT ON COLUMN pgflow.run_step.condition IS 'What the state values must be for it to run; else it is skipped.';
+
+COMMENT ON COLUMN pgflow.run_step.layered IS 'Steps that end count once all that began with them have ended. The same for all of a flow.';
+
+COMMENT ON COLUMN pgflow.run_step.each_path IS 'Finds in the step''s input the elements for each of which it is executed.';
+
+COMMENT ON COLUMN pgflow.run_step.artifact IS 'What it has to leave behind: name, and if there are such schema, schema_version, repairs.';
+
+COMMENT ON COLUMN pgflow.run_step.step_type IS 'The type that its definition names; type is what that comes down to.';
+
+COMMENT ON COLUMN pgflow.run_step.gate_of IS 'Of a gate: the step whose outcome it approves.';
+
+COMMENT ON COLUMN pgflow.run_step.last_gate IS 'Of a step that has gates: the last, behind which its output counts.';
+
+COMMENT ON COLUMN pgflow.run_step.role IS 'What its handler needs an agent for; each run is bound to one.';
+
+COMMENT ON COLUMN pgflow.run_step.definition IS 'What add_step was given, without what is said by default; null: a step of the version.';
+
+COMMENT ON COLUMN pgflow.run_step.needed_by IS 'The steps that were to need it.';
+
+COMMENT ON COLUMN pgflow.run_step.budget IS 'How much it may spend, if it was added.';
+
+COMMENT ON COLUMN pgflow.run_step.super_step IS 'How far the flow had come when it was added; -1: it was taken over from the run that this one retries.';
+
+COMMENT ON COLUMN pgflow.run_step.added_in IS 'The step whose handler added it: it counts as long as that does.';
+
+COMMENT ON COLUMN pgflow.run_step.withdrawn_at IS 'When that step, or one that this one needs, counted no more.';
+
 CREATE TABLE pgflow.flow_version (
     project_id text NOT NULL COLLATE pg_catalog."C",
     flow text NOT NULL COLLATE pg_catalog."C",
@@ -264,7 +368,8 @@ CREATE TABLE pgflow.flow_version (
     created_at timestamp with time zone NOT NULL,
     created_by text NOT NULL,
     definition jsonb NOT NULL,
-    step_types jsonb
+    step_types jsonb,
+    roles text[] COLLATE pg_catalog."C"
 );
 
 COMMENT ON TABLE pgflow.flow_version IS 'The definitions of flows, all versions. Rows never change.';
@@ -272,6 +377,8 @@ COMMENT ON TABLE pgflow.flow_version IS 'The definitions of flows, all versions.
 COMMENT ON COLUMN pgflow.flow_version.sha256 IS 'SHA-256 of the definition without what is said by default.';
 
 COMMENT ON COLUMN pgflow.flow_version.step_types IS 'What the step types that it names said when it was defined, by name; null: it names none that was registered. sha256 covers it.';
+
+COMMENT ON COLUMN pgflow.flow_version.roles IS 'The roles of its steps; null: none, and no flow within that might have any.';
 
 CREATE TABLE pgflow.step_type (
     project_id text NOT NULL COLLATE pg_catalog."C",
@@ -327,9 +434,11 @@ CREATE TABLE pgflow.step_definition (
     step_type text COLLATE pg_catalog."C",
     gate_of text COLLATE pg_catalog."C",
     last_gate text COLLATE pg_catalog."C",
+    role text COLLATE pg_catalog."C",
     CONSTRAINT a_gate_is_approved CHECK (((gate_of IS NULL) OR (type = 'approval_gate'::text))),
     CONSTRAINT join_rule_is_known CHECK ((join_rule = ANY (ARRAY['all'::text, 'any'::text, 'none_failed'::text, 'one_failed'::text]))),
     CONSTRAINT on_failure_is_known CHECK ((on_failure = ANY (ARRAY['fail'::text, 'continue'::text]))),
+    CONSTRAINT only_a_handler_has_a_role CHECK (((role IS NULL) OR (type = 'handler'::text))),
     CONSTRAINT only_what_works_is_done_for_each CHECK (((each_path IS NULL) OR (type = ANY (ARRAY['handler'::text, 'flow'::text])))),
     CONSTRAINT type_is_known CHECK ((type = ANY (ARRAY['handler'::text, 'flow'::text, 'pass'::text, 'approval_gate'::text, 'human_task'::text, 'wait_event'::text, 'timer'::text])))
 );
@@ -359,6 +468,8 @@ COMMENT ON COLUMN pgflow.step_definition.step_type IS 'The type that its definit
 COMMENT ON COLUMN pgflow.step_definition.gate_of IS 'Of a gate: the step whose outcome it approves.';
 
 COMMENT ON COLUMN pgflow.step_definition.last_gate IS 'Of a step that has gates: the last, behind which its output counts.';
+
+COMMENT ON COLUMN pgflow.step_definition.role IS 'What its handler needs an agent for; each run is bound to one.';
 
 CREATE TABLE pgflow.subscription (
     project_id text NOT NULL COLLATE pg_catalog."C",
@@ -576,6 +687,7 @@ CREATE TABLE pgflow.run_finished (
     input jsonb NOT NULL,
     output jsonb,
     last_error jsonb,
+    bindings jsonb,
     CONSTRAINT a_lease_is_whole CHECK ((((lease_event_no IS NULL) = (worker_id IS NULL)) AND ((lease_event_no IS NULL) = (leased_at IS NULL)))),
     CONSTRAINT completed_has_no_error CHECK (((state <> 'completed'::text) OR (error_code IS NULL))),
     CONSTRAINT ended_by_a_legal_move CHECK (((kind = ANY (ARRAY['handler'::text, 'flow'::text, 'step_wait'::text])) AND (ended_from = ANY (ARRAY['scheduled'::text, 'pending'::text, 'running'::text, 'waiting_tool'::text, 'waiting_approval'::text, 'waiting_event'::text, 'paused'::text])) AND ((kind = 'handler'::text) OR (ended_from <> ALL (ARRAY['scheduled'::text, 'pending'::text]))) AND ((kind <> 'step_wait'::text) OR (ended_from = ANY (ARRAY['waiting_approval'::text, 'waiting_event'::text, 'paused'::text]))) AND
@@ -745,88 +857,6 @@ COMMENT ON COLUMN pgflow.usage.actor IS 'Which agent called, as the handler name
 
 COMMENT ON COLUMN pgflow.usage.cost_usd_total IS 'Null: unknown.';
 
-CREATE TABLE pgflow.run_step (
-    project_id text CONSTRAINT step_definition_project_id_not_null NOT NULL COLLATE pg_catalog."C",
-    flow text CONSTRAINT step_definition_flow_not_null NOT NULL COLLATE pg_catalog."C",
-    version integer CONSTRAINT step_definition_version_not_null NOT NULL,
-    step text CONSTRAINT step_definition_step_not_null NOT NULL COLLATE pg_catalog."C",
-    place integer CONSTRAINT step_definition_place_not_null NOT NULL,
-    layer integer CONSTRAINT step_definition_layer_not_null NOT NULL,
-    type text CONSTRAINT step_definition_type_not_null NOT NULL COLLATE pg_catalog."C",
-    handler text CONSTRAINT step_definition_handler_not_null NOT NULL COLLATE pg_catalog."C",
-    queue text COLLATE pg_catalog."C",
-    join_rule text CONSTRAINT step_definition_join_rule_not_null NOT NULL COLLATE pg_catalog."C",
-    on_failure text CONSTRAINT step_definition_on_failure_not_null NOT NULL COLLATE pg_catalog."C",
-    max_attempts integer,
-    timeout interval,
-    retry_base interval,
-    retry_factor double precision,
-    retry_max interval,
-    needs text[] CONSTRAINT step_definition_needs_not_null NOT NULL COLLATE pg_catalog."C",
-    dependants text[] CONSTRAINT step_definition_dependants_not_null NOT NULL COLLATE pg_catalog."C",
-    config jsonb CONSTRAINT step_definition_config_not_null NOT NULL,
-    condition jsonpath,
-    layered boolean CONSTRAINT step_definition_layered_not_null NOT NULL,
-    each_path jsonpath,
-    artifact jsonb,
-    step_type text COLLATE pg_catalog."C",
-    gate_of text COLLATE pg_catalog."C",
-    last_gate text COLLATE pg_catalog."C",
-    run_id uuid NOT NULL,
-    definition jsonb,
-    needed_by text[] COLLATE pg_catalog."C",
-    budget jsonb,
-    super_step integer,
-    added_in text COLLATE pg_catalog."C",
-    withdrawn_at timestamp with time zone,
-    added_at timestamp with time zone,
-    added_by text,
-    CONSTRAINT a_gate_is_approved CHECK (((gate_of IS NULL) OR (type = 'approval_gate'::text))),
-    CONSTRAINT added_iff_it_says_how CHECK ((num_nonnulls(definition, needed_by, super_step, added_at, added_by) = ANY (ARRAY[0, 5]))),
-    CONSTRAINT join_rule_is_known CHECK ((join_rule = ANY (ARRAY['all'::text, 'any'::text, 'none_failed'::text, 'one_failed'::text]))),
-    CONSTRAINT on_failure_is_known CHECK ((on_failure = ANY (ARRAY['fail'::text, 'continue'::text]))),
-    CONSTRAINT only_what_works_is_done_for_each CHECK (((each_path IS NULL) OR (type = ANY (ARRAY['handler'::text, 'flow'::text])))),
-    CONSTRAINT type_is_known CHECK ((type = ANY (ARRAY['handler'::text, 'flow'::text, 'pass'::text, 'approval_gate'::text, 'human_task'::text, 'wait_event'::text, 'timer'::text])))
-);
-
-COMMENT ON TABLE pgflow.run_step IS 'Steps of single runs of flows: those that were added, and those of the version that need one of these, or are needed by one, as they are since.';
-
-COMMENT ON COLUMN pgflow.run_step.place IS 'Its place in the definition, from 1.';
-
-COMMENT ON COLUMN pgflow.run_step.layer IS 'The steps of the longest way to it, itself included.';
-
-COMMENT ON COLUMN pgflow.run_step.type IS 'handler: a worker executes it; flow: another flow; else what it waits for. config has the particulars.';
-
-COMMENT ON COLUMN pgflow.run_step.handler IS 'Of what no worker executes: its type.';
-
-COMMENT ON COLUMN pgflow.run_step.dependants IS 'The steps that need it.';
-
-COMMENT ON COLUMN pgflow.run_step.condition IS 'What the state values must be for it to run; else it is skipped.';
-
-COMMENT ON COLUMN pgflow.run_step.layered IS 'Steps that end count once all that began with them have ended. The same for all of a flow.';
-
-COMMENT ON COLUMN pgflow.run_step.each_path IS 'Finds in the step''s input the elements for each of which it is executed.';
-
-COMMENT ON COLUMN pgflow.run_step.artifact IS 'What it has to leave behind: name, and if there are such schema, schema_version, repairs.';
-
-COMMENT ON COLUMN pgflow.run_step.step_type IS 'The type that its definition names; type is what that comes down to.';
-
-COMMENT ON COLUMN pgflow.run_step.gate_of IS 'Of a gate: the step whose outcome it approves.';
-
-COMMENT ON COLUMN pgflow.run_step.last_gate IS 'Of a step that has gates: the last, behind which its output counts.';
-
-COMMENT ON COLUMN pgflow.run_step.definition IS 'What add_step was given, without what is said by default; null: a step of the version.';
-
-COMMENT ON COLUMN pgflow.run_step.needed_by IS 'The steps that were to need it.';
-
-COMMENT ON COLUMN pgflow.run_step.budget IS 'How much it may spend, if it was added.';
-
-COMMENT ON COLUMN pgflow.run_step.super_step IS 'How far the flow had come when it was added; -1: it was taken over from the run that this one retries.';
-
-COMMENT ON COLUMN pgflow.run_step.added_in IS 'The step whose handler added it: it counts as long as that does.';
-
-COMMENT ON COLUMN pgflow.run_step.withdrawn_at IS 'When that step, or one that this one needs, counted no more.';
-
 CREATE TABLE pgflow.signal (
     project_id text NOT NULL COLLATE pg_catalog."C",
     run_id uuid NOT NULL,
@@ -884,6 +914,36 @@ COMMENT ON COLUMN pgflow.installation.test_clock IS 'True lets a session set pgf
 COMMENT ON COLUMN pgflow.installation.retention IS 'How long finished runs are kept, where their queue doesn''t say otherwise. Null: for ever.';
 
 COMMENT ON COLUMN pgflow.installation.partition_width IS 'For how long all new run ids go into the same partitions. set_retention() sets it.';
+
+CREATE TABLE pgflow.agent (
+    project_id text NOT NULL COLLATE pg_catalog."C",
+    agent text NOT NULL COLLATE pg_catalog."C",
+    version integer NOT NULL,
+    CONSTRAINT agent_is_a_plain_name CHECK ((agent ~ '^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$'::text))
+);
+
+COMMENT ON TABLE pgflow.agent IS 'Each agent with the version that was defined last.';
+
+CREATE VIEW pgflow.agents WITH (security_barrier='true') AS
+ SELECT v.project_id,
+    v.agent,
+    v.version,
+    (v.version = a.version) AS is_current,
+    v.model,
+    v.backend,
+    v.config,
+    encode(v.sha256, 'hex'::text) AS sha256,
+    v.created_at,
+    v.created_by
+   FROM (pgflow.agent_version v
+     JOIN pgflow.agent a USING (project_id, agent))
+  WHERE (v.project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[]));
+
+COMMENT ON VIEW pgflow.agents IS 'What roles of steps can be bound to, all versions. A role that a start binds to nothing else is bound to the agent of its name.';
+
+COMMENT ON COLUMN pgflow.agents.is_current IS 'Whether it is the version that was defined last.';
+
+COMMENT ON COLUMN pgflow.agents.sha256 IS 'Hex SHA-256 of name, model, backend and config, by which the same content is the same version.';
 
 CREATE TABLE pgflow.artifact_schema (
     project_id text NOT NULL COLLATE pg_catalog."C",
@@ -1864,7 +1924,8 @@ CREATE VIEW pgflow.runs WITH (security_barrier='true') AS
     super_step,
     deadlines_held_at,
     final_report,
-    stands_at
+    stands_at,
+    bindings
    FROM ( SELECT r.project_id,
             r.run_id,
             r.handler,
@@ -1894,7 +1955,13 @@ CREATE VIEW pgflow.runs WITH (security_barrier='true') AS
             NULL::text AS error_detail,
             r.last_error,
             r.input,
-            encode(pgflow._sha256(r.input), 'hex'::text) AS input_sha256,
+            encode(pgflow._sha256(
+                CASE r.kind
+                    WHEN 'flow'::text THEN ( SELECT jsonb_build_object('flow', encode(v.sha256, 'hex'::text), 'input', r.input) AS jsonb_build_object
+                       FROM pgflow.flow_version v
+                      WHERE ((v.project_id = r.project_id) AND (v.flow = r.handler) AND (v.version = r.flow_version)))
+                    ELSE r.input
+                END), 'hex'::text) AS input_sha256,
             NULL::jsonb AS output,
             NULL::text AS output_sha256,
             r.cost_usd,
@@ -1923,7 +1990,8 @@ CREATE VIEW pgflow.runs WITH (security_barrier='true') AS
                       ORDER BY t.kind, t.key
                      LIMIT 1)
                     ELSE NULL::jsonb
-                END AS stands_at
+                END AS stands_at,
+            r.bindings
            FROM ((pgflow.run r
              LEFT JOIN pgflow.queue q ON (((q.project_id = r.project_id) AND (q.queue = r.queue) AND (r.state = 'running'::text))))
              LEFT JOIN pgflow.worker_beat b ON (((b.project_id = r.project_id) AND (b.worker_id = r.worker_id))))
@@ -1957,7 +2025,13 @@ CREATE VIEW pgflow.runs WITH (security_barrier='true') AS
             f.error_detail,
             f.last_error,
             f.input,
-            encode(pgflow._sha256(f.input), 'hex'::text) AS encode,
+            encode(pgflow._sha256(
+                CASE f.kind
+                    WHEN 'flow'::text THEN ( SELECT jsonb_build_object('flow', encode(v.sha256, 'hex'::text), 'input', f.input) AS jsonb_build_object
+                       FROM pgflow.flow_version v
+                      WHERE ((v.project_id = f.project_id) AND (v.flow = f.handler) AND (v.version = f.flow_version)))
+                    ELSE f.input
+                END), 'hex'::text) AS encode,
             f.output,
             encode(pgflow._sha256(f.output), 'hex'::text) AS encode,
             f.cost_usd,
@@ -1982,7 +2056,8 @@ CREATE VIEW pgflow.runs WITH (security_barrier='true') AS
                     WHEN (f.kind = 'flow'::text) THEN f.run_id
                     ELSE NULL::uuid
                 END AS "case",
-            NULL::jsonb
+            NULL::jsonb,
+            f.bindings
            FROM pgflow.run_finished f) u
   WHERE (project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[]));
 
@@ -2018,7 +2093,7 @@ COMMENT ON COLUMN pgflow.runs.error_code IS 'Why it ended without completing; ta
 
 COMMENT ON COLUMN pgflow.runs.last_error IS 'What the last failed execution raised (type, message, traceback); kept after a later success.';
 
-COMMENT ON COLUMN pgflow.runs.input_sha256 IS 'Hex SHA-256 of the database''s text of the input.';
+COMMENT ON COLUMN pgflow.runs.input_sha256 IS 'Hex SHA-256 of the database''s text of the input; of a flow, of {"flow": its sha256, "input": the input}.';
 
 COMMENT ON COLUMN pgflow.runs.output_sha256 IS 'Hex SHA-256 of the database''s text of the output.';
 
@@ -2049,6 +2124,8 @@ COMMENT ON COLUMN pgflow.runs.deadlines_held_at IS 'Since when its deadlines sta
 COMMENT ON COLUMN pgflow.runs.final_report IS 'Of a flow that has ended: pgflow.report(final_report) returns its report.';
 
 COMMENT ON COLUMN pgflow.runs.stands_at IS 'The interrupt or the breakpoint that it is paused by: step, task_id and payload.';
+
+COMMENT ON COLUMN pgflow.runs.bindings IS 'Of a flow: what its roles were bound to when it started: agent, version, sha256.';
 
 CREATE VIEW pgflow.schemas WITH (security_barrier='true') AS
  SELECT v.project_id,
@@ -2589,6 +2666,12 @@ COMMENT ON COLUMN pgflow.worker_status.beat_at IS 'When it was last heard of; nu
 
 COMMENT ON COLUMN pgflow.worker_status.version IS 'The version of the worker''s app.';
 
+ALTER TABLE ONLY pgflow.agent
+    ADD CONSTRAINT agent_pkey PRIMARY KEY (project_id, agent);
+
+ALTER TABLE ONLY pgflow.agent_version
+    ADD CONSTRAINT agent_version_pkey PRIMARY KEY (project_id, agent, version);
+
 ALTER TABLE ONLY pgflow.artifact
     ADD CONSTRAINT artifact_pkey PRIMARY KEY (project_id, run_id, artifact_no);
 
@@ -2721,6 +2804,9 @@ ALTER TABLE ONLY pgflow.task
 ALTER TABLE ONLY pgflow.task_policy
     ADD CONSTRAINT task_policy_pkey PRIMARY KEY (policy);
 
+ALTER TABLE ONLY pgflow.agent_version
+    ADD CONSTRAINT the_same_agent_is_the_same_version UNIQUE (project_id, agent, sha256);
+
 ALTER TABLE ONLY pgflow.flow_version
     ADD CONSTRAINT the_same_content_is_the_same_version UNIQUE (project_id, flow, sha256);
 
@@ -2797,6 +2883,8 @@ CREATE INDEX task_of_run ON pgflow.task USING btree (project_id, run_id);
 
 CREATE INDEX usage_by_time ON ONLY pgflow.usage USING brin (project_id, at) WITH (autosummarize='true');
 
+CREATE TRIGGER agent_version_never_changes BEFORE DELETE OR UPDATE ON pgflow.agent_version FOR EACH ROW EXECUTE FUNCTION pgflow._refuse_other_agent();
+
 CREATE TRIGGER channel_definition_never_changes BEFORE DELETE OR UPDATE ON pgflow.channel_definition FOR EACH ROW EXECUTE FUNCTION pgflow._refuse_redefinition();
 
 CREATE TRIGGER flow_version_never_changes BEFORE DELETE OR UPDATE ON pgflow.flow_version FOR EACH ROW EXECUTE FUNCTION pgflow._refuse_redefinition();
@@ -2818,6 +2906,9 @@ CREATE TRIGGER run_moves_are_legal BEFORE UPDATE OF state ON pgflow.run FOR EACH
 CREATE TRIGGER schema_version_never_changes BEFORE DELETE OR UPDATE ON pgflow.schema_version FOR EACH ROW EXECUTE FUNCTION pgflow._refuse_schema_change();
 
 CREATE TRIGGER step_definition_never_changes BEFORE DELETE OR UPDATE ON pgflow.step_definition FOR EACH ROW EXECUTE FUNCTION pgflow._refuse_redefinition();
+
+ALTER TABLE ONLY pgflow.agent
+    ADD CONSTRAINT agent_project_fkey FOREIGN KEY (project_id) REFERENCES pgflow.project(project_id);
 
 ALTER TABLE ONLY pgflow.artifact_schema
     ADD CONSTRAINT artifact_schema_project_fkey FOREIGN KEY (project_id) REFERENCES pgflow.project(project_id);
@@ -2872,6 +2963,8 @@ ALTER TABLE ONLY pgflow.vote
 
 ALTER TABLE ONLY pgflow.worker
     ADD CONSTRAINT worker_project_fkey FOREIGN KEY (project_id) REFERENCES pgflow.project(project_id);
+
+GRANT SELECT ON TABLE pgflow.agents TO pgflow_reader;
 
 GRANT SELECT ON TABLE pgflow.artifacts TO pgflow_reader;
 

@@ -14,7 +14,7 @@ import yaml
 from click.testing import CliRunner
 
 from pgflow import App, Context
-from pgflow.errors import BadRequest
+from pgflow.errors import BadRequest, UnknownAgent
 from pgflow.testing import Scene
 
 (SCRIPT,) = entry_points(group="console_scripts", name="pgflow")
@@ -185,6 +185,23 @@ def test_the_gates_of_the_page_are_asked_one_after_the_other(app: App, pgflow_sc
         assert task["step"] == gate
         app.sync.approve(task["task_id"])
     assert app.sync.result(run_id).value == {"sign_off": {"build": {"plan": "plan"}}}
+
+
+def test_a_role_is_bound_to_the_agent_of_the_page(pgflow_scene: Scene) -> None:
+    names: dict[str, Any] = {}
+    (code,) = [text for text in blocks("python") if "ctx.binding" in text]
+    exec(code, names)
+    app: App = names["app"]
+    pgflow_scene.use(app)
+    app.sync.define_flow(names["TRIP"])
+    with pytest.raises(UnknownAgent):
+        app.sync.start("trip")
+    (agent,) = [text for text in blocks("sql") if "define_agent" in text]
+    with psycopg.connect(app.dsn, autocommit=True) as conn:
+        conn.execute(agent.encode())
+    run_id = app.sync.start("trip")
+    pgflow_scene.run_until_idle()
+    assert app.sync.result(run_id).value == {"plan": "planner: large-1, temperature 0"}
 
 
 def test_a_flow_with_the_breakpoints_of_the_page_stops_and_goes_where_it_is_sent(

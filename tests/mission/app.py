@@ -6,6 +6,7 @@ pgflow worker --app tests.mission.app:app
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,13 @@ async def echo(value: Any) -> Any:
 async def told(ctx: Context) -> Any:
     """Return what the definition of the step says."""
     return ctx.step_config["value"]
+
+
+@app.handler
+async def bound(ctx: Context) -> Any:
+    """Return the agent that the run is bound to."""
+    assert ctx.binding is not None
+    return asdict(ctx.binding)
 
 
 @app.handler

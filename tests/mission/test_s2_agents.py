@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pgflow import Worker
-from pgflow.errors import AlreadyFinished, BadRequest, RunNotCompleted
+from pgflow.errors import (
+    AlreadyFinished,
+    BadRequest,
+    BindingLost,
+    RunNotCompleted,
+    UnknownAgent,
+)
 from pgflow.models import Paused
 from tests.mission.app import app
 from tests.mission.conftest import until
@@ -32,7 +38,8 @@ CALL = (
 
 REPORT = (
     *("run_id", "flow", "version", "hash", "status", "error_code", "error", "started_at"),
-    *("ended_at", "steps", "artifacts", "decisions", "usage", "events", "unresolved"),
+    *("ended_at", "steps", "artifacts", "decisions", "bindings", "usage", "events"),
+    "unresolved",
 )
 
 
@@ -275,6 +282,61 @@ def test_s2_11_a_handler_knows_what_is_expected_and_what_was_wrong(mission: Miss
     assert told["previous"] == {"title": 7}
 
 
+def test_s2_12_a_role_is_bound_at_the_start_and_a_run_keeps_its_binding(mission: Mission) -> None:
+    steps = (
+        gate("go"),
+        {"name": "plan", "handler": "bound", "role": "planner", "needs": ["go"]},
+        {"name": "check", "handler": "bound", "role": "checker", "needs": ["go"]},
+    )
+    with pytest.raises(UnknownAgent) as refused:
+        mission.start("s2-roles", *steps)
+    assert "bindings." in refused.value.field
+    first = mission.client.define_agent("s2-cheap", "small", backend="here", config={"t": 0})
+    run_id = mission.client.start(
+        "s2-roles",
+        bindings={"planner": "s2-cheap", "checker": {"agent": "s2-cheap", "version": 1}},
+    )
+    mission.client.define_agent("s2-cheap", "large", backend="here", config={"t": 0})
+    mission.client.approve(mission.task(run_id)["task_id"])
+    told = mission.output(run_id)
+    assert told["plan"] == {
+        "role": "planner",
+        "agent": "s2-cheap",
+        "version": first.version,
+        "sha256": first.sha256,
+        "model": "small",
+        "backend": "here",
+        "config": {"t": 0},
+    }
+    assert (told["check"]["role"], told["check"]["version"]) == ("checker", 1)
+    bindings = mission.client.report(run_id)["bindings"]
+    assert [(b["role"], b["sha256"]) for b in bindings][1] == ("planner", first.sha256)
+    assert first.sha256[:16] in mission.pgflow("report", run_id)
+
+
+def test_s2_12_a_run_whose_binding_is_missing_or_malformed_is_not_resumed(
+    mission: Mission,
+) -> None:
+    mission.client.define_agent("s2-lost", "small")
+    step = {"name": "plan", "handler": "bound", "role": "s2-lost", "needs": ["go"]}
+    for broken, word in (("{}", "missing"), ('{"s2-lost": 1}', "malformed")):
+        run_id = mission.start("s2-lost", gate("go"), step)
+        task_id = mission.task(run_id)["task_id"]
+        mission.client.pause(run_id)
+        mission.rows(
+            "update pgflow.run set bindings = %s::jsonb where run_id = %s returning run_id",
+            broken,
+            run_id,
+        )
+        with pytest.raises(BindingLost, match=f"E-RUN-012: .* {word}"):
+            mission.client.resume(run_id)
+        assert mission.run(run_id)["state"] == "paused"
+        mission.client.cancel(run_id)
+        assert mission.value("select state from pgflow.task where task_id = %s", task_id) == (
+            "cancelled"
+        )
+
+
 def test_s2_13_hashes_of_input_and_output_are_those_of_the_databases_text(
     mission: Mission,
 ) -> None:
@@ -289,6 +351,18 @@ def test_s2_13_hashes_of_input_and_output_are_those_of_the_databases_text(
         assert run[f"{what}_sha256"] == hashlib.sha256(text.encode()).hexdigest()
     same = mission.client.enqueue("echo", json.loads('{"a": "ä", "b": [1, 2.50]}'))
     assert mission.run(same)["input_sha256"] == run["input_sha256"]
+
+
+def test_s2_13_the_hash_of_a_flows_input_covers_the_flows_hash(mission: Mission) -> None:
+    one = mission.start("s2-hash", {"name": "a", "handler": "echo"}, given={"n": 1})
+    other = mission.start("s2-hash", {"name": "b", "handler": "echo"}, given={"n": 1})
+    seen = set()
+    for run_id in (one, other):
+        report = mission.client.report(run_id)
+        text = f'{{"flow": "{report["hash"]}", "input": {{"n": 1}}}}'
+        assert mission.run(run_id)["input_sha256"] == hashlib.sha256(text.encode()).hexdigest()
+        seen.add(report["input_sha256"])
+    assert len(seen) == 2
 
 
 def test_s2_14_s2_15_s2_22_the_report_of_a_flow_is_final_at_its_end_however_it_ends(

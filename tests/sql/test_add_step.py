@@ -672,3 +672,33 @@ def test_a_step_that_is_added_has_no_gates_of_its_own(engine: Engine) -> None:
     found = faults(engine, run_id, step("new", gates=["editor"]))
     assert "add a step of type approval_gate" in found["step.gates"]
     assert states(engine, run_id) == {"hold": "waiting"}
+
+
+# ---- roles
+
+
+def test_the_role_of_a_step_that_is_added_is_bound_when_it_is(engine: Engine) -> None:
+    run_id = started(engine, HOLD)
+    found = refused_role(engine, run_id)
+    assert "role planner is bound to no agent" in found
+    engine.call("define_agent", name="planner", model="large-1")
+    add(engine, run_id, "new", role="planner")
+    engine.call("define_agent", name="planner", model="large-2")
+    binding = ready(engine)["new"].body["more"]["flow"]["binding"]
+    assert (binding["agent"], binding["version"], binding["model"]) == ("planner", 1, "large-1")
+
+
+def test_a_role_that_is_bound_already_stays_bound(engine: Engine) -> None:
+    engine.call("define_agent", name="other", model="small")
+    run_id = started(engine, step("a", role="planner"), bindings={"planner": "other"})
+    engine.call("define_agent", name="planner", model="large")
+    add(engine, run_id, "new", role="planner")
+    leases = ready(engine)
+    models = {name: leases[name].body["more"]["flow"]["binding"]["model"] for name in leases}
+    assert models == {"a": "small", "new": "small"}
+
+
+def refused_role(engine: Engine, run_id: UUID) -> str:
+    with engine.refused("PF112") as refused:
+        add(engine, run_id, "new", role="planner")
+    return str(refused.value)

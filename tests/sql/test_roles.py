@@ -54,6 +54,7 @@ CALLS = {
     "define_flow": (CLIENTS, "define_flow('{}')"),
     "add_step": (CLIENTS, f"add_step({ID}, '[]')"),
     "start": (CLIENTS, "start('nobody''s')"),
+    "define_agent": (CLIENTS, "define_agent('a', '')"),
     "define_schema": (CLIENTS, "define_schema('a', '[]')"),
     "artifact_content": (set(ROLES), f"artifact_content({ID}, 'a')"),
     "register_step_type": (CLIENTS, "register_step_type('count')"),
@@ -112,6 +113,7 @@ VIEWS = [
     "prices",
     "budgets",
     "schemas",
+    "agents",
     "artifacts",
     "step_types",
 ]
