@@ -35,6 +35,9 @@ comment on column pgflow.run_step.added_in is
 comment on column pgflow.run_step.withdrawn_at is
     'When that step, or one that this one needs, counted no more.';
 
+-- Whether there are any is asked whenever steps begin.
+create index added_step_has_a_budget on pgflow.run_step (project_id) where budget is not null;
+
 alter table pgflow.run add column has_own_steps boolean not null default false;
 comment on column pgflow.run.has_own_steps is
     'Whether there are rows of run_step that stand before those of the flow''s version.';

@@ -130,9 +130,8 @@ begin
     -- Few projects have any.
     if not exists (select from pgflow.step_budget b where b.project_id = p_project
                    union all
-                   select from unnest(p_flow_ids) as u (run_id)
-                   join pgflow.run r on r.project_id = p_project and r.run_id = u.run_id
-                       and r.has_own_steps) then
+                   select from pgflow.run_step s
+                   where s.project_id = p_project and s.budget is not null) then
         return;
     end if;
     for v_new in

@@ -2835,6 +2835,8 @@ CREATE UNIQUE INDEX a_run_asks_once_per_key ON pgflow.task USING btree (project_
 
 CREATE UNIQUE INDEX a_step_counts_once ON ONLY pgflow.flow_step USING btree (project_id, run_id, step, element) WHERE (voided_at IS NULL);
 
+CREATE INDEX added_step_has_a_budget ON pgflow.run_step USING btree (project_id) WHERE (budget IS NOT NULL);
+
 CREATE INDEX budget_is_due ON pgflow.budget_due USING btree (project_id, due_at);
 
 CREATE INDEX event_by_time ON ONLY pgflow.event USING brin (project_id, at, leased_at) WITH (autosummarize='true');
