@@ -149,6 +149,31 @@ def steps(session: Session, run_id: UUID, *, elements: bool, as_json: bool) -> N
     print_rows(rows if as_json else [_with_elements(row) for row in rows], columns, as_json=as_json)
 
 
+@flow.command("add-step")
+@run_argument
+@_file_argument
+@click.option(
+    "--needed-by", multiple=True, metavar="STEP", help="A step that is to need it; several times."
+)
+@json_option
+@global_options
+@pass_session
+def add_step(
+    session: Session, run_id: UUID, file: Path, *, needed_by: tuple[str, ...], as_json: bool
+) -> None:
+    """Add the step that FILE defines to RUN, which is the run of a flow.
+
+    FILE is YAML or JSON, a step as in a flow. The same step again is harmless.
+    """
+    step = read_definition(file)
+    with session.client() as client:
+        added = client.add_step(run_id, step, needed_by=needed_by)
+    if as_json:
+        print_json({"run_id": run_id, "added": added})
+    else:
+        click.echo("added" if added else "was added before")
+
+
 @flow.command()
 @run_argument
 @json_option

@@ -149,3 +149,20 @@ def test_the_history_of_a_flow_is_listed(pgflow: Command, succeeds: Command, fil
     done = pgflow("flow", "history", pgflow("enqueue", "h").out.strip())
     assert done.code == 1
     assert "run_id must be the run of a flow" in done.err
+
+
+def test_a_step_is_added_to_a_run(pgflow: Command, succeeds: Command, file: Path) -> None:
+    succeeds("flow", "apply", file)
+    run_id = succeeds("start", "review").out.strip()
+    file.write_text("name: legal\nneeds: [facts]")
+    add = ("flow", "add-step", run_id, file, "--needed-by", "publish")
+    assert succeeds(*add).out == "added\n"
+    assert succeeds(*add).out == "was added before\n"
+    (told,) = succeeds(*add, "--json").objects
+    assert told == {"run_id": run_id, "added": False}
+    assert succeeds("flow", "steps", run_id).lines[-1].split()[:2] == ["legal", "pending"]
+    file.write_text("name: tax\nneeds: [nobody]\ntimeout: x")
+    done = pgflow("flow", "add-step", run_id, file)
+    assert done.code == 1
+    assert "step tax: timeout must be seconds" in done.err
+    assert "step tax: needs nobody, which is no step of this flow" in done.err

@@ -26,7 +26,7 @@ GROUPS = {
     "task": {"show", "answer", "claim", "release", "delegate", "comment"},
     "tool": {"list", "resolve", "fail"},
     "breakpoint": {"set", "clear"},
-    "flow": {"apply", "list", "show", "graph", "diff", "steps", "history"},
+    "flow": {"apply", "list", "show", "graph", "diff", "steps", "add-step", "history"},
     "subscription": {"read", "list", "end"},
     "price": {"list", "set"},
     "artifact": {"list", "show", "get", "diff"},
