@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from pgflow import App, Context, NonRetryable, Retry, ThreadContext
+from pgflow import App, Context, NonRetryable, Retry, Step, ThreadContext
 
 app = App()
 SOON = Retry(base=timedelta(milliseconds=10))
@@ -40,6 +40,16 @@ async def bound(ctx: Context) -> Any:
     """Return the agent that the run is bound to."""
     assert ctx.binding is not None
     return asdict(ctx.binding)
+
+
+@app.handler
+async def planning(ctx: Context) -> int:
+    """Add a step for each part that its config names, all of them needed by `end`."""
+    parts = ctx.step_config["parts"]
+    for n in parts:
+        part = Step(name=f"part-{n}", handler="told", config={"value": n})
+        await ctx.add_step(part, needed_by=["end"])
+    return len(parts)
 
 
 @app.handler

@@ -283,7 +283,11 @@ def test_s1_08_the_inbox_shows_what_is_asked_of_whom_and_the_history_what_was_de
 @pytest.mark.parametrize(
     ("role", "functions", "views"),
     [
-        ("pgflow_client", ("define_flow", "set_breakpoint", "clear_breakpoint", "fork"), ()),
+        (
+            "pgflow_client",
+            ("define_flow", "add_step", "set_breakpoint", "clear_breakpoint", "fork"),
+            (),
+        ),
         ("pgflow_admin", ("define_reducer",), ()),
         ("pgflow_reader", ("history",), ("flows", "flow_steps", "inbox", "task_history")),
     ],
@@ -300,6 +304,27 @@ def test_s1_09_those_who_have_a_role_can_call_its_functions_and_read_its_views(
     for name in views:
         readable = "select has_table_privilege(%s, %s, 'select')"
         assert mission.value(readable, role, f"pgflow.{name}") is True
+
+
+def test_s1_09_a_step_that_is_added_to_a_run_is_done_before_the_steps_that_need_it(
+    mission: Mission,
+) -> None:
+    steps: list[dict[str, Any]] = [
+        {"name": "plan", "handler": "planning", "config": {"parts": [1, 2, 3]}},
+        {"name": "end", "handler": "echo", "needs": ["plan"]},
+    ]
+    run_id = mission.start("s1-added", *steps, gate("ok"))
+    legal = {"name": "legal", "handler": "told", "needs": ["ok"], "config": {"value": "fine"}}
+    assert mission.client.add_step(run_id, legal, needed_by=["end"]) is True
+    assert mission.client.add_step(run_id, legal, needed_by=["end"]) is False
+    with pytest.raises(BadRequest, match="step x: waits for itself: "):
+        mission.client.add_step(run_id, {"name": "x", "needs": ["end"]}, needed_by=["legal"])
+    mission.client.approve(mission.task(run_id, "ok")["task_id"])
+    parts = {f"part-{n}": n for n in (1, 2, 3)}
+    assert mission.output(run_id) == {"end": {"plan": 3, "legal": "fine", **parts}}
+    assert mission.events(run_id).count("step.added") == 4
+    with pytest.raises(AlreadyFinished):
+        mission.client.add_step(run_id, {"name": "late"})
 
 
 def test_s1_10_a_flow_that_fails_ends_its_steps_and_closes_their_tasks(mission: Mission) -> None:
