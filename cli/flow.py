@@ -203,6 +203,12 @@ def history(session: Session, run_id: UUID, *, as_json: bool) -> None:
     metavar="JSON",
     help='Bounds what all of it spends, such as {"usd": 2.5}.',
 )
+@click.option(
+    "--bindings",
+    type=json_text,
+    metavar="JSON",
+    help='Which agents its roles are bound to, such as {"coder": "careful"}.',
+)
 @click.option("--idempotency-key", metavar="KEY", help="The same key returns the same run.")
 @click.option("--correlation-id", metavar="ID", help="Ties the run to others.")
 @click.option("--tag", "tags", multiple=True, help="A label; may be given several times.")

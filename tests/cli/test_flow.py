@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    import psycopg
+
     from tests.cli.conftest import Command
 
 REVIEW = """
@@ -166,3 +168,18 @@ def test_a_step_is_added_to_a_run(pgflow: Command, succeeds: Command, file: Path
     assert done.code == 1
     assert "step tax: timeout must be seconds" in done.err
     assert "step tax: needs nobody, which is no step of this flow" in done.err
+
+
+def test_start_binds_the_roles_of_a_flow(
+    succeeds: Command, pgflow: Command, db: psycopg.Connection
+) -> None:
+    db.execute("""select pgflow.define_flow(
+        '{"name": "r", "steps": [{"name": "a", "role": "coder"}]}')""")
+    db.execute("select pgflow.define_agent('careful', 'large')")
+    assert "role coder is bound to no agent" in pgflow("start", "r").err
+    run_id = succeeds("start", "r", "--bindings", '{"coder": "careful"}').out.strip()
+    row = db.execute(
+        "select bindings #>> '{coder,agent}' from pgflow.runs where run_id = %s", [run_id]
+    ).fetchone()
+    assert row == ("careful",)
+    assert "careful" in succeeds("report", run_id).out
