@@ -172,6 +172,7 @@ insert into pgflow.event_type (type, description) values
     ('step.rejected', 'A person rejected a step of a flow.'),
     ('step.expired', 'Nobody decided a step of a flow in time.'),
     ('step.cancelled', 'The run of a step of a flow was cancelled.'),
+    ('step.voided', 'A step of a flow counts no more: it is done again, or one before it is.'),
     ('step.rolled_back', 'Entries of the journal were voided; the handler goes on from there.'),
     ('step.updated', 'A person replaced the value of a journal entry.'),
     ('task.requested', 'A person was asked.'),

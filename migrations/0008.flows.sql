@@ -80,6 +80,7 @@ create table pgflow.flow_step (
     super_step integer,
     started_event_no integer,
     ended_event_no integer,
+    voided_event_no integer,
     attempts integer not null default 0,
     child_run_id uuid,
     ready_at timestamptz,

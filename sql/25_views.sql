@@ -116,7 +116,7 @@ with every_run as not materialized (
         r.created_by, r.attempt,
         r.worker_id, r.leased_at, r.lease_no, r.lease_event_no, null::integer as end_event_no,
         null::text as end_type, null::timestamptz as finished_at, null::text as ended_by,
-        null::jsonb as end_payload
+        null::jsonb as end_payload, r.root_run_id, r.parent_run_id, r.kind, r.step as of_step
     from pgflow.run r
     union all
     select f.project_id, f.run_id, f.handler, f.queue, f.correlation_id, f.created_at,
@@ -126,71 +126,94 @@ with every_run as not materialized (
              when f.state = 'timeout' then 'run.timed_out' else 'run.' || f.state end,
         f.finished_at, f.ended_by,
         jsonb_strip_nulls(jsonb_build_object('error_code', f.error_code,
-            'error_detail', f.error_detail))
+            'error_detail', f.error_detail)),
+        f.root_run_id, f.parent_run_id, f.kind, f.step
     from pgflow.run_finished f
 ),
 line as not materialized (
     select a.project_id, a.run_id, 1 as event_no, 'run.created' as type, a.created_at as at,
         a.created_by as by, null::text as worker_id, null::integer as lease_no, 0 as attempt,
-        null::text as step, jsonb_build_object('handler', a.handler) as payload, null::text as key
+        null::text as step, jsonb_build_object('handler', a.handler) as payload, null::text as key,
+        null::integer as version
     from every_run a
     union all
     select a.project_id, a.run_id, a.lease_event_no, 'run.started', a.leased_at, 'pgflow',
-        a.worker_id, a.lease_no, a.attempt, null, null, null
+        a.worker_id, a.lease_no, a.attempt, null, null, null, null
     from every_run a
     where a.lease_event_no is not null
     union all
     select a.project_id, a.run_id, a.end_event_no, a.end_type, a.finished_at,
         coalesce(a.ended_by, 'pgflow'), a.worker_id,
-        case when a.worker_id is not null then a.lease_no end, a.attempt, null, a.end_payload, null
+        case when a.worker_id is not null then a.lease_no end, a.attempt, null, a.end_payload,
+        null, null
     from every_run a
     where a.end_event_no is not null
     union all
     select f.project_id, f.run_id, f.last_event_no - 1, 'report.written', f.finished_at, 'pgflow',
-        null, null, f.attempt, null, jsonb_build_object('status', f.state), null
+        null, null, f.attempt, null, jsonb_build_object('status', f.state), null,
+        null
     from pgflow.run_finished f
     where f.kind = 'flow'
     union all
     select e.project_id, e.run_id, e.lease_event_no, 'run.started', e.leased_at, 'pgflow',
-        e.worker_id, e.lease_no, e.attempt, null, null, null
+        e.worker_id, e.lease_no, e.attempt, null, null, null, null
     from pgflow.event e
     where e.lease_event_no is not null
     union all
     select e.project_id, e.run_id, e.event_no, e.type, e.at, e.by, e.worker_id, e.lease_no,
-        e.attempt, e.step, e.payload, e.key
+        e.attempt, coalesce(e.step,
+            case when e.type like 'task.%' or e.type = 'breakpoint.hit' then
+                regexp_replace(e.payload ->> 'key', '^breakpoint/\w+/', '')
+            end), e.payload, e.key, null
     from pgflow.event e
     union all
     select j.project_id, j.run_id, j.event_no, 'step.completed', j.at, 'pgflow', null, j.lease_no,
-        j.attempt, j.key, null, null
+        j.attempt, j.key, null, null, null
     from pgflow.journal j
     where j.kind = 'step' and j.event_no > 0
     union all
     select v.project_id, v.run_id, v.event_no, 'step.completed', v.at, 'pgflow', null, v.lease_no,
-        v.attempt, v.key, jsonb_build_object('voided_round', v.round), null
+        v.attempt, v.key, jsonb_build_object('voided_round', v.round), null, null
     from pgflow.journal_voided v
     where v.kind = 'step' and v.event_no > 0 and not v.replaced
     union all
     select s.project_id, s.run_id, s.started_event_no, 'step.started', s.ready_at, 'pgflow', null,
         null, 0, s.step, jsonb_strip_nulls(jsonb_build_object('run_id', s.child_run_id,
-            'elements', s.elements)), null
+            'elements', s.elements)), null, s.version
     from pgflow.flow_step s
     where s.started_event_no is not null
     union all
     select s.project_id, s.run_id, s.ended_event_no, 'step.' || s.state, s.ended_at, 'pgflow', null,
         null, 0, s.step, jsonb_strip_nulls(jsonb_build_object('run_id', s.child_run_id,
-            'error_code', s.error_code, 'error_detail', s.error_detail)), null
+            'error_code', s.error_code, 'error_detail', s.error_detail)), null, s.version
     from pgflow.flow_step s
     where s.ended_event_no is not null
     union all
+    select s.project_id, s.run_id, s.voided_event_no, 'step.voided', s.voided_at, 'pgflow', null,
+        null, 0, s.step, jsonb_strip_nulls(jsonb_build_object('run_id', s.child_run_id)), null,
+        s.version
+    from pgflow.flow_step s
+    where s.voided_event_no is not null
+    union all
     select c.project_id, c.run_id, c.event_no, 'checkpoint.saved', c.at, 'pgflow', null, null, 0,
         null, jsonb_build_object('number', c.number, 'super_step', c.super_step,
-            'label', c.label), null
+            'label', c.label), null, null
     from pgflow.checkpoint c
     where c.event_no is not null
 )
 select l.project_id, l.run_id, l.event_no, l.type, l.at, l.by, l.worker_id, l.lease_no, l.attempt,
     l.step, l.payload, l.key, coalesce(a.correlation_id, a.run_id::text) as correlation_id,
-    a.handler, a.queue
+    a.handler, a.queue, coalesce(a.root_run_id, a.run_id) as root_run_id,
+    case when a.kind = 'flow' then a.handler
+         when a.of_step is not null then coalesce((
+             select p.handler from pgflow.run p
+             where p.project_id = a.project_id and p.run_id = a.parent_run_id), (
+             select p.handler from pgflow.run_finished p
+             where p.project_id = a.project_id and p.run_id = a.parent_run_id)) end as flow,
+    coalesce(l.version, case when a.of_step is not null then (
+        select max(s.version) from pgflow.flow_step s
+        where s.project_id = a.project_id and s.run_id = a.parent_run_id and s.step = a.of_step
+          and s.child_run_id = a.run_id) end) as version
 from line l
 join every_run a using (project_id, run_id)
 where l.project_id = any ((select pgflow._my_projects())::text[]);
@@ -206,10 +229,14 @@ comment on column pgflow.timeline.worker_id is
 comment on column pgflow.timeline.lease_no is
     'The lease that began or ended with this event, or under which the step was journalled.';
 comment on column pgflow.timeline.attempt is 'Failed executions before.';
-comment on column pgflow.timeline.step is 'The key of the step.';
+comment on column pgflow.timeline.step is 'The key of the step, or under which a person was asked.';
 comment on column pgflow.timeline.key is 'The idempotency key that emit was given.';
 comment on column pgflow.timeline.handler is 'The handler of its run.';
 comment on column pgflow.timeline.queue is 'The queue of its run.';
+comment on column pgflow.timeline.root_run_id is 'Its run, or that at the top of its family.';
+comment on column pgflow.timeline.flow is 'The flow of which it is a run, or a step''s.';
+comment on column pgflow.timeline.version is
+    'Of steps of flows, and of their runs: the round of the flow in which the step was made ready.';
 
 create or replace view pgflow.inbox with (security_barrier) as
 select t.task_id, t.project_id as project, t.run_id, r.handler, t.key as step, t.round, t.kind,

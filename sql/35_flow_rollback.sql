@@ -142,16 +142,34 @@ create or replace function pgflow._void_steps(
 returns void
 language plpgsql
 as $$
+declare
+    v_begun text[] := array(
+        select s.step from pgflow.flow_step s
+        where s.project_id = p_flow.project_id and s.run_id = p_flow.run_id
+          and s.step = any (p_steps) and s.element = 0 and s.voided_at is null
+          and s.state <> 'pending'
+        order by s.step);
+    v_last_event_no integer;
 begin
     perform pgflow._forget_stops(p_flow, p_now, p_steps, p_reason);
     if p_flow.has_own_steps then
         perform pgflow._withdraw_steps(p_flow, p_now, p_steps);
     end if;
+    update pgflow.run r set last_event_no = r.last_event_no + cardinality(v_begun)
+    where r.project_id = p_flow.project_id and r.run_id = p_flow.run_id
+    returning r.last_event_no into v_last_event_no;
     update pgflow.flow_step s
     set voided_at = p_now, voided_super_step = p_flow.super_step,
+        voided_event_no = case s.element when 0 then v_last_event_no - cardinality(v_begun)
+            + array_position(v_begun, s.step) end,
         state = case when s.state in ('pending', 'running') then 'cancelled' else s.state end
     where s.project_id = p_flow.project_id and s.run_id = p_flow.run_id
       and s.step = any (p_steps) and s.voided_at is null;
+    if pgflow._is_followed(p_flow.project_id) then
+        perform pgflow._publish(p_flow.project_id,
+            array_fill(p_flow.run_id, array[cardinality(v_begun)]),
+            array(select v_last_event_no - cardinality(v_begun) + generate_subscripts(v_begun, 1)));
+    end if;
     perform pgflow._end_step_runs(p_flow, p_steps, p_reason);
     perform pgflow._begin_to_count(p_flow, p_steps);
 end

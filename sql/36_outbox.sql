@@ -177,7 +177,9 @@ begin
             group by l.run_id
         ) g
         cross join lateral (
-            select e.* from pgflow.timeline e
+            select e.run_id, e.event_no, e.type, e.at, e.by, e.worker_id, e.lease_no, e.attempt,
+                e.step, e.payload, e.key, e.correlation_id, e.handler, e.queue
+            from pgflow.timeline e
             where e.project_id = p_subscription.project_id and e.run_id = g.run_id
               and e.event_no = any (g.event_nos)
             offset 0

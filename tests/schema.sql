@@ -523,6 +523,7 @@ CREATE TABLE pgflow.flow_step (
     super_step integer,
     started_event_no integer,
     ended_event_no integer,
+    voided_event_no integer,
     attempts integer DEFAULT 0 NOT NULL,
     child_run_id uuid,
     ready_at timestamp with time zone,
@@ -2347,7 +2348,11 @@ CREATE VIEW pgflow.timeline WITH (security_barrier='true') AS
             NULL::text AS end_type,
             NULL::timestamp with time zone AS finished_at,
             NULL::text AS ended_by,
-            NULL::jsonb AS end_payload
+            NULL::jsonb AS end_payload,
+            r.root_run_id,
+            r.parent_run_id,
+            r.kind,
+            r.step AS of_step
            FROM pgflow.run r
         UNION ALL
          SELECT f.project_id,
@@ -2370,7 +2375,11 @@ CREATE VIEW pgflow.timeline WITH (security_barrier='true') AS
                 END AS "case",
             f.finished_at,
             f.ended_by,
-            jsonb_strip_nulls(jsonb_build_object('error_code', f.error_code, 'error_detail', f.error_detail)) AS jsonb_strip_nulls
+            jsonb_strip_nulls(jsonb_build_object('error_code', f.error_code, 'error_detail', f.error_detail)) AS jsonb_strip_nulls,
+            f.root_run_id,
+            f.parent_run_id,
+            f.kind,
+            f.step
            FROM pgflow.run_finished f
         ), line AS NOT MATERIALIZED (
          SELECT a_1.project_id,
@@ -2384,7 +2393,8 @@ CREATE VIEW pgflow.timeline WITH (security_barrier='true') AS
             0 AS attempt,
             NULL::text AS step,
             jsonb_build_object('handler', a_1.handler) AS payload,
-            NULL::text AS key
+            NULL::text AS key,
+            NULL::integer AS version
            FROM every_run a_1
         UNION ALL
          SELECT a_1.project_id,
@@ -2398,7 +2408,8 @@ CREATE VIEW pgflow.timeline WITH (security_barrier='true') AS
             a_1.attempt,
             NULL::text,
             NULL::jsonb,
-            NULL::text
+            NULL::text,
+            NULL::integer
            FROM every_run a_1
           WHERE (a_1.lease_event_no IS NOT NULL)
         UNION ALL
@@ -2416,7 +2427,8 @@ CREATE VIEW pgflow.timeline WITH (security_barrier='true') AS
             a_1.attempt,
             NULL::text,
             a_1.end_payload,
-            NULL::text
+            NULL::text,
+            NULL::integer
            FROM every_run a_1
           WHERE (a_1.end_event_no IS NOT NULL)
         UNION ALL
@@ -2431,7 +2443,8 @@ CREATE VIEW pgflow.timeline WITH (security_barrier='true') AS
             f.attempt,
             NULL::text,
             jsonb_build_object('status', f.state) AS jsonb_build_object,
-            NULL::text
+            NULL::text,
+            NULL::integer
            FROM pgflow.run_finished f
           WHERE (f.kind = 'flow'::text)
         UNION ALL
@@ -2446,7 +2459,8 @@ CREATE VIEW pgflow.timeline WITH (security_barrier='true') AS
             e.attempt,
             NULL::text,
             NULL::jsonb,
-            NULL::text
+            NULL::text,
+            NULL::integer
            FROM pgflow.event e
           WHERE (e.lease_event_no IS NOT NULL)
         UNION ALL
@@ -2459,9 +2473,14 @@ CREATE VIEW pgflow.timeline WITH (security_barrier='true') AS
             e.worker_id,
             e.lease_no,
             e.attempt,
-            e.step,
+            COALESCE(e.step,
+                CASE
+                    WHEN ((e.type ~~ 'task.%'::text) OR (e.type = 'breakpoint.hit'::text)) THEN regexp_replace((e.payload ->> 'key'::text), '^breakpoint/\w+/'::text, ''::text)
+                    ELSE NULL::text
+                END) AS "coalesce",
             e.payload,
-            e.key
+            e.key,
+            NULL::integer
            FROM pgflow.event e
         UNION ALL
          SELECT j.project_id,
@@ -2475,7 +2494,8 @@ CREATE VIEW pgflow.timeline WITH (security_barrier='true') AS
             j.attempt,
             j.key,
             NULL::jsonb,
-            NULL::text
+            NULL::text,
+            NULL::integer
            FROM pgflow.journal j
           WHERE ((j.kind = 'step'::text) AND (j.event_no > 0))
         UNION ALL
@@ -2490,7 +2510,8 @@ CREATE VIEW pgflow.timeline WITH (security_barrier='true') AS
             v.attempt,
             v.key,
             jsonb_build_object('voided_round', v.round) AS jsonb_build_object,
-            NULL::text
+            NULL::text,
+            NULL::integer
            FROM pgflow.journal_voided v
           WHERE ((v.kind = 'step'::text) AND (v.event_no > 0) AND (NOT v.replaced))
         UNION ALL
@@ -2505,7 +2526,8 @@ CREATE VIEW pgflow.timeline WITH (security_barrier='true') AS
             0,
             s.step,
             jsonb_strip_nulls(jsonb_build_object('run_id', s.child_run_id, 'elements', s.elements)) AS jsonb_strip_nulls,
-            NULL::text
+            NULL::text,
+            s.version
            FROM pgflow.flow_step s
           WHERE (s.started_event_no IS NOT NULL)
         UNION ALL
@@ -2520,9 +2542,26 @@ CREATE VIEW pgflow.timeline WITH (security_barrier='true') AS
             0,
             s.step,
             jsonb_strip_nulls(jsonb_build_object('run_id', s.child_run_id, 'error_code', s.error_code, 'error_detail', s.error_detail)) AS jsonb_strip_nulls,
-            NULL::text
+            NULL::text,
+            s.version
            FROM pgflow.flow_step s
           WHERE (s.ended_event_no IS NOT NULL)
+        UNION ALL
+         SELECT s.project_id,
+            s.run_id,
+            s.voided_event_no,
+            'step.voided'::text,
+            s.voided_at,
+            'pgflow'::text,
+            NULL::text,
+            NULL::integer,
+            0,
+            s.step,
+            jsonb_strip_nulls(jsonb_build_object('run_id', s.child_run_id)) AS jsonb_strip_nulls,
+            NULL::text,
+            s.version
+           FROM pgflow.flow_step s
+          WHERE (s.voided_event_no IS NOT NULL)
         UNION ALL
          SELECT c.project_id,
             c.run_id,
@@ -2535,7 +2574,8 @@ CREATE VIEW pgflow.timeline WITH (security_barrier='true') AS
             0,
             NULL::text,
             jsonb_build_object('number', c.number, 'super_step', c.super_step, 'label', c.label) AS jsonb_build_object,
-            NULL::text
+            NULL::text,
+            NULL::integer
            FROM pgflow.checkpoint c
           WHERE (c.event_no IS NOT NULL)
         )
@@ -2553,7 +2593,24 @@ CREATE VIEW pgflow.timeline WITH (security_barrier='true') AS
     l.key,
     COALESCE(a.correlation_id, (a.run_id)::text) AS correlation_id,
     a.handler,
-    a.queue
+    a.queue,
+    COALESCE(a.root_run_id, a.run_id) AS root_run_id,
+        CASE
+            WHEN (a.kind = 'flow'::text) THEN a.handler
+            WHEN (a.of_step IS NOT NULL) THEN COALESCE(( SELECT p.handler
+               FROM pgflow.run p
+              WHERE ((p.project_id = a.project_id) AND (p.run_id = a.parent_run_id))), ( SELECT p.handler
+               FROM pgflow.run_finished p
+              WHERE ((p.project_id = a.project_id) AND (p.run_id = a.parent_run_id))))
+            ELSE NULL::text
+        END AS flow,
+    COALESCE(l.version,
+        CASE
+            WHEN (a.of_step IS NOT NULL) THEN ( SELECT max(s.version) AS max
+               FROM pgflow.flow_step s
+              WHERE ((s.project_id = a.project_id) AND (s.run_id = a.parent_run_id) AND (s.step = a.of_step) AND (s.child_run_id = a.run_id)))
+            ELSE NULL::integer
+        END) AS version
    FROM (line l
      JOIN every_run a USING (project_id, run_id))
   WHERE (l.project_id = ANY (( SELECT pgflow._my_projects() AS _my_projects)::text[]));
@@ -2572,13 +2629,19 @@ COMMENT ON COLUMN pgflow.timeline.lease_no IS 'The lease that began or ended wit
 
 COMMENT ON COLUMN pgflow.timeline.attempt IS 'Failed executions before.';
 
-COMMENT ON COLUMN pgflow.timeline.step IS 'The key of the step.';
+COMMENT ON COLUMN pgflow.timeline.step IS 'The key of the step, or under which a person was asked.';
 
 COMMENT ON COLUMN pgflow.timeline.key IS 'The idempotency key that emit was given.';
 
 COMMENT ON COLUMN pgflow.timeline.handler IS 'The handler of its run.';
 
 COMMENT ON COLUMN pgflow.timeline.queue IS 'The queue of its run.';
+
+COMMENT ON COLUMN pgflow.timeline.root_run_id IS 'Its run, or that at the top of its family.';
+
+COMMENT ON COLUMN pgflow.timeline.flow IS 'The flow of which it is a run, or a step''s.';
+
+COMMENT ON COLUMN pgflow.timeline.version IS 'Of steps of flows, and of their runs: the round of the flow in which the step was made ready.';
 
 CREATE VIEW pgflow.tool_calls WITH (security_barrier='true') AS
  SELECT q.project_id,

@@ -71,6 +71,21 @@ def test_s2_01_every_type_of_event_that_a_run_has_is_in_the_catalogue(mission: M
     assert set(mission.events(run_id)) <= known
     with pytest.raises(BadRequest):
         mission.client.emit(run_id, "run.completed")
+    flow = mission.start(
+        "s2-told",
+        {"name": "draft", "handler": "echo"},
+        gate("ok", "draft"),
+        channels={"notes": {"reducer": "append"}},
+        breakpoints={"before": ["ok"]},
+    )
+    mission.reaches(flow, "paused")
+    mission.client.resume(flow)
+    mission.client.reject(mission.task(flow, "ok")["task_id"], "again", rollback_to="draft")
+    told = Counter(mission.events(flow))
+    assert told.keys() <= known
+    assert (told["step.voided"], told["step.rolled_back"]) == (2, 1)
+    assert told["checkpoint.saved"] == len(mission.client.history(flow))
+    mission.client.cancel(flow)
 
 
 def test_s2_02_an_event_says_of_which_run_and_step_it_is_who_did_it_and_when(
@@ -89,9 +104,22 @@ def test_s2_02_an_event_says_of_which_run_and_step_it_is_who_did_it_and_when(
     said = {line["type"]: line for line in lines}
     assert (said["note"]["payload"], said["note"]["key"]) == ({"n": 1}, "n-1")
     assert said["step.completed"]["step"] == "one"
-    assert said["task.resolved"]["payload"]["key"] == "legal"
+    assert said["task.resolved"]["step"] == "legal"
     assert said["task.resolved"]["by"] == mission.value("select session_user::text")
+    assert {(line["root_run_id"], line["flow"], line["version"]) for line in lines} == {
+        (run_id, None, None)
+    }
     mission.client.cancel(run_id)
+    flow = mission.start("s2-whose", {"name": "draft", "handler": "echo"}, gate("ok", "draft"))
+    mission.client.reject(mission.task(flow, "ok")["task_id"], "again", rollback_to="draft")
+    for line in mission.client.timeline(mission.task(flow, "ok")["run_id"]):
+        assert (line["root_run_id"], line["flow"], line["version"]) == (flow, "s2-whose", 1)
+    assert [
+        (line["type"], line["version"])
+        for line in mission.client.timeline(flow)
+        if line["step"] == "ok" and line["type"] in {"step.started", "step.voided"}
+    ] == [("step.started", 0), ("step.voided", 0), ("step.started", 1)]
+    mission.client.cancel(flow)
 
 
 def test_s2_03_of_two_steps_two_equal_approvals_and_two_resumes_every_event_is_there(

@@ -102,7 +102,7 @@ def test_every_line_of_a_flow_and_its_steps_is_read_once_and_in_its_order(engine
     events = read(engine)
     told = engine.rows(
         "select run_id, event_no from pgflow.timeline join pgflow.runs using (run_id)"
-        " where root_run_id = %s",
+        " where runs.root_run_id = %s",
         run_id,
     )
     assert sorted(lines(events)) == sorted((line["run_id"], line["event_no"]) for line in told)

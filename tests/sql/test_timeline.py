@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.sql.flows import gate, ready, started, step, step_run, task_of, work
+
 if TYPE_CHECKING:
     from uuid import UUID
 
@@ -191,3 +193,76 @@ def test_an_older_snapshot_numbers_events_no_worse(engine: Engine, isolation: st
     engine.approve(engine.task(run_id))
     engine.complete(engine.lease_of(run_id))
     assert engine.types(run_id)[-1] == "run.completed"
+
+
+# ---- whose event it is
+
+
+def about(engine: Engine, run_id: UUID, **wanted: object) -> list[tuple[object, ...]]:
+    """Return type, step, flow and version of lines that have these values."""
+    return [
+        (line["type"], line["step"], line["flow"], line["version"])
+        for line in engine.timeline(run_id)
+        if wanted.items() <= line.items()
+    ]
+
+
+def test_the_event_of_a_task_has_the_step_that_asks(engine: Engine) -> None:
+    run_id = started(engine, gate("ok"))
+    asking = step_run(engine, run_id, "ok")
+    task_id = task_of(engine, run_id, "ok")
+    engine.call("claim_task", task_id=task_id)
+    engine.approve(task_id)
+    asked = ["task.requested", "task.claimed", "task.resolved"]
+    assert about(engine, asking, step="ok") == [(name, "ok", "f", 0) for name in asked]
+    plain = engine.waiting({"key": "legal"})
+    assert about(engine, plain, step="legal") == [("task.requested", "legal", None, None)]
+
+
+def test_the_event_of_a_breakpoint_has_the_step_at_which_the_flow_stands(engine: Engine) -> None:
+    run_id = started(engine, step("a"), breakpoints={"before": ["a"]})
+    assert about(engine, run_id, step="a") == [("breakpoint.hit", "a", "f", None)]
+
+
+def test_each_event_has_the_root_and_the_flow_of_its_run(engine: Engine) -> None:
+    run_id = started(engine, step("a"))
+    child = step_run(engine, run_id, "a")
+    assert about(engine, child) == [("run.created", None, "f", 0)]
+    assert {line["root_run_id"] for line in engine.timeline(child)} == {run_id}
+    work(engine)
+    assert {line["flow"] for line in engine.timeline(run_id)} == {"f"}
+    assert {line["root_run_id"] for line in engine.timeline(run_id)} == {run_id}
+    assert about(engine, child)[0] == ("run.created", None, "f", 0)
+    plain = engine.enqueue()
+    (line,) = engine.timeline(plain)
+    assert (line["root_run_id"], line["flow"], line["version"]) == (plain, None, None)
+
+
+@pytest.mark.parametrize("how", ["rollback", "goto"])
+def test_each_step_that_had_begun_and_counts_no_more_is_told_with_its_version(
+    engine: Engine, how: str
+) -> None:
+    run_id = started(engine, step("a"), step("b", "a"), gate("ok", "b"), step("c", "ok"))
+    work(engine)
+    work(engine)
+    old = step_run(engine, run_id, "ok")
+    if how == "rollback":
+        engine.reject(task_of(engine, run_id, "ok"), rollback_to="b")
+    else:
+        engine.call("pause", run_id=run_id)
+        engine.call("resume", run_id=run_id, command={"goto": "b"})
+    voided = about(engine, run_id, type="step.voided")
+    assert voided == [("step.voided", "b", "f", 0), ("step.voided", "ok", "f", 0)]
+    lease = ready(engine)["b"]
+    assert about(engine, lease.run_id)[0] == ("run.created", None, "f", 1)
+    assert about(engine, old)[0] == ("run.created", None, "f", 0)
+    assert ("step.started", "b", "f", 1) in about(engine, run_id)
+
+
+def test_who_follows_is_told_of_voided_steps_as_well(engine: Engine) -> None:
+    engine.call("subscribe", subscription="audit")
+    run_id = started(engine, step("a"), gate("ok", "a"))
+    work(engine)
+    engine.reject(task_of(engine, run_id, "ok"), rollback_to="a")
+    told = engine.rows("select event_no from pgflow.outbox where run_id = %s order by 1", run_id)
+    assert [row["event_no"] for row in told] == [e["event_no"] for e in engine.timeline(run_id)]
