@@ -58,6 +58,7 @@ def test_every_step_learns_of_its_flow(engine: Engine) -> None:
         "flow_version": version,
         "step": "b",
         "step_type": None,
+        "binding": None,
         "config": {"k": 1},
         "version": 0,
         "element": None,
