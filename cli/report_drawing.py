@@ -51,7 +51,10 @@ def drawing(report: Report) -> str:
 
 
 def _nodes(report: Report) -> dict[str, list[Step]]:
-    """Return the steps by name, each with the elements of it that count."""
+    """Return the steps by name, each with the elements of it that count.
+
+    One of which all lines are voided is gone: it was added by a step that was done again.
+    """
     nodes: dict[str, list[Step]] = {}
     last: dict[str, int] = {}
     for step in report["steps"]:
@@ -60,7 +63,7 @@ def _nodes(report: Report) -> dict[str, list[Step]]:
             nodes[name] = []
             last[name] = version
         nodes[name].append(step)
-    return nodes
+    return {name: found for name, found in nodes.items() if found[0]["state"] != "voided"}
 
 
 def _places(layers: Mapping[str, int]) -> dict[str, Place]:

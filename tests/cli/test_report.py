@@ -13,13 +13,25 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from pgflow import Client
+from pgflow import App, Client, Context, Flow, Step
 
 if TYPE_CHECKING:
+    from pgflow.testing import Scene
     from tests.cli.conftest import Command, Remains
 
 HOSTILE = "<script>alert(1)</script> | `rm` [x](http://evil) \x1b[31m\n# no\n\"'&"
 VOID = {"meta", "br"}
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def graph_of(page: str) -> ET.Element:
+    """Return the graph of a page."""
+    return ET.fromstring(re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)[0])
+
+
+def drawn(page: str) -> list[list[str | None]]:
+    """Return the words in each box of the graph of a page."""
+    return [[t.text for t in g.iter(f"{SVG}text")] for g in graph_of(page).iter(f"{SVG}g")]
 
 
 class Page(HTMLParser):
@@ -127,18 +139,42 @@ def test_the_page_fetches_nothing_and_executes_nothing(succeeds: Command, flow: 
 
 def test_the_graph_says_each_state_in_a_word(succeeds: Command, flow: UUID) -> None:
     text = succeeds("report", flow, "--format", "html").out
-    svg = ET.fromstring(re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL)[0])
-    space = "{http://www.w3.org/2000/svg}"
-    words = [[t.text for t in g.iter(f"{space}text")] for g in svg.iter(f"{space}g")]
-    assert words == [
+    svg = graph_of(text)
+    assert drawn(text) == [
         ["collect", "completed"],
         ["editor", "completed"],
         ["board", "waiting"],
         ["mend", "skipped"],
     ]
-    columns = [int(r.attrib["x"]) for r in svg.iter(f"{space}rect")]
+    columns = [int(r.attrib["x"]) for r in svg.iter(f"{SVG}rect")]
     assert columns[0] < columns[1] < columns[2] == columns[3]
-    assert len([p for p in svg.iter(f"{space}path") if "edge" in p.attrib["class"]]) == 3
+    assert len([p for p in svg.iter(f"{SVG}path") if "edge" in p.attrib["class"]]) == 3
+
+
+def test_the_graph_has_added_steps_and_none_that_was_taken_back(
+    anywhere: Command, pgflow_scene: Scene
+) -> None:
+    app = App("")
+
+    @app.handler
+    async def plan(ctx: Context) -> None:
+        await ctx.add_step(Step(name=f"part-{ctx.version}", handler="part"), needed_by=["ok"])
+
+    @app.handler
+    async def part() -> None:
+        pass
+
+    gate = Step(name="ok", type="approval_gate", needs=["plan"])
+    scene = pgflow_scene.use(app)
+    scene.client.define_flow(Flow(name="planned", steps=[Step(name="plan"), gate]))
+    run_id = scene.client.start("planned")
+    scene.run_until_idle()
+    (task,) = scene.client.inbox()
+    scene.client.reject(task["task_id"], rollback_to="plan")
+    scene.run_until_idle()
+    page = anywhere("report", run_id, "--format", "html", "--dsn", scene.dsn).out
+    assert [words[0] for words in drawn(page)] == ["plan", "ok", "part-1"]
+    assert "part-0" in page  # its old line stays
 
 
 def test_the_page_is_light_and_dark(succeeds: Command, flow: UUID) -> None:

@@ -131,3 +131,55 @@ def test_a_step_is_not_made_to_need_another_once_it_begins(
         adding.result()
     assert refused.value.sqlstate == "PF101"
     assert finish(engine) == [["b"]]
+
+
+def test_a_step_is_not_added_by_a_handler_whose_flow_has_failed_meanwhile(
+    engine: Engine, two: Two, blocked: Blocked
+) -> None:
+    one, other = two
+    run_id = started(engine, step("plan"), step("bad"))
+    leases = ready(engine)
+    plan = leases["plan"]
+    with held(one):
+        one.fail(leases["bad"], retries=[False])
+        adding = blocked(
+            other, lambda: add(other, plan.run_id, "new", lease_no=plan.lease_no), by=one
+        )
+    with pytest.raises(psycopg.Error) as refused:
+        adding.result()
+    assert refused.value.sqlstate == "PF301"
+    assert states(engine, run_id) == {"plan": "cancelled", "bad": "failed"}
+    check(engine, run_id, plan.run_id)
+
+
+def test_a_flow_that_fails_while_a_step_is_added_ends_that_step(
+    engine: Engine, two: Two, blocked: Blocked
+) -> None:
+    one, other = two
+    run_id = started(engine, step("plan"), step("bad"))
+    leases = ready(engine)
+    with held(one):
+        assert add(one, leases["plan"].run_id, "new", lease_no=leases["plan"].lease_no)
+        failing = blocked(other, lambda: other.fail(leases["bad"], retries=[False]), by=one)
+    assert failing.result()
+    assert states(engine, run_id) == {"plan": "cancelled", "bad": "failed", "new": "cancelled"}
+    assert engine.state(run_id) == "failed"
+    assert ready(engine) == {}
+
+
+def test_a_step_that_is_added_while_its_adder_is_sent_back_is_refused(
+    engine: Engine, two: Two, blocked: Blocked
+) -> None:
+    one, other = two
+    run_id = started(engine, step("a"), gate("ok", "a"), step("plan", "a"))
+    engine.complete(ready(engine)["a"])
+    plan = ready(engine)["plan"]
+    with held(one):
+        one.reject(task_of(engine, run_id, "ok"), rollback_to="a")
+        adding = blocked(
+            other, lambda: add(other, plan.run_id, "new", lease_no=plan.lease_no), by=one
+        )
+    with pytest.raises(psycopg.Error) as refused:
+        adding.result()
+    assert refused.value.sqlstate == "PF301"
+    assert list(states(engine, run_id)) == ["a", "ok", "plan"]
