@@ -391,7 +391,11 @@ from (
         s.super_step, s.voided_at, s.elements, s.elements_left, (
             select t.task_id from pgflow.task t
             where t.project_id = f.project_id and t.run_id = s.child_run_id
-            order by t.voided_at is not null, t.created_at desc limit 1) as task_id
+            order by t.voided_at is not null, t.created_at desc limit 1) as task_id, (
+            select count(*) from pgflow.flow_step v
+            where v.project_id = f.project_id and v.run_id = f.run_id and v.step = d.step
+              and v.element = coalesce(s.element, 0)
+              and num_nonnulls(v.ready_at, v.child_run_id, v.elements) > 0) as visits
     from (
         select r.project_id, r.run_id, r.handler, r.flow_version, null::timestamptz as finished_at
         from pgflow.run r
@@ -439,6 +443,8 @@ comment on column pgflow.flow_steps.state is
     'pending, running, waiting, completed, failed, skipped, rejected, expired, cancelled or '
     'voided; waiting: its run waits or is paused; voided: it was done, and is done again.';
 comment on column pgflow.flow_steps.attempts is 'How often it was executed.';
+comment on column pgflow.flow_steps.visits is
+    'How often it was begun, in all versions: once more each time that the flow came back to it.';
 comment on column pgflow.flow_steps.ready_at is 'When its run was made.';
 comment on column pgflow.flow_steps.started_at is 'When its run was leased for the first time.';
 comment on column pgflow.flow_steps.run_id is

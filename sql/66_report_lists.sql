@@ -12,7 +12,7 @@ begin
         return array(
             select jsonb_build_object('key', s.step, 'element', s.element, 'version', s.version,
                 'type', s.type, 'state', s.state, 'attempts', s.attempts,
-                'visits', count(s.run_id) over (partition by s.step, s.element),
+                'visits', s.visits,
                 'started_at', s.started_at, 'ended_at', s.ended_at, 'error_code', s.error_code,
                 'error', left(s.error_detail, 1000), 'run_id', s.run_id, 'needs', s.needs,
                 'join', s."join")

@@ -1252,7 +1252,8 @@ CREATE VIEW pgflow.flow_steps WITH (security_barrier='true') AS
     voided_at,
     elements,
     elements_left,
-    task_id
+    task_id,
+    visits
    FROM ( SELECT f.project_id,
             f.run_id AS flow_run_id,
             f.handler AS flow,
@@ -1299,7 +1300,10 @@ CREATE VIEW pgflow.flow_steps WITH (security_barrier='true') AS
                    FROM pgflow.task t
                   WHERE ((t.project_id = f.project_id) AND (t.run_id = s.child_run_id))
                   ORDER BY (t.voided_at IS NOT NULL), t.created_at DESC
-                 LIMIT 1) AS task_id
+                 LIMIT 1) AS task_id,
+            ( SELECT count(*) AS count
+                   FROM pgflow.flow_step v
+                  WHERE ((v.project_id = f.project_id) AND (v.run_id = f.run_id) AND (v.step = d.step) AND (v.element = COALESCE(s.element, 0)) AND (num_nonnulls(v.ready_at, v.child_run_id, v.elements) > 0))) AS visits
            FROM ((((( SELECT r.project_id,
                     r.run_id,
                     r.handler,
@@ -1373,6 +1377,8 @@ COMMENT ON COLUMN pgflow.flow_steps.elements IS 'How many elements it is done fo
 COMMENT ON COLUMN pgflow.flow_steps.elements_left IS 'How many of them have not ended.';
 
 COMMENT ON COLUMN pgflow.flow_steps.task_id IS 'The task that it opened last.';
+
+COMMENT ON COLUMN pgflow.flow_steps.visits IS 'How often it was begun, in all versions: once more each time that the flow came back to it.';
 
 CREATE VIEW pgflow.flows WITH (security_barrier='true') AS
  SELECT v.project_id,

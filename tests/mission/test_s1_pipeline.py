@@ -457,12 +457,13 @@ def test_s1_14_a_flow_without_steps_and_a_config_that_is_no_object_are_refused(
     assert mission.client.flows(flow="s1-refused") == []
 
 
-def test_s1_14_a_step_without_a_handler_fails_with_its_name(mission: Mission) -> None:
-    run_id = mission.start("s1-nobody", {"name": "lonely", "handler": "nobodys"})
+def test_s1_14_a_step_without_a_handler_fails_with_its_name_and_type(mission: Mission) -> None:
+    mission.client.register_step_type("odd", handler="nobodys")
+    run_id = mission.start("s1-nobody", {"name": "lonely", "type": "odd"})
     run = mission.ends(run_id)
     assert run["error_code"] == "E-RUN-004"
-    assert "step lonely" in run["error_detail"]
     assert "nobodys" in run["error_detail"]
+    assert "step lonely of type odd" in run["error_detail"]
 
 
 def test_s1_15_a_run_of_another_project_is_as_unknown_as_one_that_never_was(

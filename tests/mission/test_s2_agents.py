@@ -499,6 +499,7 @@ def test_s2_19_a_step_shows_its_place_its_times_its_attempts_and_its_task(
         task["task_id"],
         task["run_id"],
     )
+    assert (retried["visits"], ok["visits"]) == (1, 1)
     mission.client.approve(task["task_id"])
     assert mission.steps(run_id)["ok"] == "completed"
     assert mission.client.task_history(task_id=task["task_id"])[0]["state"] == "approved"

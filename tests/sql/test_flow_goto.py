@@ -183,3 +183,25 @@ def test_a_flow_that_is_not_paused_goes_nowhere_else(engine: Engine) -> None:
     engine.call("cancel", run_id=run_id)
     with engine.refused("PF202", "run_id"):
         goto(engine, run_id, "b")
+
+
+def test_a_step_tells_how_often_it_was_begun(engine: Engine) -> None:
+    run_id = started(
+        engine, step("a"), step("b", "a", each="$.a[*]"), gate("ok", "b"), step("c", "ok")
+    )
+    work(engine, a=[1, 2])
+    work(engine)
+    engine.reject(task_of(engine, run_id, "ok"), rollback_to="b")
+    work(engine)
+    engine.call("pause", run_id=run_id)
+    goto(engine, run_id, "ok")
+    rows = engine.rows(
+        "select step, element, visits from pgflow.flow_steps where flow_run_id = %s"
+        " and voided_at is null order by seq, element",
+        run_id,
+    )
+    told = [tuple(row.values()) for row in rows]
+    assert told == [("a", 0, 1), ("b", 0, 2), ("b", 1, 2), ("b", 2, 2), ("ok", 0, 3), ("c", 0, 0)]
+    steps = engine.value("select pgflow.report(%s) -> 'steps'", run_id)
+    visits = {(s["key"], s["element"]): s["visits"] for s in steps}
+    assert visits == {(name, element): n for name, element, n in told}
