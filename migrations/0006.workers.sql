@@ -13,13 +13,20 @@ create table pgflow.worker (
     registered_by text not null,
     started_at timestamptz not null,
     stopped_at timestamptz,
+    last_beat_at timestamptz,
     constraint worker_pkey primary key (project_id, worker_id),
     constraint worker_project_fkey foreign key (project_id) references pgflow.project (project_id),
     constraint worker_id_is_at_most_200_characters check (char_length(worker_id) between 1 and 200),
     constraint a_worker_has_queues check (cardinality(queues) > 0),
     constraint concurrency_is_1_to_10000 check (concurrency between 1 and 10000)
 );
-comment on table pgflow.worker is 'Worker processes, by an id such as host:hex.';
+comment on table pgflow.worker is
+    'Worker processes, by an id such as host:hex. The tick takes away those that are gone for as '
+    'long as finished runs are kept.';
+comment on column pgflow.worker.last_beat_at is
+    'When it was last heard of, where it is dead and its beat has been forgotten.';
+create index worker_is_gone on pgflow.worker (project_id, coalesce(stopped_at, last_beat_at))
+    where coalesce(stopped_at, last_beat_at) is not null;
 
 create table pgflow.worker_beat (
     project_id text collate "C" not null,

@@ -88,7 +88,8 @@ begin
         register_worker.concurrency,
         register_worker.host, register_worker.pid, register_worker.version, pgflow._actor(), v_now)
     on conflict on constraint worker_pkey do update
-    set queues = excluded.queues, concurrency = excluded.concurrency, stopped_at = null;
+    set queues = excluded.queues, concurrency = excluded.concurrency, stopped_at = null,
+        last_beat_at = null;
     select least(interval '15 seconds', min(q.lease_ttl) / 4) into v_settings.beat_every
     from pgflow.queue q
     where q.project_id = v_project and q.queue = any (register_worker.queues);

@@ -77,6 +77,12 @@ begin
         where b.project_id = p_project
           and b.beat_at < p_now - (select min(q.lease_ttl) from pgflow.queue q
                                    where q.project_id = p_project)
+          -- Else a hundred that hold nothing would stand before one that holds runs, for a day.
+          and (b.beat_at < p_now - interval '1 day'
+               or exists (select from pgflow.lease l
+                          where l.project_id = p_project and l.worker_id = b.worker_id)
+               or exists (select from pgflow.idle_worker i
+                          where i.project_id = p_project and i.worker_id = b.worker_id))
         order by b.worker_id
         limit 100
         for update skip locked
@@ -91,6 +97,11 @@ begin
           and b.beat_at < p_now - interval '1 day'
           and not exists (select from pgflow.lease l
                           where l.project_id = p_project and l.worker_id = b.worker_id);
+        if found then
+            update pgflow.worker w set last_beat_at = v_dead.beat_at
+            where w.project_id = p_project and w.worker_id = v_dead.worker_id
+              and w.stopped_at is null;
+        end if;
     end loop;
     -- A worker that stopped above read committed did not see what it claimed at that moment.
     for v_dead in
@@ -114,6 +125,35 @@ $$;
 comment on function pgflow._reap is
     'Takes back the runs of workers that have not beaten for their queue''s lease_ttl; returns a '
     'line for each.';
+
+-- Runs and events name workers, and go on doing so: nothing looks them up there.
+create or replace function pgflow._forget_workers(p_project text, p_now timestamptz)
+returns void
+language plpgsql
+set enable_seqscan = off
+set jit = off
+as $$
+declare
+    v_before timestamptz := p_now - (
+        select greatest(coalesce(i.retention, interval '30 days'), interval '1 day')
+        from pgflow.installation i);
+begin
+    delete from pgflow.worker w
+    where w.project_id = p_project and w.worker_id = any (array(
+        select g.worker_id from pgflow.worker g
+        where g.project_id = p_project and coalesce(g.stopped_at, g.last_beat_at) < v_before
+          and not exists (select from pgflow.worker_beat b
+                          where b.project_id = p_project and b.worker_id = g.worker_id)
+          and not exists (select from pgflow.lease l
+                          where l.project_id = p_project and l.worker_id = g.worker_id)
+        order by coalesce(g.stopped_at, g.last_beat_at)
+        limit 100
+        for update skip locked));
+end
+$$;
+comment on function pgflow._forget_workers is
+    'Takes away at most 100 workers that stopped, or died, longer ago than finished runs are kept: '
+    'a day at least, and 30 days where these are kept for ever.';
 
 create or replace function pgflow._take_all_back(
     p_project text, p_worker text, p_beat_at timestamptz, p_now timestamptz
@@ -245,6 +285,7 @@ begin
     expired := pgflow._expire(p_project, p_now);
     perform pgflow._end_left_behind(p_project, p_now);
     perform pgflow._end_overtime(p_project, p_now);
+    perform pgflow._forget_workers(p_project, p_now);
     perform pgflow._trim_outbox(p_project);
     -- Not while something is left that is due: a full batch, a run that was locked. And once a
     -- second at most: a row that is updated all the time grows slow under a held snapshot.

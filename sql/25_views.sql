@@ -421,7 +421,8 @@ select w.project_id, w.worker_id,
      join pgflow.run r on r.project_id = l.project_id and r.run_id = any (l.run_ids)
          and r.worker_id = l.worker_id
      where l.project_id = w.project_id and l.worker_id = w.worker_id) as running,
-    b.beat_at, w.started_at, w.stopped_at, w.host, w.pid, w.version
+    coalesce(b.beat_at, w.last_beat_at) as beat_at, w.started_at, w.stopped_at, w.host, w.pid,
+    w.version
 from pgflow.worker w
 left join pgflow.worker_beat b using (project_id, worker_id)
 where w.project_id = any ((select pgflow._my_projects())::text[]);

@@ -1761,12 +1761,15 @@ CREATE TABLE pgflow.worker (
     registered_by text NOT NULL,
     started_at timestamp with time zone NOT NULL,
     stopped_at timestamp with time zone,
+    last_beat_at timestamp with time zone,
     CONSTRAINT a_worker_has_queues CHECK ((cardinality(queues) > 0)),
     CONSTRAINT concurrency_is_1_to_10000 CHECK (((concurrency >= 1) AND (concurrency <= 10000))),
     CONSTRAINT worker_id_is_at_most_200_characters CHECK (((char_length(worker_id) >= 1) AND (char_length(worker_id) <= 200)))
 );
 
-COMMENT ON TABLE pgflow.worker IS 'Worker processes, by an id such as host:hex.';
+COMMENT ON TABLE pgflow.worker IS 'Worker processes, by an id such as host:hex. The tick takes away those that are gone for as long as finished runs are kept.';
+
+COMMENT ON COLUMN pgflow.worker.last_beat_at IS 'When it was last heard of, where it is dead and its beat has been forgotten.';
 
 CREATE TABLE pgflow.worker_beat (
     project_id text NOT NULL COLLATE pg_catalog."C",
@@ -2713,7 +2716,7 @@ CREATE VIEW pgflow.worker_status WITH (security_barrier='true') AS
            FROM (pgflow.lease l
              JOIN pgflow.run r ON (((r.project_id = l.project_id) AND (r.run_id = ANY (l.run_ids)) AND (r.worker_id = l.worker_id))))
           WHERE ((l.project_id = w.project_id) AND (l.worker_id = w.worker_id))) AS running,
-    b.beat_at,
+    COALESCE(b.beat_at, w.last_beat_at) AS beat_at,
     w.started_at,
     w.stopped_at,
     w.host,
@@ -2953,6 +2956,8 @@ CREATE INDEX task_is_open ON pgflow.task USING btree (project_id, run_id) WHERE 
 CREATE INDEX task_of_run ON pgflow.task USING btree (project_id, run_id);
 
 CREATE INDEX usage_by_time ON ONLY pgflow.usage USING brin (project_id, at) WITH (autosummarize='true');
+
+CREATE INDEX worker_is_gone ON pgflow.worker USING btree (project_id, COALESCE(stopped_at, last_beat_at)) WHERE (COALESCE(stopped_at, last_beat_at) IS NOT NULL);
 
 CREATE TRIGGER agent_version_never_changes BEFORE DELETE OR UPDATE ON pgflow.agent_version FOR EACH ROW EXECUTE FUNCTION pgflow._refuse_other_agent();
 
