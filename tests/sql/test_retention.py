@@ -115,6 +115,19 @@ def test_the_tasks_of_a_period_go_with_it(engine: Engine) -> None:
     assert engine.rows("select * from pgflow.vote") == []
 
 
+def test_the_steps_that_were_added_to_runs_of_a_period_go_with_it(engine: Engine) -> None:
+    old = add_past(engine, 5)
+    run_id = finished(engine, old)
+    live = started(engine, step("a"))
+    engine.call("add_step", run_id=live, step=step("new"))
+    engine.rows("insert into pgflow.run_step select d.*, %s from pgflow.step_definition d", run_id)
+    keep(engine, 30 * DAY)
+    engine.later(days=31)
+    assert f"deleted 1 steps that were added to runs of period {old}" in maintain(engine)
+    rows = engine.rows("select run_id, step from pgflow.run_step")
+    assert rows == [{"run_id": live, "step": "new"}]
+
+
 def test_the_last_to_end_says_when_the_period_is_dropped(engine: Engine) -> None:
     old = add_past(engine, 5)
     late = old_lease(engine, old)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pgflow import App, Context, Flow, Retry, Step, ThreadContext
+from pgflow import App, Context, Flow, NonRetryable, Retry, Step, ThreadContext
 from pgflow.errors import AlreadyFinished, BadRequest, LeaseLost
 
 if TYPE_CHECKING:
@@ -130,6 +130,29 @@ def test_a_handler_that_lost_its_lease_adds_nothing(stage: Stage) -> None:
         stage.until(lambda: ended)
     assert ended[0] in {LeaseLost, asyncio.CancelledError}
     assert names(stage, run_id) == ["plan", "sum"]
+
+
+def test_a_handler_that_is_undone_adds_nothing_again(stage: Stage) -> None:
+    added: list[bool] = []
+    undone: list[str] = []
+
+    async def book() -> str:
+        return "seat 7"
+
+    @stage.app.handler(undo_on=["failed"])
+    async def plan(ctx: Context) -> None:
+        await ctx.step("book", book, undo=undone.append)
+        added.append(await ctx.add_step(Step(name="later", needs=["plan"])))
+        raise NonRetryable("no money")
+
+    run_id = begin(stage, Flow(name="f", steps=[Step(name="plan")]))
+    with stage.worker():
+        assert stage.ends(run_id)["state"] == "failed"
+        stage.until(lambda: undone)
+    assert undone == ["seat 7"]
+    assert added in ([True], [True, False])
+    types = [line["type"] for line in stage.client.timeline(run_id)]
+    assert types.count("step.added") == 1
 
 
 def test_a_run_that_is_no_step_of_a_flow_adds_none(stage: Stage) -> None:
