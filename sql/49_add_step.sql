@@ -69,7 +69,9 @@ begin
         select 'on_failure', p_step #>> '{on_failure,run}'
         where jsonb_typeof(p_step #> '{on_failure,run}') = 'string'
     ) n
-    left join pgflow._steps_of_flow(p_flow) as d on d.step = n.name
+    left join lateral (
+        select d.step from pgflow._steps_of_flow(p_flow) as d where d.step = n.name limit 1
+    ) d on true
     left join pgflow.flow_step s on s.project_id = p_flow.project_id and s.run_id = p_flow.run_id
         and s.step = n.name and s.element = 0 and s.voided_at is null
     where d.step is null and n.field = 'needed_by' or d.step is not null and s.state <> 'pending';
@@ -83,7 +85,9 @@ begin
     where jsonb_path_exists(p_step, '$.gates[*]');
     return query
     select 'step', 'a flow has at most 10000 steps'
-    where (select count(*) from pgflow._steps_of_flow(p_flow)) >= 10000;
+    from pgflow._steps_of_flow(p_flow) as d
+    where d.place >= 10000
+    limit 1;
 end
 $$;
 comment on function pgflow._added_step_faults is
