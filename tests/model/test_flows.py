@@ -46,7 +46,7 @@ def dags(draw: st.DrawFn) -> dict[str, Step]:
     for number, name in enumerate(names):
         later = [n for n in names[number + 1 :] if name not in needs[names.index(n)]]
         mends = {step.runs_on_failure for step in steps.values()}
-        gates = [n for n in needs[number] if steps[n].is_gate]
+        handled = [need for need in sorted(needs[number]) if not steps[need].is_gate]
         steps[name] = Step(
             name,
             tuple(sorted(needs[number])),
@@ -54,7 +54,7 @@ def dags(draw: st.DrawFn) -> dict[str, Step]:
             join=draw(st.sampled_from(JOINS)) if needs[number] and name not in mends else None,
             on_failure=draw(st.sampled_from(["fail", *["continue"] * 6])),
             runs_on_failure=draw(st.sampled_from([None, None, None, *later])),
-            when=draw(st.sampled_from([None] * 6 + ["", *(needs[number] - {*gates})])),
+            when=draw(st.sampled_from([None] * 6 + ["", *handled])),
             is_gate=bool(needs[number]) and draw(st.integers(0, 2)) == 2,
             max_attempts=draw(st.sampled_from([1, 1, 2])),
         )
@@ -90,7 +90,7 @@ class Program:
             self.look()
 
     def look(self) -> None:
-        """Compare the engine with the model; what the model knows as over is lost."""
+        """Compare the engine with the model."""
         states = self.engine.rows(STATES, self.run_id)
         assert {row["step"]: row["state"] for row in states} == self.model.states
         state = self.engine.state(self.run_id)
