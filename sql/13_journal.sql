@@ -6,6 +6,26 @@
 -- can use it, and nested loops are off. Merging goes by run_id, the order of locks; hashing
 -- and bitmap scans would not. The plan is made once, and the least and the greatest id tell it
 -- which partitions of the journal to look into; for a list of ids it would be made each time.
+-- A budget takes the lease in the transaction that counts a call, before the step in which it was
+-- made can tell its result. Without that the model would be called, and paid for, once more. The
+-- number still fences: nobody has leased the run since.
+create or replace function pgflow._was_counted_in(
+    p_project text, p_run_id uuid, p_lease_no integer, p_step text
+)
+returns boolean
+language plpgsql
+stable
+as $$
+begin
+    return exists (
+        select from pgflow.usage u
+        where u.project_id = p_project and u.run_id = p_run_id and u.lease_no = p_lease_no
+          and u.step = p_step);
+end
+$$;
+comment on function pgflow._was_counted_in is
+    'Whether a call of a model was counted in a step under a lease.';
+
 create or replace function pgflow._record_step(
     p_project text, p_run_ids uuid[], p_lease_nos integer[], p_keys text[], p_digests text[],
     p_values text[], p_undos boolean[]
@@ -48,7 +68,14 @@ begin
             set step_count = r.step_count + g.many, last_event_no = r.last_event_no + g.many
             from (select distinct run_id, lease_no, many from given) g
             where r.project_id = p_project and r.run_id = g.run_id and r.run_id = any (p_run_ids)
-              and case r.state when 'running' then r.lease_no = g.lease_no end
+              and case r.state
+                  when 'running' then r.lease_no = g.lease_no
+                  when 'paused' then r.lease_no = g.lease_no and r.pause_reason = 'budget'
+                      and not exists (
+                          select from given o
+                          where o.run_id = g.run_id and o.lease_no = g.lease_no
+                            and not pgflow._was_counted_in(p_project, o.run_id, o.lease_no, o.key))
+                  end
             returning r.run_id, r.lease_no, r.attempt, r.watched,
                 r.last_event_no - g.many as event_no
         ),
@@ -134,7 +161,9 @@ comment on function pgflow.record_step is
     'Journals results of steps (json texts) under their keys, with the hex SHA-256 of each '
     'step''s inputs; several runs and several steps of one run at once. undos: whether the step '
     'has something that undoes it. Returns a line, with the key in code, for those not simply '
-    'done: already, lost, refused. Raises PF101, PF502.';
+    'done: already, lost, refused. A step whose calls of models were counted, and made its run '
+    'stop until a budget is raised, is still taken under the lease that went with that. Raises '
+    'PF101, PF502.';
 
 create or replace function pgflow._is_satisfied(
     p_project text, p_run_id uuid, p_waits_for text[], p_wait_any boolean

@@ -318,6 +318,40 @@ def test_who_is_to_raise_a_budget_is_asked_and_the_run_stands_still(engine: Engi
     assert [line["outcome"] for line in engine.complete(lease)] == ["lost"]
 
 
+def test_the_step_whose_call_exceeds_the_budget_is_kept_and_not_paid_for_again(
+    engine: Engine,
+) -> None:
+    lease = engine.leased(budget={"usd": 1, **ASK})
+    spend(engine, lease, 1.5, step="draft")
+    assert paused(engine, lease.run_id) == ("paused", "budget")
+    assert engine.record_steps(lease, draft="7") == []
+    assert engine.types(lease.run_id)[-2:] == ["run.paused", "step.completed"]
+    raised(engine, lease.run_id, usd=3)
+    again = engine.lease_of(lease.run_id)
+    assert [(e["key"], e["value"]) for e in again.body["journal"]] == [("draft", 7)]
+    assert budget(engine, lease.run_id)["used_usd"] == Decimal("1.5")
+
+
+def test_nothing_else_is_taken_under_a_lease_that_a_budget_took(engine: Engine) -> None:
+    first = engine.leased(budget={"usd": 1, **ASK})
+    engine.release(first)
+    lease = engine.lease_of(first.run_id)
+    spend(engine, lease, 1.5, step="draft")
+    lost = [
+        *engine.record_steps(lease, unpaid="1"),
+        *engine.record_steps(lease, draft="1", unpaid="1"),
+        *engine.record_steps(first, draft="1"),
+        *engine.complete(lease),
+        *engine.fail(lease),
+    ]
+    assert {line["outcome"] for line in lost} == {"lost"}
+    raised(engine, lease.run_id, usd=3)
+    assert [line["outcome"] for line in engine.record_steps(lease, draft="1")] == ["lost"]
+    engine.call("pause", run_id=lease.run_id)
+    assert [line["outcome"] for line in engine.record_steps(lease, draft="1")] == ["lost"]
+    assert "step.completed" not in engine.types(lease.run_id)
+
+
 def test_raised_it_goes_on_without_having_used_an_attempt(engine: Engine) -> None:
     lease = engine.leased(budget={"usd": 1, **ASK})
     engine.record_steps(lease, draft="1")

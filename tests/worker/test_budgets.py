@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from datetime import timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -118,6 +119,32 @@ def test_a_run_whose_budget_is_raised_goes_on_where_it_was(stage: Stage) -> None
     # The step during which it was stopped may have been done again.
     assert sorted(set(done)) == ["a", "b", "c"]
     assert done.count("a") == 1
+
+
+def test_the_call_that_exceeds_a_budget_is_made_and_counted_once(stage: Stage) -> None:
+    done: list[str] = []
+
+    @stage.app.handler
+    async def writes(ctx: Context) -> list[str]:
+        async def call(name: str) -> str:
+            done.append(name)
+            ctx.usage(cost_usd=0.6)
+            return name
+
+        return [await ctx.step(name, call, name) for name in ("a", "b", "c")]
+
+    with stage.worker():
+        run_id = stage.client.enqueue(writes, budget=ASK)
+        stage.until(lambda: stage.run(run_id)["state"] == "paused")
+        (row,) = stage.client.budgets(run_id=run_id)
+        stage.client.approve(row["task_id"], decision={"usd": 9})
+        assert stage.output(run_id) == ["a", "b", "c"]
+    assert done[:2] == ["a", "b"]
+    (row,) = stage.client.budgets(run_id=run_id)
+    assert done.count("b") == 1
+    steps = "select array_agg(step order by step) from pgflow.model_calls"
+    assert stage.one(steps) == ["a", "b", "c"]
+    assert row["used_usd"] == Decimal("1.8")
 
 
 def test_a_flow_is_bounded_as_a_whole(stage: Stage) -> None:
