@@ -296,6 +296,9 @@ begin
             output = pgflow._step_input(p_project, v_flow, v_new.needs)
         where s.project_id = p_project and s.run_id = v_flow.run_id and s.step = v_new.step
           and s.element = 0 and s.voided_at is null;
+        if v_flow.watched then
+            perform pgflow._hint_watchers(p_project, array[v_flow.run_id]);
+        end if;
         if pgflow._is_followed(p_project) then
             perform pgflow._publish(p_project, array[v_flow.run_id], array[v_flow.last_event_no]);
         end if;

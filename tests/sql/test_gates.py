@@ -325,3 +325,59 @@ def test_the_runs_of_gates_have_their_own_timelines(engine: Engine) -> None:
         "task.resolved",
         "run.completed",
     ]
+
+
+def test_a_subscription_is_told_of_a_step_that_only_passes(engine: Engine) -> None:
+    engine.call("subscribe", subscription="all")
+    run_id = started(engine, step("go", type="pass"))
+    engine.settled()
+    told = [row["type"] for row in engine.call("next_events", subscription="all", reader="r:1")]
+    assert told == engine.types(run_id)
+    assert "step.completed" in told
+
+
+def test_a_breakpoint_after_a_step_stops_before_its_gates(engine: Engine) -> None:
+    define(engine, step("plan", gates=["a"]), breakpoints={"after": ["plan"]})
+    run_id = engine.tell("start", flow="f")
+    work(engine)
+    assert engine.state(run_id) == "paused"
+    assert states(engine, run_id)["plan/a"] == "pending"
+    engine.call("resume", run_id=run_id)
+    assert payload_at(engine, run_id, "plan/a")["output"] == "plan"
+
+
+def test_a_breakpoint_stops_before_a_step_that_only_passes(engine: Engine) -> None:
+    define(engine, step("go", type="pass"), breakpoints={"before": ["go"]})
+    run_id = engine.tell("start", flow="f", input='{"a": 1}')
+    assert engine.state(run_id) == "paused"
+    engine.call("resume", run_id=run_id)
+    assert engine.run(run_id)["output"] == {"go": {"a": 1}}
+
+
+def test_a_step_that_only_passes_serves_in_layers_and_with_state_values(engine: Engine) -> None:
+    define(
+        engine,
+        step("a"),
+        step("go", "a", type="pass", gates=["x"]),
+        step("b", "go"),
+        layered=True,
+        channels={"seen": {"reducer": "append"}},
+    )
+    run_id = engine.tell("start", flow="f")
+    assert finish(engine) == [["a"]]
+    engine.approve(task_of(engine, run_id, "go/x"))
+    assert finish(engine) == [["b"]]
+    assert engine.state(run_id) == "completed"
+    assert set(states(engine, run_id).values()) == {"completed"}
+
+
+def test_who_goes_back_to_a_step_by_goto_has_its_gates_asked_again(engine: Engine) -> None:
+    run_id = started(engine, gated())
+    work(engine)
+    first = task_of(engine, run_id, "plan/editor")
+    engine.approve(first)
+    engine.call("pause", run_id=run_id)
+    engine.call("resume", run_id=run_id, command={"goto": "plan"})
+    assert work(engine, plan=2) == ["plan"]
+    assert task_of(engine, run_id, "plan/editor") != first
+    assert states(engine, run_id)["plan/legal"] == "pending"
