@@ -14,6 +14,7 @@ import click
 from pgflow import __version__
 
 from . import (
+    agents,
     artifacts,
     control,
     decide,
@@ -101,6 +102,7 @@ for command in (
     flow.start,
     flow.flow,
     step_types.step_type,
+    agents.agent,
     runs.runs,
     runs.show,
     runs.timeline,

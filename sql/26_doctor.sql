@@ -89,7 +89,7 @@ begin
     return query
     select 'warn', 'role without agent',
         format('flow %s has role %s, for which there is no agent', u.flow, u.role),
-        format('pgflow.define_agent(''%s'', MODEL), or start it with bindings.', u.role)
+        format('pgflow agent define %s MODEL, or start it with bindings.', u.role)
     from pgflow._unbound_roles(v_project) as u;
     return query
     select 'warn', 'handler does not fit',

@@ -20,6 +20,7 @@ COMMANDS = (
     "price",
     *("artifact", "schema"),
     "step-type",
+    "agent",
     "abort",
 )
 GROUPS = {
@@ -31,6 +32,7 @@ GROUPS = {
     "price": {"list", "set"},
     "artifact": {"list", "show", "get", "diff"},
     "schema": {"define", "list", "show"},
+    "agent": {"define", "list"},
     "step-type": {"list", "register", "unregister"},
 }
 BELOW = sorted((group, name) for group, names in GROUPS.items() for name in names)
