@@ -5,8 +5,9 @@
 -- lease_no, worker). The journal is what a run has learned, the timeline what happened to it, a
 -- task what a person is asked. A flow is a definition of steps that need each other; its run is
 -- nobody's lease, and each of its steps is a child run. It may have a state: values in channels, to
--- which steps write. A subscription follows the events of all runs of a project. A budget bounds
--- what a run and all below it spend.
+-- which steps write. A gate lets what a step has done pass on when a person approves it. An agent
+-- is what the role of a step is bound to: a model with its config. A subscription follows the
+-- events of all runs of a project. A budget bounds what a run and all below it spend.
 --
 -- States. scheduled pending running waiting_tool waiting_approval waiting_event paused are live,
 -- completed failed cancelled timeout are the ends. Table move has the legal moves; 02_guards
