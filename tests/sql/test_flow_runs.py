@@ -65,7 +65,6 @@ def test_every_step_learns_of_its_flow(engine: Engine) -> None:
         "input": [7],
         "input_is_left_out": False,
         "state": None,
-        "binding": None,
         "artifact": None,
         "repair": None,
         "failures": None,
