@@ -7,7 +7,7 @@ states of all that it needs say what its join makes of it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,6 +57,7 @@ class Dag:
     begun: Counter[str] = field(default_factory=Counter)
     inputs: dict[str, dict[str, int]] = field(default_factory=dict)
     round: int = 0
+    added_in: dict[str, str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.needs = {
@@ -91,14 +92,38 @@ class Dag:
         """Have a person reject a gate."""
         self._end({name: "rejected"})
 
+    def add(self, step: Step, needed_by: Iterable[str], adder: str | None) -> None:
+        """Add a step, which a step adds or somebody from outside."""
+        self.steps[step.name] = step
+        self.added_in[step.name] = adder
+        self.needs[step.name] = {*step.needs}
+        self.states[step.name] = "pending"
+        for name in needed_by:
+            self.needs[name].add(step.name)
+        self._decide([step.name])
+
     def go_back(self, name: str) -> None:
-        """Have the flow do a step again, and all after it."""
+        """Have the flow do a step again, and all after it; what one of these added is gone."""
         self.round += 1
-        for after in self.steps:
-            if after == name or name in self.before(after):
-                self.states[after] = "pending"
-                self.attempts[after] = 0
+        again = self._grown(
+            {name}, lambda n, grown: self.needs[n] & grown or self.added_in.get(n) in grown
+        )
+        added = {n for n in again if self.added_in.get(n) in again}
+        gone = self._grown(added, lambda n, grown: {*self.steps[n].needs} & grown)
+        for after in again - gone:
+            self.states[after] = "pending"
+            self.attempts[after] = 0
+        for name_gone in gone:
+            del self.steps[name_gone], self.needs[name_gone], self.states[name_gone]
+        for left in self.steps:
+            self.needs[left] -= gone
         self._decide([name])
+
+    def _grown(self, names: set[str], joins: Callable[[str, set[str]], object]) -> set[str]:
+        grown = {*names}
+        while more := {n for n in self.steps if n not in grown and joins(n, grown)}:
+            grown |= more
+        return grown
 
     def _end(self, ends: Mapping[str, str]) -> None:
         self.states |= ends

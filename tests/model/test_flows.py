@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.model.dags import Dag, Step
-from tests.sql.conftest import Engine, Lease
+from tests.sql.conftest import Engine, Lease, Row
 from tests.sql.flows import define, step_run, task_of
 
 MORE = os.environ.get("PGFLOW_MODEL_EXAMPLES")
@@ -83,6 +83,8 @@ class Program:
                 choices += [self.complete, self.complete, self.fail]
             if self.model.running(gates=True):
                 choices += [self.approve, self.approve, self.reject]
+            if len(self.model.added_in) < 5:
+                choices.append(self.add)
             if self.model.round < 3:
                 choices += [self.roll_back] * 2 if self.model.running(gates=True) else []
                 choices += [self.retry] * 3 if self.failed() else []
@@ -139,6 +141,31 @@ class Program:
         self.engine.later(seconds=2)
         self.engine.beat(*self.held.values())
         self.forget()
+
+    def add(self) -> None:
+        """Add a step, from outside or as one that is executed."""
+        needs = self.data.draw(st.sets(st.sampled_from(sorted(self.model.steps)), max_size=2))
+        before = needs.union(*(self.model.before(name) for name in needs))
+        later = [n for n, s in self.model.states.items() if s == "pending" and n not in before]
+        needed_by = self.data.draw(
+            st.lists(st.sampled_from(later), max_size=2, unique=True) if later else st.just([])
+        )
+        gates = {name for name in needs if self.model.steps[name].is_gate}
+        step = Step(
+            f"a{len(self.model.added_in)}",
+            tuple(sorted(needs)),
+            join=self.data.draw(st.sampled_from(JOINS)) if needs else None,
+            on_failure=self.data.draw(st.sampled_from(["fail", *["continue"] * 6])),
+            when=self.data.draw(st.sampled_from([None] * 4 + ["", *sorted(needs - gates)])),
+            is_gate=bool(needs) and self.data.draw(st.integers(0, 2)) == 2,
+        )
+        adder = self.data.draw(st.sampled_from([None, *sorted(self.held)]))
+        self.model.add(step, needed_by, adder)
+        how: Row = {"lease_no": self.held[adder].lease_no} if adder else {}
+        how["run_id"] = self.held[adder].run_id if adder else self.run_id
+        for is_new in (True, False):
+            added = self.engine.tell("add_step", step=step.definition(), needed_by=needed_by, **how)
+            assert added is is_new
 
     def approve(self) -> None:
         """Approve a gate."""
