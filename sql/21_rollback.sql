@@ -196,10 +196,15 @@ begin
         return;
     end if;
     for v_run_id in
-        select f.run_id from pgflow.run_finished f
+        -- Each by itself; see _bounds().
+        select f.run_id from unnest(p_run_ids) as u (run_id)
+        cross join lateral (
+            select f.run_id, f.handler from pgflow.run_finished f
+            where f.project_id = p_project and f.run_id = u.run_id and f.undo_of is null
+            limit 1
+        ) f
         join pgflow.handler h on h.project_id = p_project and h.handler = f.handler
-        where f.project_id = p_project and f.run_id = any (p_run_ids)
-          and p_state = any (h.undo_on) and f.undo_of is null
+        where p_state = any (h.undo_on)
           and exists (select from pgflow.journal j
                       where j.project_id = p_project and j.run_id = f.run_id and j.undo)
         order by f.run_id

@@ -255,3 +255,15 @@ def test_the_end_of_a_step_looks_at_as_many_pages_among_a_thousand_as_among_ten(
     engine.worker()
     pages_to_end_a_step(engine, 10)  # its plans are made
     assert pages_to_end_a_step(engine, 1000) < 1.3 * pages_to_end_a_step(engine, 10)
+
+
+@pytest.mark.parametrize("place", ["fresh"], indirect=True)
+def test_a_failure_that_may_be_undone_looks_at_no_others_that_have_ended(engine: Engine) -> None:
+    engine.worker(handlers=[{"handler": "h", "undo_on": ["failed"]}])
+    engine.fail(engine.leased(), retries=[False])  # its plans are made, for few
+    engine.enqueue_many([{}] * 3000)
+    work_off(engine, None, 3000)
+    late = engine.leased()
+    with explained(engine) as told:
+        engine.fail(late, retries=[False])
+    assert told.passed_over() < 1000
