@@ -153,9 +153,13 @@ begin
     from old o
     left join lateral unnest(o.run_ids) as u (run_id) on o.batch <> all (p_batches);
     v_leased := array(
-        select r.run_id from pgflow.run r
-        where r.project_id = p_project and r.run_id = any (v_leased || p_named)
-          and r.worker_id = p_worker);
+        select r.run_id from (select distinct n.id from unnest(v_leased || p_named) as n (id)) u
+        cross join lateral (
+            select r.run_id from pgflow.run r
+            where r.project_id = p_project and r.run_id = u.id and r.worker_id = p_worker
+            limit 1
+        ) r
+        order by r.run_id);
     if v_since is not null and cardinality(v_leased) > 0 then
         insert into pgflow.lease (project_id, worker_id, batch, leased_at, run_ids)
         values (p_project, p_worker, nextval('pgflow.lease_batch'), v_since, v_leased);
@@ -191,17 +195,24 @@ begin
     end if;
     v_held := pgflow._keep_leases(p_project, p_worker, v_before, p_run_ids, p_batches);
     v_unnamed := array(
-        select r.run_id from pgflow.run r
-        where r.project_id = p_project and r.run_id = any (v_held) and r.worker_id = p_worker
-          and r.leased_at < v_before
-          and not exists (select from unnest(p_run_ids, p_lease_nos) as n (run_id, lease_no)
-                          where n.run_id = r.run_id and n.lease_no = r.lease_no)
-        order by r.run_id
-        for update skip locked);
+        select r.run_id from unnest(v_held) as u (run_id)
+        cross join lateral (
+            select r.run_id from pgflow.run r
+            where r.project_id = p_project and r.run_id = u.run_id and r.worker_id = p_worker
+              and r.leased_at < v_before
+              and not exists (select from unnest(p_run_ids, p_lease_nos) as n (run_id, lease_no)
+                              where n.run_id = r.run_id and n.lease_no = r.lease_no)
+            for update skip locked
+        ) r
+        order by r.run_id);
     perform pgflow._give_back(r, v_now, 'run.released', '{"reason": "not held by its worker"}',
         false)
-    from pgflow.run r
-    where r.project_id = p_project and r.run_id = any (v_unnamed)
+    from unnest(v_unnamed) as u (run_id)
+    cross join lateral (
+        select r.* from pgflow.run r
+        where r.project_id = p_project and r.run_id = u.run_id
+        limit 1
+    ) r
     order by r.run_id;
     return query
     select n.run_id, 'lost', coalesce(r.state, f.state), f.error_code, f.error_detail

@@ -267,3 +267,17 @@ def test_a_failure_that_may_be_undone_looks_at_no_others_that_have_ended(engine:
     with explained(engine) as told:
         engine.fail(late, retries=[False])
     assert told.passed_over() < 1000
+
+
+@pytest.mark.parametrize("place", ["fresh"], indirect=True)
+@pytest.mark.parametrize("verb", ["complete one", "fail", "record_step", "park", "beat"])
+def test_a_plan_that_was_made_for_few_runs_serves_many(engine: Engine, verb: str) -> None:
+    prepare, act = VERBS[verb]
+    engine.worker()
+    engine.enqueue_many([{}] * 20)
+    act(engine, prepare(engine))
+    engine.enqueue_many([{}] * 3000)
+    given = prepare(engine)
+    with explained(engine) as told:
+        act(engine, given)
+    assert told.passed_over() < 1000
