@@ -33,6 +33,14 @@ begin
         where s.project_id = v_flow.project_id and s.run_id = v_flow.run_id
           and s.step = p_old.step and s.element > 0 and s.version = v_row.version
           and s.state = 'completed';
+        update pgflow.channel_write w set version = v_flow.round
+        where w.project_id = v_flow.project_id and w.run_id = v_flow.run_id
+          and w.step = p_old.step and w.element > 0 and w.version = v_row.version
+          and exists (
+              select from pgflow.flow_step s
+              where s.project_id = w.project_id and s.run_id = w.run_id and s.step = w.step
+                and s.element = w.element and s.version = v_flow.round and s.voided_at is null);
+        perform pgflow._take_back_writes(v_flow, 'rollback:' || p_old.step);
         perform pgflow._advance(v_flow.project_id, array[v_flow.run_id], array[null::text],
             p_old.step);
         if v_flow.state = 'paused' then

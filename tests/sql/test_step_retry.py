@@ -8,6 +8,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from tests.sql.flows import (
+    define,
     elements,
     elements_of,
     finish,
@@ -18,7 +19,9 @@ from tests.sql.flows import (
     step,
     step_run,
     task_of,
+    values,
     work,
+    wrote,
 )
 
 if TYPE_CHECKING:
@@ -150,3 +153,29 @@ def test_else_it_is_a_run_by_itself(engine: Engine, end: str) -> None:
         engine.call("cancel", run_id=run_id)
     again = engine.run(engine.tell("retry", run_id=child))
     assert (again["parent_run_id"], again["retry_of"]) == (None, child)
+
+
+def test_what_was_written_since_is_taken_back_but_for_the_elements_that_are_kept(
+    engine: Engine,
+) -> None:
+    define(
+        engine,
+        step("list"),
+        step("each", "list", each="$.list[*]", on_failure="continue"),
+        step("mend", "each", join="one_failed"),
+        gate("ok", "mend"),
+        channels={"x": {"reducer": "append"}},
+    )
+    run_id = engine.tell("start", flow="f")
+    wrote(engine, ready(engine)["list"], output="[1, 2]", x="list")
+    first, second = elements(engine).values()
+    wrote(engine, first, x="first")
+    engine.fail(second, retries=[False])
+    wrote(engine, ready(engine)["mend"], x="mend")
+    assert values(engine, run_id) == {"x": ["list", "first", "mend"]}
+    engine.tell("retry", run_id=second.run_id)
+    assert values(engine, run_id) == {"x": ["list", "first"]}
+    wrote(engine, elements(engine)[2], x="second")
+    assert values(engine, run_id) == {"x": ["list", "first", "second"]}
+    assert engine.call("history", run_id=run_id)[-2]["label"] == "rollback:each"
+    engine.timeline(run_id)
