@@ -81,6 +81,7 @@ def test_s2_01_every_type_of_event_that_a_run_has_is_in_the_catalogue(mission: M
     mission.reaches(flow, "paused")
     mission.client.resume(flow)
     mission.client.reject(mission.task(flow, "ok")["task_id"], "again", rollback_to="draft")
+    mission.reaches(flow, "paused")
     told = Counter(mission.events(flow))
     assert told.keys() <= known
     assert (told["step.voided"], told["step.rolled_back"]) == (2, 1)
