@@ -170,6 +170,9 @@ begin
             array_fill(p_flow.run_id, array[cardinality(v_begun)]),
             array(select v_last_event_no - cardinality(v_begun) + generate_subscripts(v_begun, 1)));
     end if;
+    if p_flow.watched then
+        perform pgflow._hint_watchers(p_flow.project_id, array[p_flow.run_id]);
+    end if;
     perform pgflow._end_step_runs(p_flow, p_steps, p_reason);
     perform pgflow._begin_to_count(p_flow, p_steps);
 end

@@ -13,21 +13,20 @@ set jit = off
 set enable_bitmapscan = off
 as $$
 begin
-    -- Each by itself, as in _lock_family().
-    select bool_or(f.has_family), bool_or(f.expects_artifact) into have_families, expect_artifacts
+    -- As in _lock_family(): each by itself, and of runs without family one look into an index.
+    select count(*) > 0, bool_or(f.expects_artifact) into have_families, expect_artifacts
     from unnest(p_run_ids) as u (run_id)
     cross join lateral (
-        select r.parent_run_id is not null or r.has_children as has_family,
-            r.repairs_left is not null as expects_artifact
-        from pgflow.run r
+        select r.repairs_left is not null as expects_artifact from pgflow.run r
         where r.project_id = p_project and r.run_id = u.run_id
+          and (r.parent_run_id is not null or r.has_children)
         limit 1
     ) f;
 end
 $$;
 comment on function pgflow._what_ends is
-    'Whether any of these runs have parents or children, and whether a step among them expects an '
-    'artifact; nulls if none is live.';
+    'Whether any of these runs have parents or children, and whether a step among those expects an '
+    'artifact.';
 
 create or replace function pgflow._artifact_fault(p_run pgflow.run)
 returns jsonb
