@@ -160,6 +160,9 @@ begin
         perform pgflow._publish(p_flow.project_id, array[p_flow.run_id],
             array[p_flow.last_event_no]);
     end if;
+    if p_flow.watched then
+        perform pgflow._hint_watchers(p_flow.project_id, array[p_flow.run_id]);
+    end if;
     if p_snapshot is null and p_flow.checkpoint_no % 50 = 0 then
         v_snapshot := pgflow._values_now(p_flow);
         update pgflow.checkpoint c set snapshot = v_snapshot

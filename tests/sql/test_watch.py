@@ -290,7 +290,8 @@ def test_every_function_that_numbers_a_line_tells_those_who_watch(engine: Engine
     numbers = re.compile(r"\blast_event_no = |\bdelete from pgflow\.run r\b")
     # _open_wait and its like write the lines that _park_held counts, and tell.
     tells = re.compile(
-        r"\bpgflow\.(?:_events?|_hint_watchers|_open_wait|_open_task|_request_task|_void_tasks)\("
+        r"\bpgflow\.(?:_events?|_hint_watchers|_open_wait|_open_task|_request_task|_void_tasks"
+        r"|_add_checkpoint|_save_checkpoints)\("
     )
     writers = {row["proname"] for row in rows if numbers.search(row["prosrc"])}
     silent = {
