@@ -234,9 +234,11 @@ comment on column pgflow.run_finished.ended_by is 'Who cancelled it, where a per
 -- The lines of all runs since a time. Rows come in the order of time, so these cost next to nothing.
 create index run_finished_lines_by_time on pgflow.run_finished
     using brin (project_id, created_at, leased_at, finished_at) with (autosummarize);
--- The last end of a queue in a period, and what retention takes away, oldest first. Were the
--- project first, a planner that knows nothing of the table could take it for a look by run.
-create index run_finished_by_time on pgflow.run_finished (queue, project_id, finished_at);
+-- The last end of a queue in a period, and what retention takes away, oldest first. Project and queue
+-- are one expression: an index that has the project as a column, wherever, a plan that was made while
+-- the table was empty may take for the look-up of a run, and read all there is.
+create index run_finished_by_time
+    on pgflow.run_finished ((project_id || '/' || queue), finished_at);
 
 create table pgflow.run_key (
     project_id text collate "C" not null,

@@ -289,6 +289,8 @@ language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
 as $$
 begin
     return pgflow._set_breakpoint(pgflow._enter_project(set_breakpoint.project),
@@ -309,6 +311,8 @@ language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
 as $$
 begin
     return pgflow._set_breakpoint(pgflow._enter_project(clear_breakpoint.project),
@@ -362,6 +366,8 @@ language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
 as $$
 declare
     v_project text := pgflow._enter_project(fork.project);

@@ -10,6 +10,8 @@ language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
 as $$
 declare
     v_installation pgflow.installation;
@@ -120,7 +122,7 @@ begin
         cross join pgflow.installation i
     loop
         select f.finished_at into v_last_at from pgflow.run_finished f
-        where f.project_id = v_queue.project_id and f.queue = v_queue.queue
+        where f.project_id || '/' || f.queue = v_queue.project_id || '/' || v_queue.queue
           and f.run_id >= p_period.from_id and f.run_id < p_period.to_id
         order by f.finished_at desc
         limit 1;
@@ -249,7 +251,7 @@ begin
     loop
         v_run_ids := array(
             select f.run_id from pgflow.run_finished f
-            where f.project_id = v_queue.project_id and f.queue = v_queue.queue
+            where f.project_id || '/' || f.queue = v_queue.project_id || '/' || v_queue.queue
               and f.finished_at < v_queue.before
               and not exists (select from pgflow.run r
                               where r.project_id = f.project_id and r.undo_of = f.run_id)
@@ -395,6 +397,8 @@ language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
 set lock_timeout = '100ms'
 as $$
 declare

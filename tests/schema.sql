@@ -2923,7 +2923,7 @@ CREATE INDEX outbox_in_order ON pgflow.outbox USING btree (project_id, place, ru
 
 CREATE INDEX run_expects_an_artifact ON pgflow.run USING btree (project_id, run_id) WHERE (repairs_left IS NOT NULL);
 
-CREATE INDEX run_finished_by_time ON ONLY pgflow.run_finished USING btree (queue, project_id, finished_at);
+CREATE INDEX run_finished_by_time ON ONLY pgflow.run_finished USING btree ((((project_id || '/'::text) || queue)), finished_at);
 
 CREATE INDEX run_finished_lines_by_time ON ONLY pgflow.run_finished USING brin (project_id, created_at, leased_at, finished_at) WITH (autosummarize='true');
 

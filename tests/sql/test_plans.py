@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 
-from tests.sql.conftest import Engine
+from tests.sql.conftest import Engine, Lease
 from tests.sql.flows import started, step
 from tests.sql.history import own_place
 from tests.sql.waits import child
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from psycopg import errors
 
-    from tests.sql.conftest import Connect, Lease, Row
+    from tests.sql.conftest import Connect, Row
 
 BATCH = 200
 # Tables that grow with the work. The others have a row per queue, handler or worker.
@@ -125,7 +126,17 @@ def work_off(engine: Engine, marks: Row | None, runs: int) -> Row:
     return marks
 
 
-@pytest.fixture(scope="module", params=["analyzed", "never analyzed"])
+def plan(engine: Engine) -> None:
+    """Have the verbs of workers planned now, for all the time that the session lives."""
+    lost = Lease(uuid4(), 1, {})
+    engine.acquire(1)
+    for verb in (engine.beat, engine.complete, engine.fail, engine.park):
+        verb(lost)
+    engine.record_steps(lost, a="1")
+    engine.tick()
+
+
+@pytest.fixture(scope="module", params=["analyzed", "never analyzed", "planned while empty"])
 def busy(server: str, template: str, request: pytest.FixtureRequest) -> Iterator[Engine]:
     """Return an installation with runs ready, waiting and finished, and a snapshot held."""
     now = datetime.now(UTC).replace(microsecond=0)
@@ -138,6 +149,9 @@ def busy(server: str, template: str, request: pytest.FixtureRequest) -> Iterator
         engine = Engine(conn, place, now)
         place.admin.execute("alter table pgflow.run set (autovacuum_enabled = off)")
         engine.worker()
+        if request.param == "planned while empty":
+            place.admin.execute("vacuum analyze")
+            plan(engine)
         engine.enqueue_many([{"n": n} for n in range(12_000)])
         marks = work_off(engine, None, 2000)
         holder.execute("set transaction isolation level repeatable read")
