@@ -211,12 +211,15 @@ begin
             'Nothing was added; whoever has the run now will.', 'lease_no');
     elsif v_run.step is null then
         perform pgflow._refuse_value('run_id', 'the run of a step of a flow', 'a ' || v_run.kind);
+    elsif v_flow.run_id is null then  -- it left this step behind, which another held
+        perform pgflow._refuse_gone(p_project, v_flow_id, 'take steps');
     end if;
     return v_flow;
 end
 $$;
 comment on function pgflow._lock_flow_of_step is
-    'Locks the flow of a step that is held under a lease, with its family. Raises PF101, PF301.';
+    'Locks the flow of a step that is held under a lease, with its family. Raises PF101, PF202, '
+    'PF301.';
 
 create or replace function pgflow.add_step(
     run_id uuid, step jsonb, needed_by text[] default '{}', lease_no integer default null,

@@ -152,6 +152,21 @@ def test_a_step_is_not_added_by_a_handler_whose_flow_has_failed_meanwhile(
     check(engine, run_id, plan.run_id)
 
 
+def test_a_step_that_its_flow_left_behind_adds_nothing(engine: Engine, two: Two) -> None:
+    one, other = two
+    run_id = started(engine, step("plan"), step("bad"))
+    leases = ready(engine)
+    plan = leases["plan"]
+    with held(one):
+        assert one.record_steps(plan, looked="1") == []
+        other.fail(leases["bad"], retries=[False])
+    assert engine.state(run_id) == "failed"
+    assert engine.state(plan.run_id) == "running"
+    with engine.refused("PF202", "run_id"):
+        add(engine, plan.run_id, "new", lease_no=plan.lease_no)
+    assert states(engine, run_id) == {"plan": "cancelled", "bad": "failed"}
+
+
 def test_a_flow_that_fails_while_a_step_is_added_ends_that_step(
     engine: Engine, two: Two, blocked: Blocked
 ) -> None:
