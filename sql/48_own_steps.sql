@@ -93,6 +93,7 @@ returns void
 language plpgsql
 as $$
 declare
+    v_to pgflow.run;
     v_step pgflow.run_step;
 begin
     for v_step in
@@ -103,17 +104,19 @@ begin
                or pgflow._is_kept(p_project, p_from, s.added_in, p_super_step))
         order by s.place
     loop
-        -- One that it needs may not have been kept.
+        select r.* into v_to from pgflow.run r
+        where r.project_id = p_project and r.run_id = p_to;
+        -- One that it needs, or that added it, may not have been kept.
         continue when exists (
-            select from jsonb_array_elements_text(v_step.definition -> 'needs') as n (step)
+            select from (
+                select jsonb_array_elements_text(v_step.definition -> 'needs') as step
+                union all
+                select v_step.added_in where v_step.added_in is not null
+            ) n
             where not exists (
-                select from pgflow.run r
-                cross join lateral pgflow._steps_of_flow(r) as d
-                where r.project_id = p_project and r.run_id = p_to and d.step = n.step));
+                select from pgflow._steps_of_flow(v_to) as d where d.step = n.step));
         v_step.run_id := p_to;
-        v_step.needs := (
-            select pgflow._needs_in_flow(r, v_step.definition) from pgflow.run r
-            where r.project_id = p_project and r.run_id = p_to);
+        v_step.needs := pgflow._needs_in_flow(v_to, v_step.definition);
         v_step.dependants := array(
             select distinct n.step collate "C"
             from unnest(v_step.needed_by || (v_step.definition #>> '{on_failure,run}')) as n (step)
@@ -121,8 +124,7 @@ begin
         if p_super_step is null then
             v_step.super_step := -1;
         end if;
-        perform pgflow._put_step(r, v_step) from pgflow.run r
-        where r.project_id = p_project and r.run_id = p_to;
+        perform pgflow._put_step(v_to, v_step);
     end loop;
 end
 $$;

@@ -620,6 +620,19 @@ def test_a_retry_plans_anew_only_if_the_planning_did_not_complete(engine: Engine
     assert finish(engine) == [["x"]]
 
 
+def test_a_retry_leaves_out_what_a_step_added_that_it_leaves_out(engine: Engine) -> None:
+    run_id = started(engine, step("plan"))
+    lease = ready(engine)["plan"]
+    add(engine, lease.run_id, "x", lease_no=lease.lease_no)
+    x = ready(engine)["x"]
+    add(engine, x.run_id, "y", lease_no=x.lease_no)
+    engine.complete(x)
+    assert work(engine) == ["y"]
+    engine.fail(lease, retries=[False])
+    again = engine.tell("retry", run_id=run_id)
+    assert states(engine, again) == {"plan": "pending"}
+
+
 def test_a_fork_from_before_the_end_of_the_planning_plans_anew(engine: Engine) -> None:
     run_id = started(engine, step("a"), step("plan"), gate("ok", "plan"))
     leases = ready(engine)
