@@ -120,7 +120,8 @@ begin
         v_step.dependants := array(
             select distinct n.step collate "C"
             from unnest(v_step.needed_by || (v_step.definition #>> '{on_failure,run}')) as n (step)
-            where n.step is not null);
+            where exists (
+                select from pgflow._steps_of_flow(v_to) as d where d.step = n.step));
         if p_super_step is null then
             v_step.super_step := -1;
         end if;

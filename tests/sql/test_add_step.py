@@ -633,6 +633,25 @@ def test_a_retry_leaves_out_what_a_step_added_that_it_leaves_out(engine: Engine)
     assert states(engine, again) == {"plan": "pending"}
 
 
+def test_a_step_that_was_to_need_another_and_is_planned_anew_waits_for_what_it_needs_now(
+    engine: Engine,
+) -> None:
+    run_id = started(engine, step("plan"))
+    lease = ready(engine)["plan"]
+    add(engine, lease.run_id, "x", "plan", lease_no=lease.lease_no)
+    add(engine, run_id, "client", needed_by=["x"])
+    engine.fail(lease, retries=[False])
+    again = engine.tell("retry", run_id=run_id)
+    assert states(engine, again) == {"plan": "pending", "client": "pending"}
+    leases = ready(engine)
+    lease = leases["plan"]
+    add(engine, lease.run_id, "x", "plan", lease_no=lease.lease_no)
+    engine.complete(leases["client"])
+    assert ready(engine) == {}
+    engine.complete(lease, output="1")
+    assert ready(engine)["x"].body["input"] == {"plan": 1}
+
+
 def test_a_fork_from_before_the_end_of_the_planning_plans_anew(engine: Engine) -> None:
     run_id = started(engine, step("a"), step("plan"), gate("ok", "plan"))
     leases = ready(engine)
