@@ -114,7 +114,8 @@ comment on function pgflow._refuse_inputs is
 
 -- Without a version it is the one that is current now, as for any that starts; its budget is
 -- its own, and counts to those around it. What a retry does
--- again goes on where the first run of it stopped, in the version that that one had.
+-- again goes on where the first run of it stopped, in the version that that one had, and bound to
+-- what that one was, by the steps that were added to it too.
 create or replace function pgflow._make_sub_flows(
     p_project text, p_ids uuid[], p_flow_ids uuid[], p_steps text[], p_now timestamptz,
     p_elements integer[] default null, p_inputs jsonb[] default null
@@ -128,7 +129,7 @@ declare
 begin
     with planned as materialized (
         select m.run_id, m.nth, m.element, i.input, m.flow_id, d.step, v.flow, v.version,
-            o.run_id as retry_of, t.fault,
+            o.run_id as retry_of, o.bindings, t.fault,
             bool_or(t.fault is not null) over (partition by m.flow_id, d.step) as is_refused
         from unnest(p_ids, p_flow_ids, p_steps, p_elements, p_inputs) with ordinality
             as m (run_id, flow_id, step, element, input, nth)
@@ -139,7 +140,7 @@ begin
             select coalesce(m.input, pgflow._step_input(p_project, f, d.needs))
         ) i (input)
         left join lateral (
-            select c.run_id, c.flow_version
+            select c.run_id, c.flow_version, c.bindings
             from pgflow.flow_step s
             join pgflow.run_finished c on c.project_id = s.project_id and c.run_id = s.child_run_id
             where s.project_id = p_project and s.run_id = f.retry_of and s.step = d.step
@@ -164,7 +165,9 @@ begin
             case when v.definition ? 'channels' then 0 end,
             f.deadline, p_now, p_now, f.created_by, coalesce(f.correlation_id, f.run_id::text),
             f.tags, f.feedback, f.budget_run_id, p.retry_of,
-            pgflow._stops_named(v.definition -> 'breakpoints'), f.bindings, p.input
+            pgflow._stops_named(v.definition -> 'breakpoints'),
+            pgflow._bindings_within(v, coalesce(f.bindings || p.bindings, f.bindings, p.bindings)),
+            p.input
         from planned p
         join pgflow.run f on f.project_id = p_project and f.run_id = p.flow_id
         join pgflow.flow_version v on v.project_id = p_project and v.flow = p.flow

@@ -272,6 +272,30 @@ comment on function pgflow._bind_roles is
     'Binds those roles of a step that is added which the run has not bound to the agents of their '
     'names. Raises PF112.';
 
+-- A flow within may have roles that nobody knew of when the one around it started: it was defined
+-- anew since. A role without an agent stays unbound, for whoever has a flow go on has not asked for
+-- this: the step is paused when its turn comes.
+create or replace function pgflow._bindings_within(
+    p_version pgflow.flow_version, p_bindings jsonb
+)
+returns jsonb
+language plpgsql
+as $$
+declare
+    v_missing jsonb := (
+        select jsonb_object_agg(u.role,
+            pgflow._bound(a.project_id, u.role, to_jsonb(u.role)))
+        from unnest(pgflow._roles_of(p_version)) as u (role)
+        join pgflow.agent a on a.project_id = p_version.project_id and a.agent = u.role
+        where not coalesce(p_bindings ? u.role, false));
+begin
+    return coalesce(p_bindings || v_missing, p_bindings, v_missing);
+end
+$$;
+comment on function pgflow._bindings_within is
+    'What a flow within another is bound to, by what is bound already and, for roles that are not, '
+    'by the agents of their names; null if it has none.';
+
 -- ---- what a run was bound to
 
 create or replace function pgflow._binding_fault(p_project text, p_bindings jsonb, p_role text)

@@ -12,7 +12,7 @@ from tests.sql.flows import define, gate, ready, started, step, step_run, task_o
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from tests.sql.conftest import Engine, Row
+    from tests.sql.conftest import Engine, Lease, Row
 
 
 def agent(engine: Engine, name: str = "planner", model: str = "small", **more: Any) -> Row:
@@ -200,6 +200,58 @@ def test_the_report_has_the_bindings_of_a_run_that_has_ended(engine: Engine) -> 
     ]
     other = started(engine, step("a"))
     assert engine.tell("report", run_id=other)["bindings"] == []
+
+
+def bound(lease: Lease) -> tuple[str, int]:
+    """Return the agent that a step is given."""
+    binding = lease.body["more"]["flow"]["binding"]
+    return binding["agent"], binding["version"]
+
+
+def test_a_flow_within_is_bound_to_what_a_step_needed_that_was_added_before_its_retry(
+    engine: Engine,
+) -> None:
+    define(engine, step("x"), name="inner")
+    run_id = started(engine, step("within", type="flow", config={"flow": "inner"}))
+    agent(engine, "critic")
+    child = step_run(engine, run_id, "within")
+    engine.call("add_step", run_id=child, step=step("y", "x", role="critic"))
+    agent(engine, "critic", "large")
+    work(engine)
+    work(engine, fail=("y",))
+    again = engine.tell("retry", run_id=run_id)
+    assert bindings(engine, step_run(engine, again, "within")) == {"critic": ("critic", 1)}
+    assert bound(ready(engine)["y"]) == ("critic", 1)
+
+
+def test_a_role_that_a_flow_within_has_got_since_the_start_is_bound_when_that_begins(
+    engine: Engine,
+) -> None:
+    agent(engine)
+    define(engine, step("plan", role="planner"), name="inner")
+    run_id = started(engine, step("a"), step("within", "a", type="flow", config={"flow": "inner"}))
+    define(engine, step("plan", role="planner"), step("check", role="critic"), name="inner")
+    agent(engine, model="large")
+    agent(engine, "critic")
+    work(engine)
+    leases = ready(engine)
+    assert (bound(leases["plan"]), bound(leases["check"])) == (("planner", 1), ("critic", 1))
+    assert bindings(engine, run_id) == {"planner": ("planner", 1)}
+
+
+def test_a_role_within_for_which_there_is_no_agent_is_bound_once_a_retry_finds_one(
+    engine: Engine,
+) -> None:
+    define(engine, step("plan"), name="inner")
+    run_id = started(engine, step("a"), step("within", "a", type="flow", config={"flow": "inner"}))
+    define(engine, step("check", role="critic"), name="inner")
+    work(engine)
+    lease = ready(engine)["check"]
+    assert "the binding of role critic is missing" in lease.body["more"]["flow"]["binding"]["fault"]
+    engine.fail(lease, retries=[False])
+    agent(engine, "critic")
+    engine.tell("retry", run_id=run_id)
+    assert bound(ready(engine)["check"]) == ("critic", 1)
 
 
 MISSING = "update pgflow.run set bindings = '{}' where bindings is not null"
