@@ -12,12 +12,15 @@ create table pgflow.run_step (
     budget jsonb,
     super_step integer,
     added_in text collate "C",
+    added_element integer,
     withdrawn_at timestamptz,
     added_at timestamptz,
     added_by text,
     constraint run_step_pkey primary key (project_id, run_id, step),
     constraint added_iff_it_says_how check (
-        num_nonnulls(definition, needed_by, super_step, added_at, added_by) in (0, 5))
+        num_nonnulls(definition, needed_by, super_step, added_at, added_by) in (0, 5)),
+    constraint a_step_adds_as_a_whole_or_as_an_element check (
+        num_nonnulls(added_in, added_element) in (0, 2))
 );
 comment on table pgflow.run_step is
     'Steps of single runs of flows: those that were added, and those of the version that need one '
@@ -32,6 +35,8 @@ comment on column pgflow.run_step.super_step is
 
 comment on column pgflow.run_step.added_in is
     'The step whose handler added it: it counts as long as that does.';
+comment on column pgflow.run_step.added_element is
+    'Which element of that step added it, if it is done for each; else 0.';
 comment on column pgflow.run_step.withdrawn_at is
     'When that step, or one that this one needs, counted no more.';
 

@@ -38,31 +38,39 @@ $$;
 comment on function pgflow._steps_around is
     'A step of a flow with all that it needs, or all that need it, and so on.';
 
--- What a step added counts as long as the step does.
-create or replace function pgflow._steps_to_do_again(p_flow pgflow.run, p_step text)
+-- What a step added counts as long as the step does. Of one that is retried the elements that
+-- completed are kept, and so is what they added.
+create or replace function pgflow._steps_to_do_again(
+    p_flow pgflow.run, p_step text, p_is_retried boolean
+)
 returns text[]
-language sql
+language plpgsql
 stable
 as $$
-    with recursive after as (
-        select p_step collate "C" as step
-        union
-        select n.step
-        from after a
-        cross join lateral (
-            select unnest(d.dependants) as step from pgflow._steps_of_flow(p_flow) as d
-            where d.step = a.step
-            union all
-            select o.step from pgflow.run_step o
-            where p_flow.has_own_steps and o.project_id = p_flow.project_id
-              and o.run_id = p_flow.run_id and o.added_in = a.step and o.withdrawn_at is null
-        ) n
-    )
-    select array_agg(a.step order by a.step) from after a
+begin
+    return (
+        with recursive after as (
+            select p_step collate "C" as step
+            union
+            select n.step
+            from after a
+            cross join lateral (
+                select unnest(d.dependants) as step from pgflow._steps_of_flow(p_flow) as d
+                where d.step = a.step
+                union all
+                select o.step from pgflow.run_step o
+                where p_flow.has_own_steps and o.project_id = p_flow.project_id
+                  and o.run_id = p_flow.run_id and o.added_in = a.step and o.withdrawn_at is null
+                  and not (p_is_retried and a.step = p_step and pgflow._is_kept(o.project_id,
+                      o.run_id, o.added_in, o.added_element, null))
+            ) n
+        )
+        select array_agg(a.step order by a.step) from after a);
+end
 $$;
 comment on function pgflow._steps_to_do_again is
-    'A step of a flow with all that counts no more when it is done again: those that it added, '
-    'and those that need any of these.';
+    'A step of a flow with all that counts no more when it is done again, or retried: those that '
+    'it added, and those that need any of these.';
 
 create or replace function pgflow._check_ancestor(p_gate pgflow.run, p_step text)
 returns void
@@ -137,7 +145,8 @@ comment on function pgflow._begin_to_count is
     'The caller holds the flow.';
 
 create or replace function pgflow._void_steps(
-    p_flow pgflow.run, p_now timestamptz, p_steps text[], p_reason text
+    p_flow pgflow.run, p_now timestamptz, p_steps text[], p_reason text,
+    p_retried text default null
 )
 returns void
 language plpgsql
@@ -153,7 +162,7 @@ declare
 begin
     perform pgflow._forget_stops(p_flow, p_now, p_steps, p_reason);
     if p_flow.has_own_steps then
-        perform pgflow._withdraw_steps(p_flow, p_now, p_steps);
+        perform pgflow._withdraw_steps(p_flow, p_now, p_steps, p_retried);
     end if;
     update pgflow.run r set last_event_no = r.last_event_no + cardinality(v_begun)
     where r.project_id = p_flow.project_id and r.run_id = p_flow.run_id
@@ -203,7 +212,7 @@ begin
         feedback = v_feedback || jsonb_build_object('round', r.round + 1)
     where r.project_id = p_gate.project_id and r.run_id = p_gate.parent_run_id
     returning r.* into v_flow;
-    v_steps := pgflow._steps_to_do_again(v_flow, p_step);
+    v_steps := pgflow._steps_to_do_again(v_flow, p_step, false);
     perform pgflow._event(v_flow, v_flow.last_event_no, 'step.rolled_back', p_now,
         jsonb_build_object('to', p_step, 'round', v_flow.round, 'voided', v_steps,
             'reason', p_task.comment), false, p_step);

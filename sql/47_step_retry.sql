@@ -23,12 +23,12 @@ begin
         update pgflow.run r set round = r.round + 1, last_event_no = r.last_event_no + 1
         where r.project_id = v_flow.project_id and r.run_id = v_flow.run_id
         returning r.* into v_flow;
-        v_steps := pgflow._steps_to_do_again(v_flow, p_old.step);
+        v_steps := pgflow._steps_to_do_again(v_flow, p_old.step, true);
         perform pgflow._event(v_flow, v_flow.last_event_no, 'step.rolled_back', v_now,
             jsonb_build_object('to', p_old.step, 'round', v_flow.round, 'voided', v_steps,
                 'reason', 'retried', 'run_id', p_old.run_id), false, p_old.step);
         perform pgflow._void_steps(v_flow, v_now, v_steps,
-            format('step %s is done again', p_old.step));
+            format('step %s is done again', p_old.step), p_old.step);
         update pgflow.flow_step s set voided_at = null, version = v_flow.round
         where s.project_id = v_flow.project_id and s.run_id = v_flow.run_id
           and s.step = p_old.step and s.element > 0 and s.version = v_row.version

@@ -29,7 +29,7 @@ comment on function pgflow._put_step is
 
 -- What a step needed, or needed it, beside them knows no more of it.
 create or replace function pgflow._withdraw_steps(
-    p_flow pgflow.run, p_now timestamptz, p_steps text[]
+    p_flow pgflow.run, p_now timestamptz, p_steps text[], p_retried text
 )
 returns void
 language plpgsql
@@ -40,6 +40,8 @@ declare
             select s.step from pgflow.run_step s
             where s.project_id = p_flow.project_id and s.run_id = p_flow.run_id
               and s.added_in = any (p_steps) and s.withdrawn_at is null
+              and (s.added_in is distinct from p_retried or not pgflow._is_kept(s.project_id,
+                  s.run_id, s.added_in, s.added_element, null))
             union
             select s.step
             from gone g
@@ -58,11 +60,11 @@ begin
 end
 $$;
 comment on function pgflow._withdraw_steps is
-    'Takes back what was added by steps that count no more, and what needs that. The caller holds '
-    'the flow.';
+    'Takes back what was added by steps that count no more, or, of one that is retried, by its '
+    'elements that did not complete, and what needs that. The caller holds the flow.';
 
 create or replace function pgflow._is_kept(
-    p_project text, p_run_id uuid, p_step text, p_super_step integer
+    p_project text, p_run_id uuid, p_step text, p_element integer, p_super_step integer
 )
 returns boolean
 language plpgsql
@@ -72,7 +74,7 @@ begin
     return exists (
         select from pgflow.flow_step s
         where s.project_id = p_project and s.run_id = p_run_id and s.step = p_step
-          and s.element = 0 and s.state = 'completed'
+          and s.element = p_element and s.state = 'completed'
           and case when p_super_step is null then s.voided_at is null and not exists (
                   select from pgflow.run_finished f
                   where f.project_id = p_project and f.run_id = p_run_id
@@ -82,7 +84,8 @@ begin
 end
 $$;
 comment on function pgflow._is_kept is
-    'Whether a new run has what a step of another has done: a retry, or a fork from a super-step.';
+    'Whether what a step, or an element of one, has done is kept: by a retry, or in a fork from a '
+    'super-step.';
 
 -- What was tied to it later is tied to it again when that is taken over in its turn. What was added
 -- by a step that is to be done again will be added again.
@@ -101,7 +104,7 @@ begin
         where s.project_id = p_project and s.run_id = p_from and s.definition is not null
           and s.withdrawn_at is null and (p_super_step is null or s.super_step < p_super_step)
           and (s.added_in is null
-               or pgflow._is_kept(p_project, p_from, s.added_in, p_super_step))
+               or pgflow._is_kept(p_project, p_from, s.added_in, s.added_element, p_super_step))
         order by s.place
     loop
         select r.* into v_to from pgflow.run r

@@ -130,7 +130,7 @@ comment on function pgflow._check_added_step is
     'Refuses (PF101, PF110) a step that cannot be added, as define_flow refuses a definition.';
 
 create or replace function pgflow._add_step(
-    p_flow pgflow.run, p_step jsonb, p_needed_by text[], p_by_step text
+    p_flow pgflow.run, p_step jsonb, p_needed_by text[], p_adder pgflow.run
 )
 returns boolean
 language plpgsql
@@ -158,7 +158,9 @@ begin
         pgflow._canonical_flow(v_around));
     v_version.step_types := v_types;
     select d.*, p_flow.run_id, v_canonical, p_needed_by, v_canonical -> 'budget',
-        p_flow.super_step, p_by_step, null::timestamptz, v_now, pgflow._actor()
+        p_flow.super_step, p_adder.step,
+        case when p_adder.step is not null then pgflow._element_of(p_adder.parent_key) end,
+        null::timestamptz, v_now, pgflow._actor()
     into v_step
     from pgflow._step_rows(v_version) as d
     where d.place = 1;
@@ -174,7 +176,7 @@ begin
     returning r.* into v_flow;
     perform pgflow._event(v_flow, v_flow.last_event_no, 'step.added', v_now,
         jsonb_strip_nulls(jsonb_build_object('needs', v_step.needs,
-            'needed_by', nullif(v_step.dependants, '{}'), 'by_step', p_by_step)),
+            'needed_by', nullif(v_step.dependants, '{}'), 'by_step', p_adder.step)),
         false, v_step.step);
     perform pgflow._begin_to_count(v_flow, array[v_step.step]);
     perform pgflow._advance(v_flow.project_id, array[v_flow.run_id], array[null::text],
@@ -187,8 +189,9 @@ begin
 end
 $$;
 comment on function pgflow._add_step is
-    'Adds a step to a flow that the caller holds with its family, and begins it if it has all that '
-    'it needs; false if it is there. Raises PF101, PF110.';
+    'Adds a step to a flow that the caller holds with its family, for the run of the step that '
+    'does so, if one does, and begins it if it has all that it needs; false if it is there. Raises '
+    'PF101, PF110.';
 
 create or replace function pgflow._lock_flow_of_step(
     p_project text, p_run_id uuid, p_lease_no integer
@@ -236,6 +239,7 @@ as $$
 declare
     v_project text := pgflow._enter_project(add_step.project);
     v_flow pgflow.run;
+    v_adder pgflow.run;
 begin
     if jsonb_typeof(add_step.step) is distinct from 'object' then
         perform pgflow._refuse_value('step', 'an object', add_step.step::text);
@@ -245,6 +249,8 @@ begin
     end if;
     if add_step.lease_no is not null then
         v_flow := pgflow._lock_flow_of_step(v_project, add_step.run_id, add_step.lease_no);
+        select r.* into v_adder from pgflow.run r
+        where r.project_id = v_project and r.run_id = add_step.run_id;
     else
         v_flow := pgflow._locked_to_end(v_project, add_step.run_id);
         if v_flow.run_id is null then
@@ -255,10 +261,7 @@ begin
     end if;
     return pgflow._add_step(v_flow, add_step.step, array(
             select distinct n.step collate "C" from unnest(add_step.needed_by) as n (step)
-            order by 1),
-        case when add_step.lease_no is not null then (
-            select r.step from pgflow.run r
-            where r.project_id = v_project and r.run_id = add_step.run_id) end);
+            order by 1), v_adder);
 end
 $$;
 comment on function pgflow.add_step is

@@ -125,7 +125,7 @@ declare
 begin
     perform pgflow._check_step(p_flow, p_step, 'command.goto');
     v_stop := pgflow._answer_first_stop(p_flow, p_now);
-    v_steps := case when v_is_back then pgflow._steps_to_do_again(p_flow, p_step)
+    v_steps := case when v_is_back then pgflow._steps_to_do_again(p_flow, p_step, false)
                     else pgflow._steps_passed_over(p_flow, p_step, v_stop) end;
     update pgflow.run r
     set round = r.round + v_is_back::integer, last_event_no = r.last_event_no + 1

@@ -308,10 +308,12 @@ CREATE TABLE pgflow.run_step (
     budget jsonb,
     super_step integer,
     added_in text COLLATE pg_catalog."C",
+    added_element integer,
     withdrawn_at timestamp with time zone,
     added_at timestamp with time zone,
     added_by text,
     CONSTRAINT a_gate_is_approved CHECK (((gate_of IS NULL) OR (type = 'approval_gate'::text))),
+    CONSTRAINT a_step_adds_as_a_whole_or_as_an_element CHECK ((num_nonnulls(added_in, added_element) = ANY (ARRAY[0, 2]))),
     CONSTRAINT added_iff_it_says_how CHECK ((num_nonnulls(definition, needed_by, super_step, added_at, added_by) = ANY (ARRAY[0, 5]))),
     CONSTRAINT join_rule_is_known CHECK ((join_rule = ANY (ARRAY['all'::text, 'any'::text, 'none_failed'::text, 'one_failed'::text]))),
     CONSTRAINT on_failure_is_known CHECK ((on_failure = ANY (ARRAY['fail'::text, 'continue'::text]))),
@@ -357,6 +359,8 @@ COMMENT ON COLUMN pgflow.run_step.budget IS 'How much it may spend, if it was ad
 COMMENT ON COLUMN pgflow.run_step.super_step IS 'How far the flow had come when it was added; -1: it was taken over from the run that this one retries.';
 
 COMMENT ON COLUMN pgflow.run_step.added_in IS 'The step whose handler added it: it counts as long as that does.';
+
+COMMENT ON COLUMN pgflow.run_step.added_element IS 'Which element of that step added it, if it is done for each; else 0.';
 
 COMMENT ON COLUMN pgflow.run_step.withdrawn_at IS 'When that step, or one that this one needs, counted no more.';
 

@@ -28,7 +28,7 @@ from tests.sql.flows import (
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from tests.sql.conftest import Engine, Row
+    from tests.sql.conftest import Engine, Lease, Row
 
 HOLD = gate("hold")  # so that the flow lives on
 
@@ -618,6 +618,60 @@ def test_a_retry_plans_anew_only_if_the_planning_did_not_complete(engine: Engine
     assert states(engine, again)["client"] == "completed"
     plan(engine, x=["plan"])
     assert finish(engine) == [["x"]]
+
+
+def add_pages(engine: Engine) -> dict[int, Lease]:
+    """Have each element that is ready add a page, the first an index behind them; return them."""
+    leases = elements(engine)
+    for number, lease in leases.items():
+        add(engine, lease.run_id, f"page-{number}", lease_no=lease.lease_no)
+    if 1 in leases:
+        add(engine, leases[1].run_id, "index", "each", lease_no=leases[1].lease_no)
+    return leases
+
+
+def test_a_retry_keeps_what_the_elements_added_that_it_keeps(engine: Engine) -> None:
+    run_id = started(engine, step("each", each="$[*]"), input=Jsonb(["a", "b"]))
+    leases = add_pages(engine)
+    engine.complete(leases[1])
+    engine.fail(leases[2], retries=[False])
+    again = engine.tell("retry", run_id=run_id)
+    assert list(states(engine, again)) == ["each", "page-1", "index"]
+    left = ready(engine)
+    assert sorted(left) == ["each", "page-1"]
+    lease = left["each"]
+    assert add(engine, lease.run_id, "page-2", lease_no=lease.lease_no)
+    engine.complete(*left.values())
+    assert finish(engine) == [["index", "page-2"]]
+    assert engine.state(again) == "completed"
+
+
+def test_a_step_that_is_retried_keeps_what_the_elements_added_that_it_keeps(
+    engine: Engine,
+) -> None:
+    each = step("each", each="$[*]", on_failure="continue")
+    run_id = started(engine, HOLD, each, input=Jsonb(["a", "b"]))
+    leases = add_pages(engine)
+    assert work(engine) == ["page-1", "page-2"]
+    engine.complete(leases[1])
+    engine.fail(leases[2], retries=[False])
+    assert states(engine, run_id)["index"] == "skipped"
+    engine.tell("retry", run_id=leases[2].run_id)
+    left = states(engine, run_id)
+    assert list(left) == ["hold", "each", "page-1", "index"]
+    assert (left["page-1"], left["index"]) == ("completed", "pending")
+    engine.complete(*add_pages(engine).values())
+    assert finish(engine) == [["index", "page-2"]]
+
+
+def test_a_flow_that_goes_back_to_a_step_keeps_nothing_that_its_elements_added(
+    engine: Engine,
+) -> None:
+    run_id = started(engine, step("each", each="$[*]"), gate("ok", "each"), input=Jsonb(["a"]))
+    engine.complete(*add_pages(engine).values())
+    assert work(engine) == ["index", "page-1"]
+    engine.reject(task_of(engine, run_id, "ok"), rollback_to="each")
+    assert list(states(engine, run_id)) == ["each", "ok"]
 
 
 def test_a_retry_leaves_out_what_a_step_added_that_it_leaves_out(engine: Engine) -> None:
