@@ -119,6 +119,7 @@ create table pgflow.usage (
     step text collate "C",
     attempt integer not null,
     lease_no integer not null,
+    round integer not null,
     at timestamptz not null,
     actor text,
     model text collate "C",
@@ -154,6 +155,7 @@ comment on column pgflow.usage.call_key is
     'Unique in the life of a run: a call that is told again counts once.';
 comment on column pgflow.usage.step is 'The key of the step in which it was called.';
 comment on column pgflow.usage.attempt is 'run.attempt when it was recorded.';
+comment on column pgflow.usage.round is 'run.round when it was recorded.';
 comment on column pgflow.usage.actor is 'Which agent called, as the handler names it.';
 comment on column pgflow.usage.cost_usd_total is 'Null: unknown.';
 

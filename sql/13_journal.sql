@@ -8,9 +8,10 @@
 -- which partitions of the journal to look into; for a list of ids it would be made each time.
 -- A budget takes the lease in the transaction that counts a call, before the step in which it was
 -- made can tell its result. Without that the model would be called, and paid for, once more. The
--- number still fences: nobody has leased the run since.
+-- number still fences: nobody has leased the run since. And so does the round: what was done before
+-- the run went back counts no more, whoever tells it.
 create or replace function pgflow._was_counted_in(
-    p_project text, p_run_id uuid, p_lease_no integer, p_step text
+    p_project text, p_run_id uuid, p_lease_no integer, p_round integer, p_step text
 )
 returns boolean
 language plpgsql
@@ -20,11 +21,11 @@ begin
     return exists (
         select from pgflow.usage u
         where u.project_id = p_project and u.run_id = p_run_id and u.lease_no = p_lease_no
-          and u.step = p_step);
+          and u.round = p_round and u.step = p_step);
 end
 $$;
 comment on function pgflow._was_counted_in is
-    'Whether a call of a model was counted in a step under a lease.';
+    'Whether a call of a model was counted in a step under a lease, and in that round of the run.';
 
 create or replace function pgflow._record_step(
     p_project text, p_run_ids uuid[], p_lease_nos integer[], p_keys text[], p_digests text[],
@@ -74,7 +75,8 @@ begin
                       and not exists (
                           select from given o
                           where o.run_id = g.run_id and o.lease_no = g.lease_no
-                            and not pgflow._was_counted_in(p_project, o.run_id, o.lease_no, o.key))
+                            and not pgflow._was_counted_in(p_project, o.run_id, o.lease_no,
+                                r.round, o.key))
                   end
             returning r.run_id, r.lease_no, r.attempt, r.watched,
                 r.last_event_no - g.many as event_no
@@ -164,8 +166,8 @@ comment on function pgflow.record_step is
     'step''s inputs; several runs and several steps of one run at once. undos: whether the step '
     'has something that undoes it. Returns a line, with the key in code, for those not simply '
     'done: already, lost, refused. A step whose calls of models were counted, and made its run '
-    'stop until a budget is raised, is still taken under the lease that went with that. Raises '
-    'PF101, PF502.';
+    'stop until a budget is raised, is still taken under the lease that went with that, unless the '
+    'run has gone back since. Raises PF101, PF502.';
 
 create or replace function pgflow._is_satisfied(
     p_project text, p_run_id uuid, p_waits_for text[], p_wait_any boolean

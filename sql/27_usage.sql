@@ -60,6 +60,7 @@ begin
     v_usage.run_id := p_run.run_id;
     v_usage.attempt := p_run.attempt;
     v_usage.lease_no := p_run.lease_no;
+    v_usage.round := p_run.round;
     v_usage.at := pgflow.now();
     v_usage.status := coalesce(v_usage.status,
         case when v_usage.error_code is null then 'ok' else 'failed' end);

@@ -826,6 +826,7 @@ CREATE TABLE pgflow.usage (
     step text COLLATE pg_catalog."C",
     attempt integer NOT NULL,
     lease_no integer NOT NULL,
+    round integer NOT NULL,
     at timestamp with time zone NOT NULL,
     actor text,
     model text COLLATE pg_catalog."C",
@@ -857,6 +858,8 @@ COMMENT ON COLUMN pgflow.usage.call_key IS 'Unique in the life of a run: a call 
 COMMENT ON COLUMN pgflow.usage.step IS 'The key of the step in which it was called.';
 
 COMMENT ON COLUMN pgflow.usage.attempt IS 'run.attempt when it was recorded.';
+
+COMMENT ON COLUMN pgflow.usage.round IS 'run.round when it was recorded.';
 
 COMMENT ON COLUMN pgflow.usage.actor IS 'Which agent called, as the handler names it.';
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.race.staging import Blocked, Session, Two, check, held, outcome, undone
+from tests.race.staging import Blocked, Session, Two, check, half_woken, held, outcome, undone
 from tests.sql import flows
 from tests.sql.conftest import Engine, Lease, Row
 from tests.sql.flows import step
@@ -159,3 +159,16 @@ def test_the_tick_passes_by_a_run_that_somebody_holds(engine: Engine, two: Two) 
         assert engine.state(flow_id) == "running"
     other.tick()
     assert engine.run(flow_id)["error_code"] == "E-RUN-009"
+
+
+def test_a_step_that_waits_for_the_rollback_of_its_run_is_lost(
+    engine: Engine, two: Two, blocked: Blocked
+) -> None:
+    one, other = two
+    lease, task_id = half_woken(engine, budget={"usd": 1, **ASK})
+    engine.record_usage(lease, {"call_key": "a", "cost_usd_total": 2, "step": "more"})
+    with held(one):
+        one.reject(task_id, rollback_to="a")
+        recording = blocked(other, lambda: other.record_steps(lease, more="1"), by=one)
+    assert outcome(recording.result()) == "lost"
+    check(engine, lease.run_id)

@@ -647,6 +647,38 @@ def test_a_rollback_leaves_the_question_open(engine: Engine) -> None:
     assert engine.lease_of(lease.run_id).body.get("journal") is None
 
 
+def woken(engine: Engine, run: Lease) -> Lease:
+    """Have a run do a step, wait for either of two people, and go on after the first."""
+    engine.record_steps(run, draft="1")
+    engine.park(run, {"key": "ok"}, {"key": "other"}, wait_any=True)
+    engine.approve(engine.task(run.run_id))
+    return engine.lease_of(run.run_id)
+
+
+def test_a_step_that_a_rollback_voided_is_not_told_by_the_lease_that_a_budget_took(
+    engine: Engine,
+) -> None:
+    lease = woken(engine, engine.leased(budget={"usd": 1, **ASK}))
+    spend(engine, lease, 2, step="more")
+    assert engine.record_steps(lease, more="1") == []
+    engine.reject(engine.task(lease.run_id, "other"), rollback_to="draft")
+    assert [line["outcome"] for line in engine.record_steps(lease, more="1")] == ["lost"]
+    raised(engine, lease.run_id, usd=9)
+    assert engine.lease_of(lease.run_id).body.get("journal") is None
+
+
+def test_nor_is_one_if_it_was_voided_before_another_run_exceeded_the_budget(
+    engine: Engine,
+) -> None:
+    _, (first, second) = family(engine, "a", "b", usd=1, **ASK)
+    lease = woken(engine, first)
+    spend(engine, lease, 0.5, step="more")
+    engine.reject(engine.task(lease.run_id, "other"), rollback_to="draft")
+    spend(engine, second, 2)
+    assert paused(engine, lease.run_id) == ("paused", "budget")
+    assert [line["outcome"] for line in engine.record_steps(lease, more="1")] == ["lost"]
+
+
 @pytest.mark.parametrize("place", ["fresh"], indirect=True)
 def test_a_call_costs_the_same_however_large_the_family_is(engine: Engine) -> None:
     parent, leases = family(engine, *map(str, range(60)), usd=1000)
