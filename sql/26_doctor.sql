@@ -79,13 +79,22 @@ begin
       and a.backend_type = 'client backend';
     return query
     select 'warn', 'handler of a flow unknown',
-        format('step %s of flow %s wants handler %s, which no worker has registered', d.step,
-            d.flow, d.handler),
+        format('step %s of %s wants handler %s, which no worker has registered', d.step, d.named,
+            d.handler),
         'Start a worker that has it, or one with the handler __default__.'
-    from pgflow.flow f
-    join pgflow.step_definition d on d.project_id = f.project_id and d.flow = f.flow
-        and d.version = f.version
-    where f.project_id = v_project and d.type = 'handler'
+    from (
+        select 'flow ' || d.flow as named, d.step, d.handler, d.type
+        from pgflow.flow f
+        join pgflow.step_definition d on d.project_id = f.project_id and d.flow = f.flow
+            and d.version = f.version
+        where f.project_id = v_project
+        union all
+        select 'run ' || r.run_id, s.step, s.handler, s.type
+        from pgflow.run_step s
+        join pgflow.run r on r.project_id = s.project_id and r.run_id = s.run_id
+        where s.project_id = v_project and s.definition is not null and s.withdrawn_at is null
+    ) d
+    where d.type = 'handler'
       and not exists (select from pgflow.handler h
                       where h.project_id = v_project and h.handler in (d.handler, '__default__'));
     return query

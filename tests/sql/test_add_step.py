@@ -438,6 +438,22 @@ def test_the_report_has_steps_that_were_added(engine: Engine) -> None:
     assert [s["key"] for s in report["steps"]] == ["a", "new"]
 
 
+def test_the_doctor_warns_of_handlers_that_added_steps_want_and_no_worker_has(
+    engine: Engine,
+) -> None:
+    run_id = started(engine, HOLD)
+    engine.worker(handlers=[{"handler": "there"}])
+    add(engine, run_id, "new", "hold", handler="there")
+    add(engine, run_id, "odd", "hold", handler="nowhere")
+    asked = "select detail from pgflow.doctor() where \"check\" = 'handler of a flow unknown'"
+    found = [line["detail"] for line in engine.rows(asked) if "run" in line["detail"].split()]
+    assert found == [
+        f"step odd of run {run_id} wants handler nowhere, which no worker has registered"
+    ]
+    engine.call("cancel", run_id=run_id)
+    assert str(run_id) not in str(engine.rows(asked))
+
+
 def test_what_a_step_that_was_added_writes_is_in_the_state(engine: Engine) -> None:
     define(engine, step("a"), HOLD, channels={"x": {"reducer": "append"}})
     run_id = engine.tell("start", flow="f")
