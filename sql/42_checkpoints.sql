@@ -308,8 +308,16 @@ begin
         select s.super_step, array_agg(s.step::text order by d.place, s.element) as steps,
             max(s.ended_at) as at, 'layer:' || max(d.layer) filter (where d.layered) as layer
         from pgflow.flow_step s
-        join pgflow._defined_steps(v_project, history.run_id, v_flow.handler,
-            v_flow.flow_version, true) as d on d.step = s.step
+        join (
+            select a.step, a.place, a.layer, a.layered
+            from pgflow._defined_steps(v_project, history.run_id, v_flow.handler,
+                v_flow.flow_version, true) as a
+            union all
+            select o.step, o.place, o.layer, o.layered  -- they had ended, and count no more
+            from pgflow.run_step o
+            where o.project_id = v_project and o.run_id = history.run_id
+              and o.withdrawn_at is not null
+        ) d on d.step = s.step
         where s.project_id = v_project and s.run_id = history.run_id and s.super_step > 0
         group by s.super_step
     )

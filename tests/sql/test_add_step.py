@@ -591,6 +591,16 @@ def test_a_step_that_is_done_again_plans_anew(engine: Engine) -> None:
     assert [line["step"] for line in lines] == ["check", "plan", "x", "y", "z"]
 
 
+def test_the_history_has_what_ended_before_its_adder_was_done_again(engine: Engine) -> None:
+    run_id = started(engine, step("plan"), gate("ok", "plan"))
+    plan(engine, x=["plan"])
+    assert finish(engine) == [["x"]]
+    before = engine.call("history", run_id=run_id)
+    assert [line["steps"] for line in before] == [["plan"], ["x"]]
+    engine.reject(task_of(engine, run_id, "ok"), rollback_to="plan")
+    assert engine.call("history", run_id=run_id) == before
+
+
 def test_a_step_that_runs_ends_when_the_one_that_added_it_is_done_again(engine: Engine) -> None:
     run_id = started(engine, step("plan"), gate("ok", "plan"))
     lease = ready(engine)["plan"]
