@@ -81,7 +81,8 @@ class InFlow(Calls):
 
         `needed_by` are steps that have not begun and are to need it too. The same step again is
         harmless, so an execution that is repeated adds nothing twice: then it returns False.
-        Raises BadRequest, whose `detail` has all `faults`, LeaseLost, UnknownSchema.
+        Raises BadRequest, whose `detail` has all `faults`, UnknownSchema, UnknownAgent, LeaseLost;
+        AlreadyFinished where the flow has ended and this run is about to.
         Example: `await ctx.add_step(Step(name="legal", needs=[ctx.step_name]))`.
         """
         if self._read is not None:

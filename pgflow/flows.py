@@ -95,7 +95,7 @@ def add_step(
     `needed_by` are steps that have not begun and are to need it too. With a `lease_no` the run is
     that of a step, which adds to its flow as long as it holds that lease.
     Raises BadRequest, whose `detail` is a JSON object with all `faults`, UnknownRun,
-    AlreadyFinished, LeaseLost, UnknownSchema.
+    AlreadyFinished, LeaseLost, UnknownSchema, UnknownAgent.
     """
     given = step.definition() if isinstance(step, Step) else step
     return Statement(

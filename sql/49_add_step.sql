@@ -191,7 +191,7 @@ $$;
 comment on function pgflow._add_step is
     'Adds a step to a flow that the caller holds with its family, for the run of the step that '
     'does so, if one does, and begins it if it has all that it needs; false if it is there. Raises '
-    'PF101, PF110.';
+    'PF101, PF110, PF112.';
 
 create or replace function pgflow._lock_flow_of_step(
     p_project text, p_run_id uuid, p_lease_no integer
@@ -270,4 +270,4 @@ comment on function pgflow.add_step is
     'Returns true; false if the very same was added before. Another step of that name is refused. '
     'With a lease_no run_id is that of a step, which adds to its flow as long as it holds that '
     'lease. Example: select pgflow.add_step(''...'', ''{"name": "translate", "needs": '
-    '["draft"]}''). Raises PF101, PF102, PF110, PF202, PF301, PF502.';
+    '["draft"]}''). Raises PF101, PF102, PF110, PF112, PF202, PF301, PF502.';
