@@ -29,7 +29,8 @@ begin
                 'reason', 'retried', 'run_id', p_old.run_id), false, p_old.step);
         perform pgflow._void_steps(v_flow, v_now, v_steps,
             format('step %s is done again', p_old.step), p_old.step);
-        update pgflow.flow_step s set voided_at = null, version = v_flow.round
+        update pgflow.flow_step s
+        set voided_at = null, voided_super_step = null, version = v_flow.round
         where s.project_id = v_flow.project_id and s.run_id = v_flow.run_id
           and s.step = p_old.step and s.element > 0 and s.version = v_row.version
           and s.state = 'completed';

@@ -144,6 +144,25 @@ def test_of_a_fan_out_only_what_did_not_complete_is_done_again(engine: Engine) -
     engine.timeline(run_id)
 
 
+def test_a_fork_has_the_elements_that_were_kept(engine: Engine) -> None:
+    each = step("each", each="$[*]", on_failure="continue")
+    run_id = started(engine, HOLD, each, input=Jsonb(["a", "b"]))
+    leases = elements(engine)
+    engine.complete(leases[1], output='"A"')
+    engine.fail(leases[2], retries=[False])
+    engine.tell("retry", run_id=leases[2].run_id)
+    engine.complete(elements(engine)[2], output='"B"')
+    outputs = [
+        engine.value(
+            "select output from pgflow.flow_steps"
+            " where flow_run_id = %s and step = 'each' and element = 0 and voided_at is null",
+            each_id,
+        )
+        for each_id in (run_id, engine.tell("fork", run_id=run_id, super_step=2))
+    ]
+    assert outputs == [["A", "B"], ["A", "B"]]
+
+
 @pytest.mark.parametrize("end", ["completed", "over"])
 def test_else_it_is_a_run_by_itself(engine: Engine, end: str) -> None:
     run_id, child = broken(engine)
