@@ -74,11 +74,12 @@ begin
     return exists (
         select from pgflow.flow_step s
         where s.project_id = p_project and s.run_id = p_run_id and s.step = p_step
-          and s.element = p_element and s.state = 'completed'
-          and case when p_super_step is null then s.voided_at is null and not exists (
-                  select from pgflow.run_finished f
-                  where f.project_id = p_project and f.run_id = p_run_id
-                    and f.state = 'completed')
+          and s.element = p_element
+          and case when p_super_step is null then s.state = 'completed' and s.voided_at is null
+                  and not exists (
+                      select from pgflow.run_finished f
+                      where f.project_id = p_project and f.run_id = p_run_id
+                        and f.state = 'completed')
               else s.super_step <= p_super_step
                   and coalesce(s.voided_super_step >= p_super_step, s.voided_at is null) end);
 end

@@ -751,6 +751,16 @@ def test_a_fork_from_before_the_end_of_the_planning_plans_anew(engine: Engine) -
     }
 
 
+def test_a_fork_has_what_a_step_added_that_failed_and_is_not_done_again(engine: Engine) -> None:
+    run_id = started(engine, step("plan", on_failure="continue"), HOLD)
+    lease = ready(engine)["plan"]
+    add(engine, lease.run_id, "x", lease_no=lease.lease_no)
+    engine.fail(lease, retries=[False])
+    assert work(engine) == ["x"]
+    fork_id = engine.tell("fork", run_id=run_id, super_step=2)
+    assert states(engine, fork_id) == {"plan": "failed", "hold": "waiting", "x": "completed"}
+
+
 def test_added_steps_go_with_their_run(engine: Engine) -> None:
     engine.call("define_queue", queue="default", retention="1 hour")
     run_id = started(engine, step("a"))
