@@ -278,10 +278,13 @@ begin
         end if;
     end loop;
     perform pgflow._start_held(v_flow);
+    v_flow := pgflow._locked(p_flow.project_id, p_flow.run_id);
+    if v_flow.run_id is null then
+        return;
+    end if;
     -- One of them may have had nothing to do, and a breakpoint behind it.
-    if v_flow.breakpoints is null
-       or not pgflow._stop_flow(pgflow._locked(p_flow.project_id, p_flow.run_id), p_now) then
-        perform pgflow._settle(p_flow);
+    if v_flow.breakpoints is null or not pgflow._stop_flow(v_flow, p_now) then
+        perform pgflow._settle(v_flow);
     end if;
 end
 $$;

@@ -19,7 +19,9 @@ from tests.sql.flows import (
     step,
     step_run,
     task_of,
+    values,
     work,
+    wrote,
 )
 from tests.sql.waits import event
 
@@ -258,6 +260,22 @@ def test_what_ended_within_while_all_was_paused_ends_it_when_resumed(engine: Eng
     engine.fail(leases[0], retries=[False])
     assert engine.tell("resume", run_id=run_id) == "failed"
     assert engine.value("select count(*) from pgflow.run where root_run_id = %s", run_id) == 0
+
+
+def test_what_was_written_in_a_pause_is_kept_when_a_flow_within_ends_with_it(
+    engine: Engine,
+) -> None:
+    define(engine, step("x"), name="single")
+    steps = (step("w"), sub("b", "single"), gate("hold"))
+    define(engine, *steps, channels={"seen": {"reducer": "append"}})
+    run_id = engine.tell("start", flow="f")
+    leases = ready(engine)
+    engine.call("pause", run_id=run_id)
+    wrote(engine, leases["w"], seen="w")
+    engine.complete(leases["x"])
+    engine.call("resume", run_id=run_id)
+    assert values(engine, run_id) == {"seen": ["w"]}
+    engine.timeline(run_id)
 
 
 def test_while_a_flow_within_stands_at_a_breakpoint_the_one_around_waits(engine: Engine) -> None:
