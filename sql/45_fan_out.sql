@@ -172,7 +172,7 @@ begin
             format('element %s: %s', v_broken.element,
                 coalesce(v_broken.error_detail, v_broken.state)) end),
         ended_at = v_now, ended_event_no = v_flow.last_event_no, child_run_id = null,
-        super_step = case when p_at_once then v_flow.super_step end
+        super_step = case when p_at_once and v_flow.state <> 'paused' then v_flow.super_step end
     where s.project_id = p_project and s.run_id = p_run_id and s.step = p_step and s.element = 0
       and s.voided_at is null
     returning s.* into v_step;
@@ -304,7 +304,7 @@ begin
     join pgflow.flow_step s on s.project_id = p_project and s.run_id = m.flow_id
         and s.step = m.step and s.element = 0 and s.voided_at is null
         and s.state in ('completed', 'failed')
-        and s.super_step is not null;  -- else the flow stops behind it
+        and s.super_step is not null;  -- else the flow is paused, or stops behind it
     if ended_ids is not null then
         perform pgflow._end_broken(p_project, ended_ids, ended_steps);
     end if;

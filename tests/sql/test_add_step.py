@@ -115,6 +115,26 @@ def test_a_step_that_is_added_while_the_flow_is_paused_begins_when_it_goes_on(
     assert work(engine) == ["new"]
 
 
+def test_a_step_that_only_passes_counts_when_the_paused_flow_goes_on(engine: Engine) -> None:
+    run_id = started(engine, HOLD)
+    engine.call("pause", run_id=run_id)
+    add(engine, run_id, "go", type="pass")
+    add(engine, run_id, "ask", "go", type="approval_gate")
+    assert states(engine, run_id) == {"hold": "waiting", "go": "completed", "ask": "pending"}
+    engine.call("resume", run_id=run_id)
+    assert states(engine, run_id)["ask"] == "waiting"
+    engine.timeline(run_id)
+
+
+def test_a_step_that_finds_no_elements_ends_a_paused_flow_when_it_goes_on(engine: Engine) -> None:
+    run_id = started(engine, HOLD, input=Jsonb({"list": 1}))
+    engine.call("pause", run_id=run_id)
+    add(engine, run_id, "each", each="$.list[*]")
+    assert states(engine, run_id) == {"hold": "waiting", "each": "failed"}
+    assert engine.tell("resume", run_id=run_id) == "failed"
+    assert engine.run(run_id)["error_code"] == "E-RUN-019"
+
+
 def test_what_ended_while_the_flow_was_paused_is_counted_once(engine: Engine) -> None:
     run_id = started(engine, step("a"), HOLD)
     a = ready(engine)["a"]

@@ -214,6 +214,18 @@ def test_a_paused_flow_goes_back_and_begins_nothing(engine: Engine) -> None:
     assert engine.state(run_id) == "waiting_approval"
 
 
+def test_a_paused_flow_that_goes_back_to_a_step_that_only_passes_asks_nobody(
+    engine: Engine,
+) -> None:
+    run_id = started(engine, step("go", type="pass"), gate("first", "go"), gate("ok", "first"))
+    engine.approve(task_of(engine, run_id, "first"))
+    engine.call("pause", run_id=run_id)
+    send_back(engine, run_id, "go", "ok")
+    assert states(engine, run_id) == {"go": "completed", "first": "pending", "ok": "pending"}
+    engine.call("resume", run_id=run_id)
+    assert states(engine, run_id)["first"] == "waiting"
+
+
 def test_what_ended_beside_while_the_flow_was_paused_counts_once(engine: Engine) -> None:
     run_id = started(engine, step("a"), gate("ok", "a"), step("x"), step("d", "ok", "x"))
     leases = ready(engine)
