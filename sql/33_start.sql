@@ -240,7 +240,9 @@ comment on function pgflow._pause_steps is
     'Pauses the steps of a flow that do not run yet; those that wait as well, if their deadlines '
     'are to be held. The caller holds them.';
 
--- paused -> running, waiting_* or an end.
+-- paused -> running, waiting_* or an end. It stays paused until all of its steps go on: what ends
+-- as it goes on is stored as in any pause, and counted with what ended before. Else the flow would
+-- be looked at while that doesn't count yet, and what needs it would never begin.
 create or replace function pgflow._resume_flow(p_flow pgflow.run, p_now timestamptz)
 returns void
 language plpgsql
@@ -256,21 +258,14 @@ begin
     elsif pgflow._stop_flow(v_flow, p_now) then
         return;
     end if;
-    update pgflow.run r
-    set state = 'running', pause_reason = null, waits_for = null,
-        last_event_no = r.last_event_no + 1
-    where r.project_id = p_flow.project_id and r.run_id = p_flow.run_id;
-    perform pgflow._event(p_flow, p_flow.last_event_no + 1, 'run.resumed', p_now,
-        jsonb_strip_nulls(jsonb_build_object('to', 'running', 'deadlines_held_for', v_held_for)));
+    perform pgflow._append_event(v_flow, 'run.resumed', p_now, jsonb_strip_nulls(
+        jsonb_build_object('to', 'running', 'deadlines_held_for', v_held_for)));
     for v_child in
         select r.* from pgflow.run r
         where r.project_id = p_flow.project_id and r.parent_run_id = p_flow.run_id
           and r.state = 'paused' and r.pause_reason = 'flow'
         order by r.run_id
     loop
-        -- One that ends as it goes on may have ended this flow, and the others with it.
-        exit when not exists (select from pgflow.run r
-                              where r.project_id = p_flow.project_id and r.run_id = p_flow.run_id);
         if v_child.kind = 'flow' then
             perform pgflow._resume_flow(v_child, p_now);
         else
@@ -278,10 +273,9 @@ begin
         end if;
     end loop;
     perform pgflow._start_held(v_flow);
-    v_flow := pgflow._locked(p_flow.project_id, p_flow.run_id);
-    if v_flow.run_id is null then
-        return;
-    end if;
+    update pgflow.run r set state = 'running', pause_reason = null, waits_for = null
+    where r.project_id = p_flow.project_id and r.run_id = p_flow.run_id
+    returning r.* into v_flow;
     -- One of them may have had nothing to do, and a breakpoint behind it.
     if v_flow.breakpoints is null or not pgflow._stop_flow(v_flow, p_now) then
         perform pgflow._settle(v_flow);

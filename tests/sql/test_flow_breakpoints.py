@@ -480,6 +480,14 @@ def test_a_flow_stops_after_a_step_that_had_no_element(
     engine.timeline(run_id)
 
 
+def test_a_step_that_was_held_and_finds_no_list_ends_its_flow(engine: Engine) -> None:
+    run_id = stopping(engine, step("list"), each(), before=["each"])
+    work(engine, list=7)
+    assert resume(engine, run_id) == "failed"
+    assert engine.run(run_id)["error_code"] == "E-RUN-019"
+    engine.timeline(run_id)
+
+
 def test_a_flow_stops_after_elements_that_are_flows(engine: Engine) -> None:
     define(engine, step("inner"), name="g")
     run_id = stopping(

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from tests.sql.flows import gate, ready, started, states, step, step_run, task_of
+from tests.sql.flows import finish, gate, ready, started, states, step, step_run, task_of
 from tests.sql.test_interrupts import breakpoint_, stopped
 from tests.sql.waits import child, entry, event, part, sleep, tool
 
@@ -301,6 +301,17 @@ def test_a_task_of_a_held_flow_can_be_decided_and_counts_at_resume(engine: Engin
     engine.later(hours=5)
     assert engine.approve(task_of(engine, run_id, "ok"))["action"] == "approved"
     assert resume(engine, run_id) == "completed"
+
+
+def test_a_signal_to_a_held_flow_does_not_end_it_while_steps_are_left(engine: Engine) -> None:
+    run_id = started(engine, step("w"), step("last", "w"), step("paid", type="wait_event"))
+    lease = ready(engine)["w"]
+    engine.call("pause", run_id=run_id, hold_deadlines=True)
+    engine.call("signal", run_id=run_id, name="paid")
+    engine.complete(lease)
+    assert resume(engine, run_id) == "running"
+    assert finish(engine) == [["last"]]
+    assert engine.state(run_id) == "completed"
 
 
 def test_the_deadline_of_a_flow_is_moved_on_with_those_of_its_steps(engine: Engine) -> None:

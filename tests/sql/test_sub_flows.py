@@ -262,6 +262,20 @@ def test_what_ended_within_while_all_was_paused_ends_it_when_resumed(engine: Eng
     assert engine.value("select count(*) from pgflow.run where root_run_id = %s", run_id) == 0
 
 
+def test_a_flow_within_that_ended_in_a_pause_does_not_end_the_one_around(
+    engine: Engine,
+) -> None:
+    define(engine, step("x"), name="single")
+    run_id = started(engine, step("w"), step("last", "w"), sub("b", "single"))
+    leases = ready(engine)
+    engine.call("pause", run_id=run_id)
+    engine.complete(leases["w"], leases["x"])
+    assert engine.tell("resume", run_id=run_id) == "running"
+    assert finish(engine) == [["last"]]
+    assert engine.state(run_id) == "completed"
+    engine.timeline(run_id)
+
+
 def test_what_was_written_in_a_pause_is_kept_when_a_flow_within_ends_with_it(
     engine: Engine,
 ) -> None:
@@ -290,6 +304,43 @@ def test_while_a_flow_within_stands_at_a_breakpoint_the_one_around_waits(engine:
     assert engine.state(run_id) == "running"
     assert finish(engine, c=3) == [["y"], ["c"]]
     assert engine.run(run_id)["state"] == "completed"
+
+
+ENDS_AT_ONCE = pytest.mark.parametrize(
+    "only", [step("go", type="pass"), step("go", when="1 == 2")], ids=["pass", "skipped"]
+)
+
+
+@ENDS_AT_ONCE
+def test_a_flow_within_that_was_held_and_ends_at_once_does_not_end_the_one_around(
+    engine: Engine, only: Row
+) -> None:
+    define(engine, only, name="brief")
+    steps = (step("a"), step("w"), step("last", "w"), sub("b", "brief", "a"))
+    define(engine, *steps, breakpoints={"before": ["b"]})
+    run_id = engine.tell("start", flow="f")
+    leases = ready(engine)
+    engine.complete(leases["a"])
+    engine.complete(leases["w"])
+    assert engine.tell("resume", run_id=run_id) == "running"
+    assert finish(engine) == [["last"]]
+    assert engine.state(run_id) == "completed"
+    engine.timeline(run_id)
+
+
+@ENDS_AT_ONCE
+def test_steps_that_were_held_together_begin_together_though_the_first_ends_at_once(
+    engine: Engine, only: Row
+) -> None:
+    define(engine, only, name="brief")
+    steps = (step("a"), sub("b", "brief", "a"), sub("c", "brief", "a"), step("last", "b", "c"))
+    define(engine, *steps, breakpoints={"before": ["b", "c"]})
+    run_id = engine.tell("start", flow="f")
+    work(engine)
+    assert engine.tell("resume", run_id=run_id) == "paused"
+    assert engine.tell("resume", run_id=run_id) == "running"
+    assert finish(engine) == [["last"]]
+    assert engine.state(run_id) == "completed"
 
 
 def test_an_inner_flow_can_be_paused_by_itself(engine: Engine) -> None:
