@@ -122,7 +122,8 @@ $$;
 comment on function pgflow._first_broken is
     'The run of the first element of a step that did not complete.';
 
--- A retry keeps the elements that completed, unless the list is another one now.
+-- A retry keeps the elements that completed, and a fork those that a retry had kept, unless the
+-- list is another one now.
 create or replace function pgflow._drop_other_elements(
     p_flow pgflow.run, p_step text, p_values jsonb[]
 )
@@ -140,7 +141,7 @@ begin
 end
 $$;
 comment on function pgflow._drop_other_elements is
-    'Takes away the elements that a retry has kept and whose input is another now.';
+    'Takes away the elements that a retry or a fork has kept and whose input is another now.';
 
 create or replace function pgflow._end_fan_out(
     p_project text, p_run_id uuid, p_step text, p_at_once boolean, p_state text default null,
@@ -197,7 +198,7 @@ returns uuid[]
 language plpgsql
 as $$
 declare
-    v_keeps boolean := p_flow.retry_of is not null or p_flow.round > 0;
+    v_keeps boolean := num_nonnulls(p_flow.retry_of, p_flow.forked_from) > 0 or p_flow.round > 0;
     v_values jsonb[];
     v_fault text;
     v_elements integer[];

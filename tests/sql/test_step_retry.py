@@ -144,23 +144,27 @@ def test_of_a_fan_out_only_what_did_not_complete_is_done_again(engine: Engine) -
     engine.timeline(run_id)
 
 
-def test_a_fork_has_the_elements_that_were_kept(engine: Engine) -> None:
+@pytest.mark.parametrize("done", [False, True], ids=["while it is done", "when it is done"])
+def test_a_fork_has_the_elements_that_a_retry_has_kept(engine: Engine, *, done: bool) -> None:
     each = step("each", each="$[*]", on_failure="continue")
-    run_id = started(engine, HOLD, each, input=Jsonb(["a", "b"]))
+    run_id = started(engine, HOLD, each, step("sum", "each"), input=Jsonb(["a", "b", "c"]))
     leases = elements(engine)
-    engine.complete(leases[1], output='"A"')
+    engine.complete(leases[1], leases[3], outputs=['"A"', '"C"'])
     engine.fail(leases[2], retries=[False])
     engine.tell("retry", run_id=leases[2].run_id)
-    engine.complete(elements(engine)[2], output='"B"')
-    outputs = [
-        engine.value(
-            "select output from pgflow.flow_steps"
-            " where flow_run_id = %s and step = 'each' and element = 0 and voided_at is null",
-            each_id,
-        )
-        for each_id in (run_id, engine.tell("fork", run_id=run_id, super_step=2))
-    ]
-    assert outputs == [["A", "B"], ["A", "B"]]
+    if done:
+        engine.complete(*engine.acquire().leases, output='"B"')
+    else:
+        engine.approve(task_of(engine, run_id, "hold"))
+    here = engine.run(run_id)["super_step"]
+    fork_id = engine.tell("fork", run_id=run_id, super_step=here)
+    if not done:
+        again = engine.acquire().leases
+        assert [lease.body["input"] for lease in again] == ["b", "b"]
+        engine.complete(*again, output='"B"')
+    sums = engine.acquire().leases
+    assert [lease.body["input"] for lease in sums] == [{"each": ["A", "B", "C"]}] * 2
+    engine.timeline(fork_id)
 
 
 @pytest.mark.parametrize("end", ["completed", "over"])
