@@ -29,8 +29,15 @@ stable
 as $$
 declare
     v_steps text[] := array(
-        select s ->> 'name' from jsonb_array_elements(
-            case jsonb_typeof(p_steps) when 'array' then p_steps end) as s);
+        select n.name
+        from jsonb_array_elements(
+            case jsonb_typeof(p_steps) when 'array' then p_steps end) as s (step)
+        cross join lateral (
+            select s.step ->> 'name'
+            union all
+            select concat_ws('/', s.step ->> 'name', g ->> 'name')
+            from jsonb_array_elements(pgflow._gates_of(s.step)) as g
+        ) n (name));
 begin
     return query
     select concat_ws('.', p_field, f.field), f.message

@@ -346,6 +346,32 @@ def test_a_breakpoint_after_a_step_stops_before_its_gates(engine: Engine) -> Non
     assert payload_at(engine, run_id, "plan/a")["output"] == "plan"
 
 
+@pytest.mark.parametrize("where", ["definition", "start", "set_breakpoint"])
+def test_a_flow_stops_at_breakpoints_of_gates(engine: Engine, where: str) -> None:
+    stops: Row = {"breakpoints": {"before": ["plan/legal"], "after": ["plan/editor"]}}
+    define(engine, gated(), step("build", "plan"), **(stops if where == "definition" else {}))
+    run_id = engine.tell("start", flow="f", **(stops if where == "start" else {}))
+    if where == "set_breakpoint":
+        engine.call("set_breakpoint", run_id=run_id, step="plan/legal")
+        engine.call("set_breakpoint", run_id=run_id, step="plan/editor", moment="after")
+    work(engine)
+    engine.approve(task_of(engine, run_id, "plan/editor"))
+    for moment, gate in (("after", "plan/editor"), ("before", "plan/legal")):
+        run = engine.run(run_id)
+        assert (run["state"], run["pause_reason"]) == ("paused", moment)
+        assert run["stands_at"]["step"] == gate
+        assert states(engine, run_id)["plan/legal"] == "pending"
+        engine.call("resume", run_id=run_id)
+    engine.approve(task_of(engine, run_id, "plan/legal"))
+    assert ready(engine)["build"].body["input"] == {"plan": "plan"}
+    engine.timeline(run_id)
+
+
+def test_a_breakpoint_of_a_gate_that_a_step_does_not_have_is_refused(engine: Engine) -> None:
+    with engine.refused("PF101", "definition.breakpoints.before"):
+        define(engine, gated(), breakpoints={"before": ["plan/nobody"]})
+
+
 def test_a_breakpoint_stops_before_a_step_that_only_passes(engine: Engine) -> None:
     define(engine, step("go", type="pass"), breakpoints={"before": ["go"]})
     run_id = engine.tell("start", flow="f", input='{"a": 1}')
