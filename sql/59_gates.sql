@@ -293,7 +293,9 @@ begin
         update pgflow.flow_step s
         set state = 'completed', child_run_id = null, ended_at = p_now,
             ended_event_no = v_flow.last_event_no,
-            super_step = case when v_flow.state <> 'paused' then v_flow.super_step end,
+            super_step = case when v_flow.state <> 'paused' and not pgflow._stops_at(p_project,
+                v_flow.run_id, v_flow.breakpoints, 'after', v_new.step)
+                then v_flow.super_step end,
             output = pgflow._step_input(p_project, v_flow, v_new.needs)
         where s.project_id = p_project and s.run_id = v_flow.run_id and s.step = v_new.step
           and s.element = 0 and s.voided_at is null;
@@ -307,5 +309,5 @@ begin
 end
 $$;
 comment on function pgflow._pass_steps is
-    'Completes steps of type pass, which are ready, with their inputs; while a flow is paused they '
-    'don''t count yet. The caller holds the flows.';
+    'Completes steps of type pass, which are ready, with their inputs; where a flow is paused, or '
+    'stops behind them, they don''t count yet. The caller holds the flows.';

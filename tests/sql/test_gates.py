@@ -380,6 +380,22 @@ def test_a_breakpoint_stops_before_a_step_that_only_passes(engine: Engine) -> No
     assert engine.run(run_id)["output"] == {"go": {"a": 1}}
 
 
+@pytest.mark.parametrize("before", [[], ["go"]])
+def test_a_breakpoint_stops_after_a_step_that_only_passes(
+    engine: Engine, before: list[str]
+) -> None:
+    stops = {"before": before, "after": ["go"]}
+    define(engine, step("go", type="pass"), step("b", "go"), breakpoints=stops)
+    run_id = engine.tell("start", flow="f", input='{"a": 1}')
+    for moment in ("before", "after") if before else ("after",):
+        run = engine.run(run_id)
+        assert (run["state"], run["pause_reason"]) == ("paused", moment)
+        assert ready(engine) == {}
+        engine.call("resume", run_id=run_id)
+    assert ready(engine)["b"].body["input"] == {"go": {"a": 1}}
+    engine.timeline(run_id)
+
+
 def test_a_step_that_only_passes_serves_in_layers_and_with_state_values(engine: Engine) -> None:
     define(
         engine,
