@@ -277,7 +277,9 @@ begin
     where r.project_id = p_flow.project_id and r.run_id = p_flow.run_id
     returning r.* into v_flow;
     -- One of them may have had nothing to do, and a breakpoint behind it.
-    if v_flow.breakpoints is null or not pgflow._stop_flow(v_flow, p_now) then
+    if pgflow._has_layers(v_flow) then
+        perform pgflow._end_in_layers(v_flow.project_id, array[v_flow.run_id], false);
+    elsif v_flow.breakpoints is null or not pgflow._stop_flow(v_flow, p_now) then
         perform pgflow._settle(v_flow);
     end if;
 end

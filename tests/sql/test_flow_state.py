@@ -440,6 +440,18 @@ def test_a_layer_of_a_paused_flow_ends_when_it_is_resumed(engine: Engine) -> Non
     assert engine.state(run_id) == "completed"
 
 
+def test_a_step_of_a_layer_that_failed_in_a_pause_ends_its_flow_when_that_goes_on(
+    engine: Engine,
+) -> None:
+    define(engine, *PAIR, layered=True)
+    run_id = engine.tell("start", flow="f")
+    leases = ready(engine)
+    engine.call("pause", run_id=run_id)
+    engine.fail(leases["a"], retries=[False])
+    assert engine.tell("resume", run_id=run_id) == "failed"
+    assert engine.run(run_id)["error_detail"] == "step a: boom"
+
+
 def test_a_layer_that_only_waits_has_its_flow_wait(engine: Engine) -> None:
     define(engine, step("a"), gate("b"), step("c", "a", "b"), layered=True)
     run_id = engine.tell("start", flow="f")
