@@ -6,7 +6,7 @@ READY := .venv/ready
 FOUND := if [ -f .venv/test.env ]; then . .venv/test.env; fi;
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test ci prepare lint types sql pytest engine package front pg15 bench bench-peers bench-growth bench-page docs build clean
+.PHONY: help demo test ci prepare lint types sql pytest engine oldest package front pages pg15 bench bench-peers bench-growth bench-page docs build clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
@@ -17,7 +17,7 @@ demo: $(READY) ## Run the editorial demo on an embedded server (ARGS=--help)
 test: prepare ci ## Make this machine ready for all tests, then run the whole gate
 
 ci: $(READY) ## The whole gate: everything but demo and bench
-	$(MAKE) -j2 --output-sync=target package engine front lint types sql
+	$(MAKE) -j2 --output-sync=target package engine front oldest pages lint types sql
 	$(MAKE) build
 
 prepare: $(READY)
@@ -39,21 +39,27 @@ pytest: $(READY) ## Run the tests on the embedded server (ARGS="-k lease")
 	@$(FOUND) $(BIN)/python -m pytest -q $(ARGS)
 
 ENGINE := tests/sql tests/race tests/migrate tests/model
-FRONT := tests/cli tests/docs tests/bench tests/typing
+FRONT := tests/cli
+PAGES := tests/docs tests/bench tests/typing
 
 # The gate tries the SQL in used databases on the newest PostgreSQL and, by every fourth test, in fresh ones on the
 # oldest, if it is there; `make pg15` takes all of them.
-engine: $(READY) ## Run the tests of the SQL, on the newest and the oldest PostgreSQL
+engine: $(READY) ## Run the tests of the SQL, on the newest PostgreSQL
 	@$(FOUND) PGFLOW_TEST_PLACES="$${PGFLOW_PG15_BIN:+used}" $(BIN)/python -m pytest -q $(ENGINE)
+
+oldest: $(READY) ## Run every fourth test of the SQL on the oldest PostgreSQL
 	@$(FOUND) PGFLOW_TEST_PLACES=fresh PGFLOW_TEST_EVERY=4 $(BIN)/python tests/with_pg15.py $(BIN)/python -m pytest -q $(ENGINE)
 
-package: $(READY) ## Run all tests but those of engine and front
-	@$(FOUND) $(BIN)/python -m pytest -q tests $(addprefix --ignore=,$(ENGINE) $(FRONT))
+package: $(READY) ## Run all tests but those of engine, front and pages
+	@$(FOUND) $(BIN)/python -m pytest -q tests $(addprefix --ignore=,$(ENGINE) $(FRONT) $(PAGES))
 
-front: $(READY) ## Run the tests of the command, the docs and the benchmarks
+front: $(READY) ## Run the tests of the command
 	@$(FOUND) $(BIN)/python -m pytest -q $(FRONT)
 
-pg15: $(READY) ## Run the tests of the SQL on the oldest PostgreSQL
+pages: $(READY) ## Run the tests of the docs, the benchmarks and the types
+	@$(FOUND) $(BIN)/python -m pytest -q $(PAGES)
+
+pg15: $(READY) ## Run all tests of the SQL on the oldest PostgreSQL
 	@$(FOUND) $(BIN)/python tests/with_pg15.py $(BIN)/python -m pytest -q $(ENGINE) $(ARGS)
 
 bench: $(READY) ## Measure pgflow alone (ARGS=--help)

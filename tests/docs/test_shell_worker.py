@@ -102,7 +102,7 @@ def test_sigterm_leaves_no_run_running_and_uses_no_attempt(
     run_id = start("""'shell.sleep', '{"text": "60"}'""")
     first_row("select from pgflow.runs where run_id = %s and state = 'running'", run_id)
     worker.terminate()
-    assert worker.wait(20) == 0
+    assert worker.wait(60) == 0
     assert first_row("select state, attempt_count from pgflow.runs") == ("pending", 0)
     assert first_row("select status from pgflow.worker_status") == ("stopped",)
     assert not list(tmp_path.iterdir())
