@@ -247,7 +247,7 @@ def test_a_worker_of_a_project_takes_its_runs_alone(stage: Stage) -> None:
 def test_a_connection_that_was_cut_is_replaced(stage: Stage) -> None:
     first = stage.client.enqueue("a")
     stage.db.execute(
-        "select pg_terminate_backend(pid) from pg_stat_activity"
+        "select pg_terminate_backend(pid, 10000) from pg_stat_activity"
         " where datname = current_database() and pid <> pg_backend_pid()"
     )
     assert stage.client.cancel(first) == "cancelled"
