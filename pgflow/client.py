@@ -255,7 +255,7 @@ class AsyncClient(AsyncVerbs, AsyncFollows):
     async def _enqueue(self, statement: Statement[Any]) -> Any:  # noqa: ANN401 - as _execute
         if self._conn is not None:  # whose transaction it is
             return await self._execute(statement)
-        return await self._together.enqueue(_in_project(statement, self._project))
+        return await self._together.enqueue(statement)
 
     async def _open(self) -> AsyncConnectionPool[Any]:
         async with self._opening:
