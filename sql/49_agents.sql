@@ -249,23 +249,25 @@ language plpgsql
 as $$
 declare
     v_inner pgflow.flow_version;
-    v_role text;
+    v_bindings jsonb;
 begin
     if p_step.type = 'flow' then
         v_inner := pgflow._found_flow(p_flow.project_id, p_step.config ->> 'flow',
             (p_step.config ->> 'version')::integer);
     end if;
-    for v_role in
-        select distinct u.role
-        from unnest(pgflow._roles_of(v_inner) || p_step.role) as u (role)
-        where u.role is not null and not coalesce(p_flow.bindings ? u.role, false)
-        order by 1
-    loop
-        update pgflow.run r
-        set bindings = coalesce(r.bindings, '{}') || jsonb_build_object(v_role,
-            pgflow._bound(p_flow.project_id, v_role, to_jsonb(v_role)))
+    v_bindings := (
+        select jsonb_object_agg(m.role,
+            pgflow._bound(p_flow.project_id, m.role, to_jsonb(m.role)))
+        from (
+            select distinct u.role
+            from unnest(pgflow._roles_of(v_inner) || p_step.role) as u (role)
+            where u.role is not null and not coalesce(p_flow.bindings ? u.role, false)
+            order by 1
+        ) m);
+    if v_bindings is not null then
+        update pgflow.run r set bindings = coalesce(r.bindings, '{}') || v_bindings
         where r.project_id = p_flow.project_id and r.run_id = p_flow.run_id;
-    end loop;
+    end if;
 end
 $$;
 comment on function pgflow._bind_roles is
