@@ -45,15 +45,12 @@ class Entry(_FromJson):
     lease_no: int | None = field(default=None, compare=False)
 
 
-_NOTHING: dict[str, Any] = {}
-
-
 @dataclass(slots=True)
 class Lease:
     """A run that this worker holds. `lease_no` is the fencing token; `timeout` is in seconds.
 
-    `unreadable` says why input and journal could not be read, where they couldn't; `more` is
-    what few runs have.
+    `unreadable` says why input and journal could not be read, where they couldn't; `more`
+    has all that acquire returned, what few runs have is looked up there.
     """
 
     run_id: str
@@ -94,7 +91,7 @@ class Lease:
             run["created_by"],
             run.get("journal"),
             None,
-            run.get("more") or _NOTHING,
+            run,
         )
 
     # What few runs have, looked up when it is asked for.

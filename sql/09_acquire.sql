@@ -30,12 +30,14 @@ begin
         where r.ctid = any (p_tids)
         returning r.run_id, r.lease_no, r.handler, r.queue, r.input, r.news, r.attempt,
             r.max_attempts, r.timeout, r.deadline, r.correlation_id, r.tags, r.priority, r.lane,
-            r.seq, r.slotted, r.watched, r.created_by,
+            r.seq, r.slotted, r.watched, r.created_by, r.round, r.feedback, r.breakpoints,
+            r.parent_run_id, r.root_run_id, r.undo_of, r.step,
             case when r.step_count + r.news > 0
                  then pgflow._journal(p_project, r.run_id, null) end as journal,
-            case when r.round > 0 or r.breakpoints is not null or r.undo_of is not null
-                   or r.parent_run_id is not null or r.budget_run_id is not null
-                 then pgflow._lease_more(r) end as more
+            case when r.round > 0 or r.undo_of is not null
+                 then pgflow._to_undo(r) end as undo,
+            case when r.budget_run_id is not null
+                 then pgflow._budget_left(r, v_now) end as budget
     ),
     batch as (
         insert into pgflow.lease (project_id, worker_id, batch, leased_at, run_ids)
@@ -59,11 +61,18 @@ begin
             ',"deadline":' || to_json(l.deadline)::text,
             ',"correlation_id":' || to_json(l.correlation_id)::text,
             ',"tags":' || to_json(l.tags)::text, ',"journal":' || l.journal::text,
-            ',"more":' || l.more::text, '}'),
+            ',"round":' || nullif(l.round, 0), ',"feedback":' || l.feedback::text,
+            ',"breakpoints":' || to_json(l.breakpoints)::text,
+            ',"parent_run_id":"' || l.parent_run_id || '"',
+            ',"root_run_id":"' || l.root_run_id || '"', ',"undo_of":"' || l.undo_of || '"',
+            ',"undo":' || l.undo::text, ',"budget":' || l.budget::text, ',"flow":' || c.context,
+            '}'),
             ',' order by l.priority desc, l.lane, l.seq) || ']')::json,
         array_agg(l.run_id) filter (where l.watched), array_agg(l.run_id)
     into v_runs, v_watched, v_run_ids
-    from leased l;
+    from leased l
+    left join pgflow._step_contexts(p_project,
+        (select array_agg(s.run_id) from leased s where s.step is not null)) as c using (run_id);
     if v_watched is not null then
         perform pgflow._hint_watchers(p_project, v_watched);
     end if;
@@ -76,26 +85,6 @@ $$;
 comment on function pgflow._lease is
     'Leases locked pending rows to a worker; returns them as a json array of objects, without the '
     'fields that are null.';
-
-create or replace function pgflow._lease_more(p_run pgflow.run)
-returns json
-language plpgsql
-stable
-as $$
-begin
-    return json_build_object('round', p_run.round, 'feedback', p_run.feedback,
-        'breakpoints', p_run.breakpoints, 'parent_run_id', p_run.parent_run_id,
-        'root_run_id', p_run.root_run_id, 'undo_of', p_run.undo_of,
-        'undo', case when p_run.round > 0 or p_run.undo_of is not null
-                     then pgflow._to_undo(p_run) end,
-        'flow', case when p_run.step is not null then pgflow._step_context(p_run) end,
-        'budget', case when p_run.budget_run_id is not null
-                       then pgflow._budget_left(p_run, pgflow.now()) end);
-end
-$$;
-comment on function pgflow._lease_more is
-    'What few runs have, for their worker: round, feedback, breakpoints, family, steps to undo, '
-    'their flow, what is left of their budget.';
 
 create or replace function pgflow._journal(p_project text, p_run_id uuid, p_after_news integer)
 returns json

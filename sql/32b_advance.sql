@@ -23,7 +23,6 @@ as $$
 declare
     v_now timestamptz := pgflow.now();
     v_run_ids uuid[] := p_run_ids;
-    v_bounds uuid[];
     v_steps text[] := p_steps;
     v_skipped_ids uuid[];
     v_skipped text[];
@@ -38,20 +37,19 @@ begin
     -- Before seq is drawn; see _enqueue.
     perform pg_current_xact_id();
     while cardinality(v_run_ids) > 0 loop
-        v_bounds := pgflow._bounds(v_run_ids);
         with ended as materialized (
             select u.run_id, u.step, r.handler as flow, r.flow_version, r.round, r.super_step,
-                r.last_event_no, r.breakpoints, r.has_own_steps
+                r.last_event_no, r.breakpoints, r.has_own_steps, r.ctid as place_of_flow
             from unnest(v_run_ids, v_steps) as u (run_id, step)
             cross join lateral (
-                select r.* from pgflow.run r
+                select r.*, r.ctid from pgflow.run r
                 where r.project_id = p_project and r.run_id = u.run_id
                 limit 1
             ) r
         ),
         touched as (
             select e.run_id, e.flow, e.flow_version, e.round, e.super_step, e.last_event_no,
-                e.breakpoints, e.has_own_steps, n.step,
+                e.breakpoints, e.has_own_steps, e.place_of_flow, n.step,
                 count(*)::integer as settled,
                 (count(*) filter (where s.state = 'completed'))::integer as completed,
                 (count(*) filter (where s.state not in ('completed', 'skipped')))::integer as failed
@@ -70,10 +68,10 @@ begin
                 limit 1
             ) s
             cross join lateral unnest(d.dependants) as n (step)
-            group by 1, 2, 3, 4, 5, 6, 7, 8, 9
+            group by 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
             union all
             select e.run_id, e.flow, e.flow_version, e.round, e.super_step, e.last_event_no,
-                e.breakpoints, e.has_own_steps, d.step, 0, 0, 0
+                e.breakpoints, e.has_own_steps, e.place_of_flow, d.step, 0, 0, 0
             from ended e
             cross join lateral (
                 select d.step
@@ -154,11 +152,11 @@ begin
             set last_event_no = r.last_event_no + f.lines,
                 has_children = r.has_children or f.has_started
             from (
-                select d.run_id, max(d.nth) as lines, bool_or(d.state = 'running') as has_started
-                from decided d group by d.run_id
+                select d.place_of_flow, max(d.nth) as lines,
+                    bool_or(d.state = 'running') as has_started
+                from decided d group by d.place_of_flow
             ) f
-            where r.project_id = p_project and r.run_id = any (v_run_ids) and r.run_id = f.run_id
-              and r.run_id between v_bounds[1] and v_bounds[2]
+            where r.ctid = f.place_of_flow
             returning r.run_id, r.watched
         )
         select array_agg(d.child_run_id) filter (where d.state = 'running'),

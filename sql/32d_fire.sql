@@ -12,7 +12,6 @@ set enable_bitmapscan = off
 as $$
 declare
     v_flow_ids uuid[];
-    v_bounds uuid[];
     v_have_elements boolean;
     v_fanned uuid[] := '{}';
     v_fans_completed boolean;
@@ -34,7 +33,6 @@ begin
         where c.project_id = p_project and c.run_id = u.run_id and c.step is not null
         limit 1
     ) c;
-    v_bounds := pgflow._bounds(v_flow_ids);
     if v_have_elements then
         select e.flow_ids, e.all_completed into v_fanned, v_fans_completed
         from pgflow._settle_elements(p_project, p_child_ids) as e;
@@ -43,6 +41,7 @@ begin
         select s.run_id, s.step, s.element, s.version, s.ready_at, c.run_id as child_run_id,
             d.layered, pgflow._step_state(c.state, c.error_code) as state,
             c.error_code, c.error_detail, c.output, c.attempt, c.finished_at, r.last_event_no,
+            r.ctid as place_of_flow,
             case when r.state <> 'paused' and not d.layered and r.run_id <> all (v_fanned)
                       and not bool_or(b.stops) over (partition by s.run_id)
                  then r.super_step + 1 end as super_step,
@@ -55,7 +54,7 @@ begin
             limit 1
         ) c
         cross join lateral (
-            select r.* from pgflow.run r
+            select r.*, r.ctid from pgflow.run r
             where r.project_id = p_project and r.run_id = c.parent_run_id
             limit 1
         ) r
@@ -101,12 +100,11 @@ begin
             super_step = coalesce(n.super_step, r.super_step),
             checkpoint_no = r.checkpoint_no + (n.super_step is not null)::integer
         from (
-            select e.run_id, e.super_step, count(*) as settled,
+            select e.place_of_flow, e.super_step, count(*) as settled,
                 count(*) filter (where e.state = 'completed') as completed
-            from ended e group by e.run_id, e.super_step
+            from ended e group by e.place_of_flow, e.super_step
         ) n
-        where r.project_id = p_project and r.run_id = any (v_flow_ids) and r.run_id = n.run_id
-          and r.run_id between v_bounds[1] and v_bounds[2]
+        where r.ctid = n.place_of_flow
         returning r.run_id, r.watched,
             r.checkpoint_no is not null and n.super_step is not null as is_stateful
     )
@@ -178,13 +176,28 @@ begin
         select distinct on (r.run_id) r.run_id, s.step, coalesce(c.state, 'failed') as state,
             s.error_code, s.error_detail, c.ended_by
         from unnest(p_run_ids, p_steps) as u (run_id, step)
-        join pgflow.run r on r.project_id = p_project and r.run_id = u.run_id
-        join lateral pgflow._steps_of_flow(r) as d on d.step = u.step and d.on_failure = 'fail'
-        join pgflow.flow_step s on s.project_id = p_project and s.run_id = u.run_id
-            and s.step = u.step and s.element = 0 and s.voided_at is null
-            and s.state not in ('completed', 'skipped')
-        left join pgflow.run_finished c on c.project_id = p_project
-            and c.run_id = coalesce(s.child_run_id, pgflow._first_broken(s))
+        cross join lateral (
+            select s as flow_step, s.* from pgflow.flow_step s
+            where s.project_id = p_project and s.run_id = u.run_id and s.step = u.step
+              and s.element = 0 and s.voided_at is null and s.state not in ('completed', 'skipped')
+            limit 1
+        ) s
+        cross join lateral (
+            select r.run_id, r as flow from pgflow.run r
+            where r.project_id = p_project and r.run_id = u.run_id
+            limit 1
+        ) r
+        cross join lateral (
+            select from pgflow._steps_of_flow(r.flow) as d
+            where d.step = u.step and d.on_failure = 'fail'
+            limit 1
+        ) d
+        left join lateral (
+            select c.state, c.ended_by from pgflow.run_finished c
+            where c.project_id = p_project
+              and c.run_id = coalesce(s.child_run_id, pgflow._first_broken(s.flow_step))
+            limit 1
+        ) c on true
         order by r.run_id, s.ended_event_no
     loop
         perform pgflow._end_from_outside(pgflow._locked(p_project, v_broken.run_id), v_broken.state,

@@ -97,7 +97,7 @@ comment on function pgflow._step_output is 'The output of a step that has comple
 create or replace function pgflow._is_sent(p_element integer, p_flow_input jsonb)
 returns boolean
 language sql
-immutable
+stable
 as $$
     select coalesce(p_element, 0) = 0 or pg_column_size(p_flow_input) <= 8192
 $$;
@@ -289,23 +289,33 @@ begin
     perform pgflow._make_waits(p_project, p_ids, p_flow_ids, p_steps, p_now);
     sub_flows := pgflow._make_sub_flows(p_project, p_ids, p_flow_ids, p_steps, p_now);
     for v_new in
-        select f, d
+        select f.flow, d.step
         from unnest(p_flow_ids, p_steps) with ordinality as m (flow_id, step, nth)
-        join pgflow.run f on f.project_id = p_project and f.run_id = m.flow_id
-        join lateral pgflow._steps_of_flow(f) as d on d.step = m.step
-            and d.each_path is not null
+        cross join lateral (
+            select r as flow from pgflow.run r
+            where r.project_id = p_project and r.run_id = m.flow_id
+            limit 1
+        ) f
+        cross join lateral (
+            select s as step from pgflow._steps_of_flow(f.flow) as s
+            where s.step = m.step and s.each_path is not null
+            limit 1
+        ) d
         order by m.nth
     loop
-        sub_flows := sub_flows || pgflow._fan_out(v_new.f, v_new.d, p_now);
+        sub_flows := sub_flows || pgflow._fan_out(v_new.flow, v_new.step, p_now);
     end loop;
     perform pgflow._pass_steps(p_project, p_flow_ids, p_steps, p_now);
     select array_agg(s.run_id order by m.nth), array_agg(s.step order by m.nth)
     into ended_ids, ended_steps
     from unnest(p_flow_ids, p_steps) with ordinality as m (flow_id, step, nth)
-    join pgflow.flow_step s on s.project_id = p_project and s.run_id = m.flow_id
-        and s.step = m.step and s.element = 0 and s.voided_at is null
-        and s.state in ('completed', 'failed')
-        and s.super_step is not null;  -- else the flow is paused, or stops behind it
+    cross join lateral (
+        select s.run_id, s.step from pgflow.flow_step s
+        where s.project_id = p_project and s.run_id = m.flow_id and s.step = m.step
+          and s.element = 0 and s.voided_at is null and s.state in ('completed', 'failed')
+          and s.super_step is not null  -- else the flow is paused, or stops behind it
+        limit 1
+    ) s;
     if ended_ids is not null then
         perform pgflow._end_broken(p_project, ended_ids, ended_steps);
     end if;
@@ -379,16 +389,28 @@ begin
                 attempts = excluded.attempts, ended_at = excluded.ended_at,
                 super_step = excluded.super_step
         ),
-        counted as (
-            update pgflow.flow_step s set elements_left = s.elements_left - n.ended
+        counted as materialized (
+            select n.run_id, n.step, s.version, s.state, s.elements,
+                s.elements_left - n.ended as elements_left, n.is_fatal
             from (
                 select e.run_id, e.step, count(*)::integer as ended,
                     bool_or(e.state <> 'completed' and e.on_failure = 'fail') as is_fatal
                 from ended e group by e.run_id, e.step
             ) n
-            where s.project_id = p_project and s.run_id = n.run_id and s.step = n.step
-              and s.element = 0 and s.voided_at is null and s.state = 'running'
-            returning s.run_id, s.step, s.elements_left, n.is_fatal
+            cross join lateral (
+                select s.* from pgflow.flow_step s
+                where s.project_id = p_project and s.run_id = n.run_id and s.step = n.step
+                  and s.element = 0 and s.voided_at is null and s.state = 'running'
+                limit 1
+            ) s
+        ),
+        noted as (
+            insert into pgflow.flow_step as s (project_id, run_id, step, version, state,
+                elements, elements_left)
+            select p_project, c.run_id, c.step, c.version, c.state, c.elements, c.elements_left
+            from counted c
+            on conflict (project_id, run_id, step, element) where voided_at is null do update
+            set elements_left = excluded.elements_left
         )
         select c.run_id, c.step from counted c
         where c.elements_left = 0 or c.is_fatal

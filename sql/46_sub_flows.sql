@@ -133,9 +133,19 @@ begin
             bool_or(t.fault is not null) over (partition by m.flow_id, d.step) as is_refused
         from unnest(p_ids, p_flow_ids, p_steps, p_elements, p_inputs) with ordinality
             as m (run_id, flow_id, step, element, input, nth)
-        join pgflow.run f on f.project_id = p_project and f.run_id = m.flow_id
-        join lateral pgflow._steps_of_flow(f) as d on d.step = m.step and d.type = 'flow'
-            and (d.each_path is null or m.element is not null)
+        cross join lateral (
+            select r.* from pgflow.run r
+            where r.project_id = p_project and r.run_id = m.flow_id
+            limit 1
+        ) f
+        cross join lateral (
+            select d.step, d.needs, d.config
+            from pgflow._defined_steps(p_project, f.run_id, f.handler, f.flow_version,
+                f.has_own_steps) as d
+            where d.step = m.step and d.type = 'flow'
+              and (d.each_path is null or m.element is not null)
+            limit 1
+        ) d
         cross join lateral (
             select coalesce(m.input, pgflow._step_input(p_project, f, d.needs))
         ) i (input)
@@ -146,10 +156,19 @@ begin
             where s.project_id = p_project and s.run_id = f.retry_of and s.step = d.step
               and s.element = coalesce(m.element, 0) and s.voided_at is null
               and c.kind = 'flow' and c.input = i.input
+            limit 1
         ) o on f.round = 0
-        join pgflow.flow c on c.project_id = p_project and c.flow = d.config ->> 'flow'
-        join pgflow.flow_version v on v.project_id = p_project and v.flow = c.flow
-            and v.version = coalesce((d.config ->> 'version')::integer, o.flow_version, c.version)
+        cross join lateral (
+            select c.flow, c.version from pgflow.flow c
+            where c.project_id = p_project and c.flow = d.config ->> 'flow'
+            limit 1
+        ) c
+        cross join lateral (
+            select v.* from pgflow.flow_version v
+            where v.project_id = p_project and v.flow = c.flow and v.version
+                = coalesce((d.config ->> 'version')::integer, o.flow_version, c.version)
+            limit 1
+        ) v
         cross join lateral (
             select pgflow._input_faults(v, i.input) #>> '{0,message}'
         ) t (fault)
@@ -169,9 +188,16 @@ begin
             pgflow._bindings_within(v, coalesce(f.bindings || p.bindings, f.bindings, p.bindings)),
             p.input
         from planned p
-        join pgflow.run f on f.project_id = p_project and f.run_id = p.flow_id
-        join pgflow.flow_version v on v.project_id = p_project and v.flow = p.flow
-            and v.version = p.version
+        cross join lateral (
+            select r.* from pgflow.run r
+            where r.project_id = p_project and r.run_id = p.flow_id
+            limit 1
+        ) f
+        cross join lateral (
+            select v.* from pgflow.flow_version v
+            where v.project_id = p_project and v.flow = p.flow and v.version = p.version
+            limit 1
+        ) v
         where not p.is_refused
     )
     select array_agg(p.run_id order by p.nth) filter (where not p.is_refused) as made,
@@ -186,10 +212,18 @@ begin
             v_refused.elements, v_refused.faults);
     end if;
     perform pgflow._give_budget(p_project, r.run_id, v.definition -> 'budget')
-    from pgflow.run r
-    join pgflow.flow_version v on v.project_id = p_project and v.flow = r.handler
-        and v.version = r.flow_version and v.definition ? 'budget'
-    where r.project_id = p_project and r.run_id = any (v_run_ids);
+    from unnest(v_run_ids) as u (run_id)
+    cross join lateral (
+        select r.run_id, r.handler, r.flow_version from pgflow.run r
+        where r.project_id = p_project and r.run_id = u.run_id
+        limit 1
+    ) r
+    cross join lateral (
+        select v.definition from pgflow.flow_version v
+        where v.project_id = p_project and v.flow = r.handler and v.version = r.flow_version
+          and v.definition ? 'budget'
+        limit 1
+    ) v;
     if pgflow._is_followed(p_project) then
         perform pgflow._publish(p_project, v_run_ids);
     end if;

@@ -139,7 +139,7 @@ $$;
 comment on function pgflow._expected_artifact is
     'What a step has to leave behind, as its worker is told: with the schema itself.';
 
-create or replace function pgflow._repair(p_run pgflow.run)
+create or replace function pgflow._repair(p_project text, p_run_id uuid)
 returns jsonb
 language plpgsql
 stable
@@ -151,8 +151,7 @@ begin
         from pgflow.event e
         left join pgflow.artifact a on a.project_id = e.project_id and a.run_id = e.run_id
             and a.artifact_no = (e.payload -> 'artifact_no')::integer
-        where e.project_id = p_run.project_id and e.run_id = p_run.run_id
-          and e.type = 'prompt.repaired'
+        where e.project_id = p_project and e.run_id = p_run_id and e.type = 'prompt.repaired'
         order by e.event_no desc
         limit 1);
 end

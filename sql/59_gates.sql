@@ -282,8 +282,16 @@ begin
     for v_new in
         select m.flow_id, d.step, d.needs
         from unnest(p_flow_ids, p_steps) with ordinality as m (flow_id, step, nth)
-        join pgflow.run f on f.project_id = p_project and f.run_id = m.flow_id
-        join lateral pgflow._steps_of_flow(f) as d on d.step = m.step and d.type = 'pass'
+        cross join lateral (
+            select r as flow from pgflow.run r
+            where r.project_id = p_project and r.run_id = m.flow_id
+            limit 1
+        ) f
+        cross join lateral (
+            select s.step, s.needs from pgflow._steps_of_flow(f.flow) as s
+            where s.step = m.step and s.type = 'pass'
+            limit 1
+        ) d
         order by m.nth
     loop
         update pgflow.run r

@@ -112,7 +112,7 @@ class Program:
     def acquire(self) -> None:
         """Lease what is ready: all that the model has running, with what it has to be given."""
         for lease in self.engine.acquire().leases:
-            name = lease.body["more"]["flow"]["step"]
+            name = lease.body["flow"]["step"]
             assert name not in self.held
             expected = self.model.inputs[name]
             gates = {n for n in expected if n in self.model.steps and self.model.steps[n].is_gate}

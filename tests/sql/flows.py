@@ -117,7 +117,7 @@ def elements(engine: Engine, name: str = "each") -> dict[int, Lease]:
     """Lease the elements of a step that are ready, by their numbers."""
     leases = _leased(engine)
     assert {_step(lease) for lease in leases} <= {name}
-    return {lease.body["more"]["flow"]["element"]: lease for lease in leases}
+    return {lease.body["flow"]["element"]: lease for lease in leases}
 
 
 def elements_of(engine: Engine, run_id: UUID, name: str = "each") -> dict[int, str]:
@@ -141,5 +141,5 @@ def _leased(engine: Engine) -> list[Lease]:
 
 
 def _step(lease: Lease) -> str:
-    name: str = lease.body["more"]["flow"]["step"]
+    name: str = lease.body["flow"]["step"]
     return name

@@ -211,7 +211,7 @@ def test_a_step_of_a_registered_type_can_be_added_and_the_type_stays(engine: Eng
         engine.call("unregister_step_type", name="mail")
     lease = ready(engine)["new"]
     assert lease.body["handler"] == "mail"
-    assert lease.body["more"]["flow"]["config"] == {"to": "all", "cc": "us"}
+    assert lease.body["flow"]["config"] == {"to": "all", "cc": "us"}
     engine.call("cancel", run_id=run_id)
     assert engine.tell("unregister_step_type", name="mail")
 
@@ -826,7 +826,7 @@ def test_the_role_of_a_step_that_is_added_is_bound_when_it_is(engine: Engine) ->
     engine.call("define_agent", name="planner", model="large-1")
     add(engine, run_id, "new", role="planner")
     engine.call("define_agent", name="planner", model="large-2")
-    binding = ready(engine)["new"].body["more"]["flow"]["binding"]
+    binding = ready(engine)["new"].body["flow"]["binding"]
     assert (binding["agent"], binding["version"], binding["model"]) == ("planner", 1, "large-1")
 
 
@@ -836,7 +836,7 @@ def test_a_role_that_is_bound_already_stays_bound(engine: Engine) -> None:
     engine.call("define_agent", name="planner", model="large")
     add(engine, run_id, "new", role="planner")
     leases = ready(engine)
-    models = {name: leases[name].body["more"]["flow"]["binding"]["model"] for name in leases}
+    models = {name: leases[name].body["flow"]["binding"]["model"] for name in leases}
     assert models == {"a": "small", "new": "small"}
 
 

@@ -86,7 +86,7 @@ def test_a_role_is_bound_to_the_agent_of_its_name_as_it_is_at_the_start(engine: 
     agent(engine, model="large")
     lease = ready(engine)["plan"]
     sha256 = engine.value("select sha256 from pgflow.agents where version = 1")
-    assert lease.body["more"]["flow"]["binding"] == {
+    assert lease.body["flow"]["binding"] == {
         "role": "planner",
         "agent": "planner",
         "version": 1,
@@ -144,7 +144,7 @@ def test_bindings_that_cannot_be_are_refused(engine: Engine, given: object, fiel
 def test_a_flow_without_roles_takes_no_bindings_and_has_none(engine: Engine) -> None:
     run_id = started(engine, step("plan"))
     assert engine.run(run_id)["bindings"] is None
-    assert ready(engine)["plan"].body["more"]["flow"].get("binding") is None
+    assert ready(engine)["plan"].body["flow"].get("binding") is None
     with engine.refused("PF101", "bindings.planner"):
         engine.call("start", flow="f", bindings={"planner": "planner"})
 
@@ -156,7 +156,7 @@ def test_the_roles_of_flows_within_are_bound_with_those_around_them(engine: Engi
     inner = step("within", type="flow", config={"flow": "inner"})
     define(engine, inner)
     run_id = engine.tell("start", flow="f", bindings={"planner": "other"})
-    assert ready(engine)["plan"].body["more"]["flow"]["binding"]["agent"] == "other"
+    assert ready(engine)["plan"].body["flow"]["binding"]["agent"] == "other"
     assert bindings(engine, step_run(engine, run_id, "within")) == {"planner": ("other", 1)}
 
 
@@ -204,7 +204,7 @@ def test_the_report_has_the_bindings_of_a_run_that_has_ended(engine: Engine) -> 
 
 def bound(lease: Lease) -> tuple[str, int]:
     """Return the agent that a step is given."""
-    binding = lease.body["more"]["flow"]["binding"]
+    binding = lease.body["flow"]["binding"]
     return binding["agent"], binding["version"]
 
 
@@ -247,7 +247,7 @@ def test_a_role_within_for_which_there_is_no_agent_is_bound_once_a_retry_finds_o
     define(engine, step("check", role="critic"), name="inner")
     work(engine)
     lease = ready(engine)["check"]
-    assert "the binding of role critic is missing" in lease.body["more"]["flow"]["binding"]["fault"]
+    assert "the binding of role critic is missing" in lease.body["flow"]["binding"]["fault"]
     engine.fail(lease, retries=[False])
     agent(engine, "critic")
     engine.tell("retry", run_id=run_id)
@@ -284,7 +284,7 @@ def test_a_step_whose_binding_is_lost_is_told_so_by_its_lease(
     plain(engine, break_it)
     engine.approve(task_of(engine, run_id, "go"))
     lease = ready(engine)["plan"]
-    bound = lease.body["more"]["flow"]["binding"]
+    bound = lease.body["flow"]["binding"]
     assert (bound["role"], bound.keys()) == ("planner", {"role", "fault"})
     assert f"is {word}: " in bound["fault"]
     engine.fail(lease, code="E-RUN-012", detail=bound["fault"])

@@ -88,12 +88,12 @@ def test_a_budget_that_is_used_to_the_last_is_not_exceeded(engine: Engine) -> No
 
 def test_what_is_left_is_told_with_the_lease_and_after_each_report(engine: Engine) -> None:
     lease = engine.leased(budget={"usd": 2.5, "seconds": 60})
-    assert lease.body["more"]["budget"] == {"usd": 2.5, "tokens": None, "seconds": 60}
+    assert lease.body["budget"] == {"usd": 2.5, "tokens": None, "seconds": 60}
     engine.later(seconds=20)
     line = spend(engine, lease, 1)
     assert line["detail"] == '{"usd": 1.5, "tokens": null, "seconds": 40.000000}'
     engine.release(lease)
-    assert engine.lease_of(lease.run_id).body["more"]["budget"]["usd"] == 1.5
+    assert engine.lease_of(lease.run_id).body["budget"]["usd"] == 1.5
 
 
 def test_a_run_without_a_budget_is_told_nothing(engine: Engine) -> None:
@@ -107,7 +107,7 @@ def test_children_count_to_the_budget_of_their_parent(engine: Engine) -> None:
     for lease in leases:
         spend(engine, lease, 2)
     assert budget(engine, parent.run_id)["used_usd"] == 4
-    assert leases[0].body["more"]["budget"]["usd"] == 10
+    assert leases[0].body["budget"]["usd"] == 10
 
 
 def test_steps_count_to_the_budget_of_their_flow_and_to_their_own(engine: Engine) -> None:
@@ -115,7 +115,7 @@ def test_steps_count_to_the_budget_of_their_flow_and_to_their_own(engine: Engine
         engine, step("a", budget={"usd": 2}), step("b"), budget={"usd": 10, "tokens": 5}
     )
     leases = flows.ready(engine)
-    assert leases["a"].body["more"]["budget"] == {"usd": 2, "tokens": 5, "seconds": None}
+    assert leases["a"].body["budget"] == {"usd": 2, "tokens": 5, "seconds": None}
     spend(engine, leases["a"], 1.5)
     line = spend(engine, leases["b"], 3)
     assert '"usd": 5.5' in line["detail"]
@@ -361,7 +361,7 @@ def test_raised_it_goes_on_without_having_used_an_attempt(engine: Engine) -> Non
     again = engine.lease_of(lease.run_id)
     assert again.body["attempt"] == 0
     assert [entry["key"] for entry in again.body["journal"]] == ["draft"]
-    assert again.body["more"]["budget"]["usd"] == 1.5
+    assert again.body["budget"]["usd"] == 1.5
     spend(engine, again, 1, "b")
     assert engine.complete(again) == []
     assert "budget.raised" in engine.types(lease.run_id)
@@ -526,7 +526,7 @@ def test_the_time_in_which_somebody_was_asked_does_not_count(engine: Engine) -> 
     raised(engine, lease.run_id, seconds=90)
     engine.beat()
     again = engine.lease_of(lease.run_id)
-    assert again.body["more"]["budget"]["seconds"] == 30
+    assert again.body["budget"]["seconds"] == 30
     engine.later(seconds=29)
     engine.tick()
     assert engine.state(lease.run_id) == "running"

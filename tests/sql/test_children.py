@@ -46,8 +46,8 @@ def test_a_child_is_a_run_of_its_own(engine: Engine) -> None:
 
 def test_its_worker_learns_who_its_parent_is(engine: Engine) -> None:
     parent, leases = with_children(engine)
-    more = only(leases).body["more"]
-    assert (more["parent_run_id"], more["root_run_id"]) == (str(parent.run_id),) * 2
+    told = only(leases).body
+    assert (told["parent_run_id"], told["root_run_id"]) == (str(parent.run_id),) * 2
 
 
 def test_its_result_is_in_its_parents_journal(engine: Engine) -> None:

@@ -146,8 +146,8 @@ def test_the_timeline_has_a_line_for_the_step_and_none_for_its_elements(engine: 
 def test_a_large_input_of_the_flow_is_not_given_to_each_element(engine: Engine) -> None:
     files = [hashlib.sha512(b"%d" % n).hexdigest() for n in range(80)]
     started(engine, step("each", each="$.files[*]"), input={"files": files})
-    told = elements(engine)[80].body["more"]["flow"]
-    assert (told["input"], told["input_is_left_out"]) == (None, True)
+    told = elements(engine)[80].body["flow"]
+    assert ("input" in told, told["input_is_left_out"]) == (False, True)
 
 
 # ---- what cannot be
@@ -188,7 +188,7 @@ def test_a_flow_can_go_on_after_a_step_that_found_no_list(engine: Engine) -> Non
     )
     run_id = started(engine, *steps)
     work(engine, list=7)
-    failures = ready(engine)["mend"].body["more"]["flow"]["failures"]
+    failures = ready(engine)["mend"].body["flow"]["failures"]
     assert failures["each"]["error_code"] == "E-RUN-019"
     assert states(engine, run_id)["sum"] == "skipped"
 
@@ -241,7 +241,7 @@ def test_an_element_that_fails_where_the_flow_goes_on_waits_for_the_rest(engine:
     engine.fail(leases[2], retries=[False])
     assert ready(engine) == {}
     engine.complete(leases[1])
-    told = ready(engine)["sum"].body["more"]["flow"]["failures"]["each"]
+    told = ready(engine)["sum"].body["flow"]["failures"]["each"]
     assert told["error_detail"] == "element 2: boom"
     assert elements_of(engine, run_id) == {0: "failed", 1: "completed", 2: "failed", 3: "failed"}
     engine.timeline(run_id)
@@ -265,7 +265,7 @@ def test_a_retry_keeps_the_elements_that_completed(engine: Engine) -> None:
     engine.fail(leases[2], retries=[False])
     again = engine.tell("retry", run_id=run_id)
     (lease,) = elements(engine).values()
-    assert (lease.body["input"], lease.body["more"]["flow"]["element"]) == ("b", 2)
+    assert (lease.body["input"], lease.body["flow"]["element"]) == ("b", 2)
     engine.complete(lease, output='"B"')
     assert ready(engine)["sum"].body["input"] == {"each": ["A", "B", "C"]}
     engine.timeline(again)
@@ -358,7 +358,7 @@ def test_going_back_behind_a_step_does_all_of_its_elements_again(engine: Engine)
     work(engine, list=[7, 8, 9])
     again = elements(engine)
     assert {n: lease.body["input"] for n, lease in again.items()} == {1: 7, 2: 8, 3: 9}
-    assert again[1].body["more"]["flow"]["version"] == 1
+    assert again[1].body["flow"]["version"] == 1
     engine.complete(*again.values(), outputs=['"new"'] * 3)
     rows = engine.rows(
         "select version, state, output from pgflow.flow_steps"
@@ -419,7 +419,7 @@ def test_what_the_end_of_an_element_reads_does_not_depend_on_how_many_there_are(
             before = engine.value(READ)
             engine.complete(lease)
             read: int = engine.value(READ) - before
-        engine.call("cancel", run_id=lease.body["more"]["flow"]["run_id"])
+        engine.call("cancel", run_id=lease.body["flow"]["run_id"])
         return read
 
     engine.worker()
@@ -448,7 +448,7 @@ def test_what_elements_write_is_reduced_in_their_order_when_the_step_ends(engine
     leases = elements(engine)
     for n in (2, 1):
         engine.complete(leases[n], writes=[json.dumps([{"channel": "seen", "value": n}])])
-    assert ready(engine)["sum"].body["more"]["flow"]["state"] == {"seen": [1, 2]}
+    assert ready(engine)["sum"].body["flow"]["state"] == {"seen": [1, 2]}
     engine.timeline(run_id)
 
 

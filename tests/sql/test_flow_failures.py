@@ -97,7 +97,7 @@ def test_a_step_that_runs_on_failure_learns_what_failed(engine: Engine) -> None:
     work(engine, fail=("a",))
     body = ready(engine)["mend"].body
     assert body["input"] == {}
-    assert body["more"]["flow"]["failures"] == {
+    assert body["flow"]["failures"] == {
         "a": {
             "state": "failed",
             "error_code": "E-RUN-001",
@@ -165,7 +165,7 @@ def test_an_output_that_cannot_be_stored_fails_its_step(engine: Engine) -> None:
 def test_one_bad_output_in_a_batch_fails_its_own_flow_alone(engine: Engine) -> None:
     runs = [started(engine, step("a")) for _ in range(5)]
     engine.worker()
-    leases = sorted(engine.acquire().leases, key=lambda lease: lease.body["more"]["flow"]["run_id"])
+    leases = sorted(engine.acquire().leases, key=lambda lease: lease.body["flow"]["run_id"])
     engine.complete(*leases, outputs=["1", "2", '"\\u0000"', "4", "5"])
     assert [engine.state(run_id) for run_id in runs] == ["completed"] * 2 + ["failed"] + [
         "completed"

@@ -91,7 +91,7 @@ def test_a_step_before_is_done_again_with_all_after_it(engine: Engine) -> None:
         "d": "pending",
     }
     leases = ready(engine)
-    assert leases["b"].body["more"]["flow"]["version"] == 1
+    assert leases["b"].body["flow"]["version"] == 1
     engine.complete(*leases.values())
     assert finish(engine) == [["c"], ["d"]]
     rows = engine.rows(

@@ -71,8 +71,8 @@ def test_a_step_that_is_done_again_gets_what_came_before_and_the_comment(engine:
     send_back(engine, run_id, "draft")
     body = ready(engine)["draft"].body
     assert body["input"] == {"collect": "collect"}
-    assert body["more"]["flow"]["version"] == 1
-    feedback = body["more"]["feedback"]
+    assert body["flow"]["version"] == 1
+    feedback = body["feedback"]
     assert (feedback["comment"], feedback["key"], feedback["round"]) == ("too long", "editor", 1)
 
 

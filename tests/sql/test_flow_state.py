@@ -81,7 +81,7 @@ def test_a_reducer_says_what_becomes_of_what_is_written(
 
 def test_a_channel_that_nothing_is_written_to_has_its_default_else_null(engine: Engine) -> None:
     run_id = began(engine, *CHAIN, x={"default": {"y": 1}}, y={"reducer": "append"}, z={})
-    assert ready(engine)["a"].body["more"]["flow"]["state"] == {"x": {"y": 1}, "y": None, "z": None}
+    assert ready(engine)["a"].body["flow"]["state"] == {"x": {"y": 1}, "y": None, "z": None}
     assert engine.call("history", run_id=run_id) == []
 
 
@@ -104,12 +104,12 @@ def test_a_step_sees_the_values_that_those_before_it_left(engine: Engine) -> Non
     wrote(engine, leases["a"], x=1)
     (b,) = ready(engine).values()
     wrote(engine, leases["other"], x=10)
-    assert b.body["more"]["flow"]["state"] == {"x": 1}
+    assert b.body["flow"]["state"] == {"x": 1}
     engine.release(b)
     (b,) = ready(engine).values()
-    assert b.body["more"]["flow"]["state"] == {"x": 1}
+    assert b.body["flow"]["state"] == {"x": 1}
     wrote(engine, b, x=100)
-    assert ready(engine)["c"].body["more"]["flow"]["state"] == {"x": 111}
+    assert ready(engine)["c"].body["flow"]["state"] == {"x": 111}
 
 
 def test_values_stay_right_over_many_super_steps(engine: Engine) -> None:
@@ -118,7 +118,7 @@ def test_values_stay_right_over_many_super_steps(engine: Engine) -> None:
     run_id = began(engine, *steps, n={"reducer": "add"}, seen={"reducer": "append"}, last={})
     for n, name in enumerate(names):
         lease = ready(engine)[name]
-        state = lease.body["more"]["flow"]["state"]
+        state = lease.body["flow"]["state"]
         assert (state["n"] or 0, len(state["seen"] or [])) == (n, n)
         wrote(engine, lease, n=1, seen=n, last=name)
     saved = engine.rows("select * from pgflow.checkpoint where run_id = %s order by number", run_id)
@@ -291,7 +291,7 @@ def test_what_ends_while_a_flow_is_paused_counts_when_it_is_resumed(engine: Engi
     assert history(engine, run_id) == []
     engine.call("resume", run_id=run_id)
     assert history(engine, run_id) == [(1, 1, "steps", ["a", "b"], ["x"])]
-    assert ready(engine)["c"].body["more"]["flow"]["state"] == {"x": ["a", "b"]}
+    assert ready(engine)["c"].body["flow"]["state"] == {"x": ["a", "b"]}
 
 
 def test_a_paused_flows_values_can_be_replaced(engine: Engine) -> None:
@@ -339,7 +339,7 @@ def test_going_back_takes_back_what_was_written_since(engine: Engine) -> None:
     assert history(engine, run_id)[-1] == (5, 4, "rollback:b", None, [])
     assert values(engine, run_id) == {"x": 1001, "y": "a", "z": "side"}
     lease = ready(engine)["b"]
-    assert lease.body["more"]["flow"]["state"] == {"x": 1001, "y": "a", "z": "side"}
+    assert lease.body["flow"]["state"] == {"x": 1001, "y": "a", "z": "side"}
     wrote(engine, lease, x=20)
     assert values(engine, run_id)["x"] == 1021
 
@@ -353,7 +353,7 @@ def test_a_retry_begins_with_the_values_of_the_steps_that_it_keeps(engine: Engin
     again = engine.tell("retry", run_id=first)
     assert history(engine, again) == [(1, 0, "retry", None, [])]
     lease = ready(engine)["c"]
-    assert lease.body["more"]["flow"]["state"] == {"x": 11, "y": "a"}
+    assert lease.body["flow"]["state"] == {"x": 11, "y": "a"}
     wrote(engine, lease, x=100)
     engine.reject(task_of(engine, again, "editor"), rollback_to="b")
     assert values(engine, again) == {"x": 1, "y": "a"}
@@ -384,8 +384,8 @@ def test_steps_of_a_layer_begin_together_and_see_its_beginning(engine: Engine) -
     assert sorted(leases) == ["c", "d"]
     wrote(engine, leases["d"], x="d")
     wrote(engine, leases["c"], x="c")
-    assert leases["c"].body["more"]["flow"]["state"] == {"x": ["a", "b"]}
-    assert ready(engine)["e"].body["more"]["flow"]["state"] == {"x": ["a", "b", "c", "d"]}
+    assert leases["c"].body["flow"]["state"] == {"x": ["a", "b"]}
+    assert ready(engine)["e"].body["flow"]["state"] == {"x": ["a", "b", "c", "d"]}
     assert history(engine, run_id) == [
         (1, 1, "layer:1", ["a", "b"], ["x"]),
         (2, 2, "layer:2", ["c", "d"], ["x"]),
@@ -485,7 +485,7 @@ def test_a_flow_is_forked_from_a_super_step(engine: Engine) -> None:
     leases = ready(engine)
     assert sorted(leases) == ["b", "side"]
     assert leases["b"].body["input"] == {"a": "A"}
-    assert leases["b"].body["more"]["flow"]["state"] == {"x": 1, "y": "new"}
+    assert leases["b"].body["flow"]["state"] == {"x": 1, "y": "new"}
     wrote(engine, leases["b"], x=20)
     assert values(engine, fork_id) == {"x": 21, "y": "new"}
     engine.complete(leases["side"])
@@ -632,7 +632,7 @@ def test_going_to_a_step_before_takes_back_what_was_written_since(engine: Engine
     engine.call("resume", run_id=run_id, command={"goto": "b"})
     assert told(engine, run_id)[-1] == (2, "goto:b", None, {"x": ["a"]})
     lease = ready(engine)["b"]
-    assert lease.body["more"]["flow"]["state"] == {"x": ["a"]}
+    assert lease.body["flow"]["state"] == {"x": ["a"]}
     wrote(engine, lease, x="c")
     assert values(engine, run_id) == {"x": ["a", "c"]}
     assert saved(engine, run_id) == ["steps", "steps", "goto:b", "steps"]

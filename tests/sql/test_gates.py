@@ -168,7 +168,7 @@ def test_the_step_that_is_sent_back_is_told_why_and_all_its_gates_are_asked_agai
     engine.approve(first)
     engine.reject(task_of(engine, run_id, "plan/legal"), comment="shorter", rollback_to="plan")
     lease = ready(engine)["plan"]
-    assert lease.body["more"]["feedback"]["comment"] == "shorter"
+    assert lease.body["feedback"]["comment"] == "shorter"
     engine.complete(lease, outputs=["2"])
     assert task_of(engine, run_id, "plan/editor") != first
     payload = payload_at(engine, run_id, "plan/editor")
@@ -198,7 +198,7 @@ def test_a_rejection_may_be_taken_by_the_step_that_runs_on_failure(engine: Engin
     work(engine)
     engine.reject(task_of(engine, run_id, "plan/editor"), comment="no")
     lease = ready(engine)["explain"]
-    assert lease.body["more"]["flow"]["failures"]["plan/editor"]["state"] == "rejected"
+    assert lease.body["flow"]["failures"]["plan/editor"]["state"] == "rejected"
     engine.complete(lease, outputs=["1"])
     assert engine.state(run_id) == "completed"
     assert states(engine, run_id)["build"] == "skipped"

@@ -377,7 +377,7 @@ def test_breakpoints_are_set_and_cleared(engine: Engine) -> None:
     assert engine.run(run_id)["breakpoints"] == ["before pay", "after pay"]
     lease = engine.lease_of(run_id) if engine.worker() else None
     assert lease is not None
-    assert lease.body["more"]["breakpoints"] == ["before pay", "after pay"]
+    assert lease.body["breakpoints"] == ["before pay", "after pay"]
     assert points(engine, "clear", run_id) == ["after pay"]
     assert points(engine, "clear", run_id, moment="after") == []
     assert engine.run(run_id)["breakpoints"] is None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from uuid import UUID
 
@@ -25,6 +27,8 @@ def batches(engine: Engine, worker_id: str = "w:1") -> list[set[UUID]]:
     return [set(row["run_ids"]) for row in rows]
 
 
+# Elsewhere others have left pages whose dead rows some old snapshot may still keep.
+@pytest.mark.parametrize("place", ["fresh"], indirect=True)
 def test_a_lease_is_written_in_the_page_of_the_run_and_into_no_index(engine: Engine) -> None:
     engine.worker()
     for n in range(100):

@@ -64,7 +64,7 @@ def undos(engine: Engine, lease: Lease, **steps: str) -> None:
 
 
 def to_undo(lease: Lease) -> list[tuple[str, int]]:
-    return [(e["key"], e["round"]) for e in lease.body["more"]["undo"] or [] if e.get("undo", True)]
+    return [(e["key"], e["round"]) for e in lease.body.get("undo") or [] if e.get("undo", True)]
 
 
 # ---- what it does
@@ -78,12 +78,12 @@ def test_the_run_goes_on_from_there_and_the_handler_is_told_why(engine: Engine) 
     assert engine.state(run_id) == "pending"
     lease = engine.lease_of(run_id)
     assert [entry["key"] for entry in lease.body["journal"]] == ["research"]
-    more = lease.body["more"]
-    assert more["round"] == 1
-    assert more["feedback"] == {
+    told = lease.body
+    assert told["round"] == 1
+    assert told["feedback"] == {
         "comment": "too long",
         "by": "postgres",
-        "at": more["feedback"]["at"],
+        "at": told["feedback"]["at"],
         "key": "ok",
         "task_id": str(task),
         "round": 1,
@@ -179,8 +179,8 @@ def test_a_run_is_rolled_back_as_often_as_somebody_likes(engine: Engine) -> None
     for n, to in enumerate(["check", "draft", "research"], 1):
         roll_back(engine, run_id, to, comment=str(n))
         lease = engine.lease_of(run_id)
-        assert (lease.body["more"]["round"], lease.body["more"]["feedback"]["round"]) == (n, n)
-        assert lease.body["more"]["feedback"]["comment"] == str(n)
+        assert (lease.body["round"], lease.body["feedback"]["round"]) == (n, n)
+        assert lease.body["feedback"]["comment"] == str(n)
         kept = {entry["key"] for entry in lease.body.get("journal") or []}
         engine.record_steps(
             lease, **{key: str(n) for key in ("research", "draft", "check") if key not in kept}
@@ -473,7 +473,7 @@ def test_the_worker_is_told_what_to_undo_newest_first(engine: Engine) -> None:
     roll_back(engine, lease.run_id)
     lease = engine.lease_of(lease.run_id)
     assert to_undo(lease) == [("pay", 0), ("book", 0)]
-    book = next(e for e in lease.body["more"]["undo"] if e["key"] == "book")
+    book = next(e for e in lease.body["undo"] if e["key"] == "book")
     assert (book["kind"], book["value"], book["digest"]) == ("step", {"id": 7}, "aa")
 
 
@@ -488,7 +488,7 @@ def test_what_is_kept_is_not_undone(engine: Engine) -> None:
 def test_where_nothing_has_to_be_undone_the_worker_is_told_nothing(engine: Engine) -> None:
     run_id = asked(engine)
     roll_back(engine, run_id)
-    assert engine.lease_of(run_id).body["more"]["undo"] is None
+    assert engine.lease_of(run_id).body.get("undo") is None
 
 
 def test_what_was_undone_is_not_undone_again(engine: Engine) -> None:
@@ -503,7 +503,7 @@ def test_what_was_undone_is_not_undone_again(engine: Engine) -> None:
     assert to_undo(lease) == [("book", 0)]
     engine.record_steps(lease, **{"undo/0/book": "null"})
     engine.release(lease)
-    assert engine.lease_of(lease.run_id).body["more"]["undo"] is None
+    assert engine.lease_of(lease.run_id).body.get("undo") is None
 
 
 def test_a_rollback_keeps_the_record_of_what_was_undone(engine: Engine) -> None:
@@ -519,7 +519,7 @@ def test_a_rollback_keeps_the_record_of_what_was_undone(engine: Engine) -> None:
     lease = engine.lease_of(lease.run_id)
     assert to_undo(lease) == [("book", 1)]
     assert [e["key"] for e in lease.body["journal"]] == ["undo/0/book"]
-    (book,) = (e for e in lease.body["more"]["undo"] if e.get("undo", True))
+    (book,) = (e for e in lease.body["undo"] if e.get("undo", True))
     assert book["value"] == 2
 
 

@@ -158,7 +158,7 @@ def test_a_step_of_an_automatic_type_is_executed_by_its_handler(engine: Engine) 
     run_id = started(engine, typed(m={"x": 3}))
     lease = ready(engine)["s"]
     assert lease.body["handler"] == "h"
-    flow = lease.body["more"]["flow"]
+    flow = lease.body["flow"]
     assert (flow["step_type"], flow["config"]) == ("t", {"n": 1, "m": {"x": 3}})
     row = engine.one("select * from pgflow.flow_steps where flow_run_id = %s", run_id)
     assert (row["type"], row["handler"]) == ("t", "h")

@@ -282,7 +282,7 @@ def test_the_new_decision_is_the_one_that_the_handler_gets(engine: Engine) -> No
     lease = engine.lease_of(run_id)
     (entry,) = lease.body["journal"]
     assert entry["value"]["task_id"] == str(new["task_id"])
-    assert lease.body["more"]["round"] == 1
+    assert lease.body["round"] == 1
 
 
 def test_what_is_asked_beside_it_is_waited_for_as_well(engine: Engine) -> None:

@@ -127,9 +127,9 @@ def test_its_lease_says_what_is_to_be_undone_newest_first(engine: Engine) -> Non
     end(engine, lease, "failed")
     (undo,) = undoing(engine, lease.run_id)
     held = engine.lease_of(undo["run_id"])
-    more = held.body["more"]
-    assert (more["undo_of"], held.body.get("journal")) == (str(lease.run_id), None)
-    to_undo = [step for step in more["undo"] if step.get("undo", True)]
+    told = held.body
+    assert (told["undo_of"], held.body.get("journal")) == (str(lease.run_id), None)
+    to_undo = [step for step in told["undo"] if step.get("undo", True)]
     assert [(step["key"], step["value"]) for step in to_undo] == [
         ("charge", "charge"),
         ("reserve", "reserve"),
@@ -141,11 +141,11 @@ def test_what_is_undone_is_not_undone_again(engine: Engine) -> None:
     end(engine, lease, "failed")
     (undo,) = undoing(engine, lease.run_id)
     held = engine.lease_of(undo["run_id"])
-    step = next(step for step in held.body["more"]["undo"] if step["key"] == "charge")
+    step = next(step for step in held.body["undo"] if step["key"] == "charge")
     engine.record_steps(held, **{f"undo/{step['round']}/charge": "null"})
     engine.release(held)
     again = engine.lease_of(undo["run_id"])
-    left = [step["key"] for step in again.body["more"]["undo"] if step.get("undo", True)]
+    left = [step["key"] for step in again.body["undo"] if step.get("undo", True)]
     assert left == ["reserve"]
 
 
@@ -165,14 +165,14 @@ def test_an_undo_run_that_failed_is_retried_as_an_undo_run(engine: Engine) -> No
     end(engine, lease, "failed")
     (undo,) = undoing(engine, lease.run_id)
     held = engine.lease_of(undo["run_id"])
-    round_no = held.body["more"]["undo"][0]["round"]
+    round_no = held.body["undo"][0]["round"]
     engine.record_steps(held, **{f"undo/{round_no}/charge": "null"})
     engine.fail(held, retries=[False])
     again = engine.tell("retry", run_id=held.run_id)
     assert engine.tell("retry", run_id=held.run_id) == again
-    more = engine.lease_of(again).body["more"]
-    assert more["undo_of"] == str(lease.run_id)
-    left = [step["key"] for step in more["undo"] if step.get("undo", True)]
+    told = engine.lease_of(again).body
+    assert told["undo_of"] == str(lease.run_id)
+    left = [step["key"] for step in told["undo"] if step.get("undo", True)]
     assert left == ["reserve"]
 
 
