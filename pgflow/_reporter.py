@@ -33,6 +33,8 @@ R = TypeVar("R")
 Unwritten = tuple[Step, asyncio.Future[None]]
 _log = structlog.get_logger("pgflow")
 _BATCH = 1000
+# Ends of steps from which on they are sent in two statements at once.
+_MANY_STEPS = 100
 # Seconds that a handler's transaction waits for the ledger, before it writes there itself.
 _MOMENT = 1.0
 # What a whole statement is refused with: by the database, or while its values are encoded.
@@ -42,19 +44,22 @@ _REFUSED = (PgflowError, psycopg.Error, UnicodeError)
 class Reporter:
     """Collects reports and sends what has piled up when the last statement has returned.
 
-    Results are kept until they are delivered, however long the server is away. `ended` is called
-    with every report of an end and its outcome; None: it was simply done. `stopped` is called when
-    a lease was taken away because a budget is exceeded.
+    Results are kept until they are delivered, however long the server is away. The `second` link
+    is for steps of flows where many have ended. `ended` is called with every report of an end and
+    its outcome; None: it was simply done. `stopped` is called when a lease was taken away because
+    a budget is exceeded.
     """
 
     def __init__(
         self,
         link: Link,
+        second: Link,
         project: str | None,
         ended: Callable[[End, Outcome | Parked | None], None],
         stopped: Callable[[], None],
     ) -> None:
         self._link = link
+        self._second = second
         self._project = project
         self._ended = ended
         self._stopped = stopped
@@ -114,7 +119,12 @@ class Reporter:
                     kinds.setdefault(type(report), []).append(report)
                 for kind, send in self._senders.items():
                     if reports := kinds.get(kind):
-                        await self._in_halves(send, reports, self._ends_told, self._end_refused)
+                        links = (self._link, self._second)
+                        sending = [
+                            self._in_halves(send, part, self._ends_told, self._end_refused, link)
+                            for link, part in zip(links, _apart(reports), strict=False)
+                        ]
+                        await asyncio.gather(*sending)
 
     @property
     def _senders(self) -> dict[type[Any], Callable[[Any], Statement[Any]]]:
@@ -152,17 +162,18 @@ class Reporter:
         items: Sequence[T],
         told: Callable[[Sequence[T], list[R]], None],
         refused: Callable[[T, Exception], None],
+        link: Link | None = None,
     ) -> None:
         """Send items in one statement; if that itself is refused, each half, down to one."""
         try:
-            lines = await self._link.run(make(items))
+            lines = await (link or self._link).run(make(items))
         except _REFUSED as error:
             if len(items) == 1:
                 refused(items[0], error)
                 return
             half = len(items) // 2
-            await self._in_halves(make, items[:half], told, refused)
-            await self._in_halves(make, items[half:], told, refused)
+            await self._in_halves(make, items[:half], told, refused, link)
+            await self._in_halves(make, items[half:], told, refused, link)
         else:
             told(items, lines)
 
@@ -258,6 +269,27 @@ def _usage_refused(usage: Usage, error: Exception) -> None:
 
 def _not_stored(step: Step, why: object) -> NotStored:
     return NotStored(f"the result of step {step.key} cannot be stored: {why}")
+
+
+def _apart(reports: Sequence[End]) -> list[list[End]]:
+    """Return the reports; where many steps are among them, in two parts that share no family.
+
+    The end of a step is much work for the server, which has other processors. Two statements with
+    steps of one flow would only wait for each other.
+    """
+    steps = sorted((r for r in reports if _root(r)), key=_root)
+    cut = len(steps) // 2
+    while 0 < cut < len(steps) and _root(steps[cut]) == _root(steps[cut - 1]):
+        cut += 1
+    if len(steps) < _MANY_STEPS or cut == len(steps):
+        return [list(reports)]
+    return [[*(r for r in reports if not _root(r)), *steps[:cut]], steps[cut:]]
+
+
+def _root(report: End) -> str:
+    """Return the run around which all of the reported run's family is; none: it is alone."""
+    root: str = report.lease.more.get("root_run_id") or ""
+    return root
 
 
 def _leases(reports: Sequence[End | Step | Usage]) -> tuple[list[str], list[int]]:

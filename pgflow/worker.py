@@ -90,7 +90,10 @@ class Worker:
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="pgflow")
         self._claims = Link(dsn, "claims")
         self._reports = Link(dsn, "reports")
-        self._reporter = Reporter(self._reports, project, self._ended, self._beat_now.set)
+        self._second = Link(dsn, "second reports")  # connects when it is used
+        self._reporter = Reporter(
+            self._reports, self._second, project, self._ended, self._beat_now.set
+        )
         self._listener = Listener(direct_dsn or dsn, self.worker_id, self._hear, self._ping)
         self._beat_every = 15.0
         self._batches: list[int] = []  # that arrived since the last beat
@@ -115,6 +118,7 @@ class Worker:
                 loop.remove_signal_handler(number)
             await self._claims.close()
             await self._reports.close()
+            await self._second.close()
             self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _connect(self) -> None:
