@@ -50,7 +50,8 @@ def run(
 def plan(place: Place, scale: float) -> list[Step]:
     """Return the points of all curves; scale 1 is as far as they go."""
     runs = max(200, int(60_000 * scale))
-    grown = partial(beside, place, runs=runs, singles=max(3, int(60 * scale)))
+    # Long enough that the images of pages, which follow a checkpoint, are not what is measured.
+    grown = partial(beside, place, runs=5 * runs, singles=max(3, int(60 * scale)))
 
     def many(count: int) -> int:
         return int(count * scale) // 100 * 100
