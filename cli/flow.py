@@ -14,7 +14,7 @@ from pgflow import Client
 from pgflow.definition import read_definition
 from pgflow.errors import UnknownFlow, UnknownRun
 
-from .graph import FORMATS
+from .graph import FORMATS, with_gates
 from .options import json_option, json_text, run_argument, timestamp
 from .output import print_json, print_rows, shown
 from .session import Session, global_options, pass_session
@@ -99,10 +99,13 @@ def show(session: Session, name: str, version: int | None, *, as_json: bool) -> 
 @global_options
 @pass_session
 def graph(session: Session, name: str, version: int | None, form: str) -> None:
-    """Draw FLOW: as text, for Mermaid or for Graphviz."""
+    """Draw FLOW with the gates of its steps: as text, for Mermaid or for Graphviz.
+
+    The graph of a run, with the steps that were added to it, is in its report.
+    """
     with session.client() as client:
         row = _found(client, name, version)
-    click.echo(FORMATS[form](row["definition"]))
+    click.echo(FORMATS[form](with_gates(row["definition"])))
 
 
 @flow.command()

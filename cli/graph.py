@@ -9,6 +9,25 @@ from typing import Any, Final
 Definition = Mapping[str, Any]
 
 
+def with_gates(definition: Definition) -> Definition:
+    """Return the definition with each gate of a step as a step of its own, STEP/GATE.
+
+    What needs the step stands behind its last gate.
+    """
+
+    def gates(step: Definition) -> list[str]:
+        return [f"{step['name']}/{gate['name']}" for gate in step.get("gates", ())]
+
+    last = {step["name"]: [step["name"], *gates(step)][-1] for step in definition["steps"]}
+    steps: list[Definition] = []
+    for step in definition["steps"]:
+        steps.append({**step, "needs": [last[needed] for needed in step.get("needs", ())]})
+        for gate in gates(step):
+            before = steps[-1]["name"]
+            steps.append({"name": gate, "type": "approval_gate", "needs": [before]})
+    return {**definition, "steps": steps}
+
+
 def edges(definition: Definition) -> Iterator[tuple[str, str, str]]:
     """Yield which step comes before which, and a label: `fails` where it runs on failure."""
     for step in definition["steps"]:
@@ -21,8 +40,11 @@ def edges(definition: Definition) -> Iterator[tuple[str, str, str]]:
 
 def mermaid(definition: Definition) -> str:
     """Return a Mermaid flowchart."""
-    places = _places(definition)
-    lines = [f"    s{places[step]}[{json.dumps(step)}]" for step in places]
+    places, asking = _places(definition), _asking(definition)
+    lines = []
+    for step, place in places.items():
+        first, last = "{}" if step in asking else "[]"
+        lines.append(f"    s{place}{first}{json.dumps(step)}{last}")
     for before, after, label in edges(definition):
         arrow = f"-- {label} -->" if label else "-->"
         lines.append(f"    s{places[before]} {arrow} s{places[after]}")
@@ -31,7 +53,11 @@ def mermaid(definition: Definition) -> str:
 
 def dot(definition: Definition) -> str:
     """Return a graph for Graphviz."""
-    lines = [f"    {json.dumps(step)};" for step in _places(definition)]
+    asking = _asking(definition)
+    lines = [
+        f"    {json.dumps(step)}{' [shape=diamond]' if step in asking else ''};"
+        for step in _places(definition)
+    ]
     for before, after, label in edges(definition):
         style = f" [label={json.dumps(label)}]" if label else ""
         lines.append(f"    {json.dumps(before)} -> {json.dumps(after)}{style};")
@@ -61,6 +87,11 @@ FORMATS: Final[dict[str, Callable[[Definition], str]]] = {
 
 def _places(definition: Definition) -> dict[str, int]:
     return {step["name"]: place for place, step in enumerate(definition["steps"], 1)}
+
+
+def _asking(definition: Definition) -> set[str]:
+    """Return the steps that somebody approves or not."""
+    return {step["name"] for step in definition["steps"] if step.get("type") == "approval_gate"}
 
 
 def layers_of(definition: Definition) -> dict[str, int]:

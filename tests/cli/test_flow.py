@@ -110,6 +110,69 @@ def test_a_graph_is_drawn_for_graphviz(succeeds: Command, file: Path) -> None:
     assert '    "style" -> "mend" [label="fails"];' in lines
 
 
+GATED = """
+name: gated
+steps:
+  - {name: draft, gates: [editor, {name: legal, assignee: ann}]}
+  - {name: publish, needs: [draft]}
+  - {name: tell, type: approval_gate, needs: [publish]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("form", "drawn"),
+    [
+        (
+            "text",
+            [
+                "1  draft",
+                "2  draft/editor  <- draft",
+                "3  draft/legal   <- draft/editor",
+                "4  publish       <- draft/legal",
+                "5  tell          <- publish",
+            ],
+        ),
+        (
+            "mermaid",
+            [
+                "flowchart TD",
+                '    s1["draft"]',
+                '    s2{"draft/editor"}',
+                '    s3{"draft/legal"}',
+                '    s4["publish"]',
+                '    s5{"tell"}',
+                "    s1 --> s2",
+                "    s2 --> s3",
+                "    s3 --> s4",
+                "    s4 --> s5",
+            ],
+        ),
+        (
+            "dot",
+            [
+                'digraph "gated" {',
+                '    "draft";',
+                '    "draft/editor" [shape=diamond];',
+                '    "draft/legal" [shape=diamond];',
+                '    "publish";',
+                '    "tell" [shape=diamond];',
+                '    "draft" -> "draft/editor";',
+                '    "draft/editor" -> "draft/legal";',
+                '    "draft/legal" -> "publish";',
+                '    "publish" -> "tell";',
+                "}",
+            ],
+        ),
+    ],
+)
+def test_gates_are_drawn_behind_their_step(
+    succeeds: Command, file: Path, form: str, drawn: list[str]
+) -> None:
+    file.write_text(GATED)
+    succeeds("flow", "apply", file)
+    assert succeeds("flow", "graph", "gated", "--format", form).lines == drawn
+
+
 def test_versions_are_compared(succeeds: Command, file: Path) -> None:
     succeeds("flow", "apply", file)
     file.write_text(REVIEW.replace("{name: collect}", "{name: collect, timeout: 9}"))
