@@ -160,16 +160,27 @@ $$;
 comment on function pgflow.record_usage is
     'Records calls of models, failed ones too, and adds what they cost to their runs; several runs '
     'and several calls of one run at once. Each element of calls is an object of call_key and '
-    'fields of view model_calls (but attempt, lease_no, at); its call_key is told once in the '
-    'life of a run, whatever the lease. A cost that is not told the prices make. Returns a line, '
-    'the call_key in code, for those not simply done: already, lost, refused (detail names the '
-    'field); and a line `budget` for each run that counts to one, with its state by now and in '
+    'fields of view model_calls (but version, attempt, lease_no, at); its call_key is told once '
+    'in the life of a run, whatever the lease. A cost that is not told the prices make. Returns a '
+    'line, the call_key in code, for those not simply done: already, lost, refused (detail names '
+    'the field); and a line `budget` for each run that counts to one, with its state by now and in '
     'detail what is left (a json object of usd, tokens, seconds; null: unbound). '
     'Example: select * from pgflow.record_usage(''{...}'', ''{1}'', ''[{"call_key": "draft/1", '
     '"model": "m-1", "input_tokens": 900, "cost_usd_total": 0.02}]''). Raises PF101, PF502.';
 
 create or replace view pgflow.model_calls with (security_barrier) as
-select u.project_id, u.run_id, u.call_key, u.step, u.attempt, u.lease_no, u.at, u.actor, u.model,
+select u.project_id, u.run_id, u.call_key, u.step, (
+        select max(s.version)
+        from (
+            select r.parent_run_id, r.step from pgflow.run r
+            where r.project_id = u.project_id and r.run_id = u.run_id
+            union all
+            select f.parent_run_id, f.step from pgflow.run_finished f
+            where f.project_id = u.project_id and f.run_id = u.run_id
+        ) o
+        join pgflow.flow_step s on s.project_id = u.project_id and s.run_id = o.parent_run_id
+            and s.step = o.step and s.child_run_id = u.run_id
+    ) as version, u.attempt, u.lease_no, u.at, u.actor, u.model,
     u.role, u.thread_id, u.turn_index, u.input_tokens, u.output_tokens, u.cached_tokens,
     u.reasoning_tokens, u.cost_usd_input, u.cost_usd_output, u.cost_usd_total, u.latency_ms,
     u.status, u.error_code, u.request_id
@@ -179,6 +190,8 @@ comment on view pgflow.model_calls is
     'What handlers said of their calls of models. runs.cost_usd has the sum of each run.';
 comment on column pgflow.model_calls.step is
     'The key of the step in which it was called; null outside of steps.';
+comment on column pgflow.model_calls.version is
+    'Of the run of a step of a flow: which version of the step it is; it grows with each rollback.';
 comment on column pgflow.model_calls.attempt is 'How many executions had failed before.';
 comment on column pgflow.model_calls.at is 'When it was recorded, shortly after the call.';
 comment on column pgflow.model_calls.actor is 'Which agent called, as the handler names it.';

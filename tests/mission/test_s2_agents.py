@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tests.mission.conftest import Mission
 
 CALL = (
-    *("run_id", "step", "attempt", "call_key", "thread_id", "actor", "model", "role"),
+    *("run_id", "step", "version", "attempt", "call_key", "thread_id", "actor", "model", "role"),
     *("turn_index", "input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens"),
     *("cost_usd_input", "cost_usd_output", "cost_usd_total", "latency_ms", "status"),
     *("error_code", "request_id", "at"),
@@ -432,6 +432,19 @@ def test_s2_16_each_call_of_a_model_is_in_the_ledger_the_failed_one_too(mission:
     assert done["cost_usd_total"] == Decimal("0.013")
     assert mission.run(run_id)["cost_usd"] == Decimal("0.022")
     assert failed["call_key"] != done["call_key"]
+    assert failed["version"] is None
+
+
+def test_s2_16_a_call_says_of_which_version_of_its_step_it_is(mission: Mission) -> None:
+    flow = mission.start("s2-ledger", {"name": "draft", "handler": "spends"}, gate("ok", "draft"))
+    mission.client.reject(mission.task(flow, "ok")["task_id"], "shorter", rollback_to="draft")
+    mission.client.approve(mission.task(flow, "ok")["task_id"])
+    mission.output(flow)
+    calls = """
+        select c.version, count(*) as calls from pgflow.model_calls c
+        join pgflow.flow_steps s using (run_id) where s.flow_run_id = %s group by 1 order by 1
+    """
+    assert [(row["version"], row["calls"]) for row in mission.rows(calls, flow)] == [(0, 2), (1, 2)]
 
 
 def test_s2_17_prices_make_a_missing_cost_and_one_that_nobody_knows_is_null_not_0(
