@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import pytest
 from psycopg.types.json import Jsonb
 
 from tests.sql.test_signals import expecting, signal
-from tests.sql.waits import child, event, with_children
+from tests.sql.waits import child, event, tool, with_children
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.sql.conftest import Engine, Row
 
 
@@ -50,6 +52,88 @@ def test_the_timeline_is_that_of_a_signal(engine: Engine) -> None:
     assert [[line[name] for name in lines] for line in engine.timeline(other)] == [
         [line[name] for name in lines] for line in engine.timeline(one)
     ]
+
+
+def parked(*waits: Row, **more: Any) -> Callable[[Engine], UUID]:
+    def make(engine: Engine) -> UUID:
+        lease = engine.leased(queue=str(uuid4()))  # others may be ready in a queue that many use
+        assert engine.park(lease, *waits, **more)["outcome"] == "done"
+        return lease.run_id
+
+    return make
+
+
+def paused(engine: Engine) -> UUID:
+    run_id = parked(event())(engine)
+    engine.tell("pause", run_id=run_id)
+    return run_id
+
+
+def signalled(engine: Engine) -> UUID:
+    run_id = parked(event())(engine)
+    signal(engine, run_id, "early", name="other")
+    signal(engine, run_id, "first")
+    return run_id
+
+
+# What a signal named pay may find.
+SITUATIONS: dict[str, Callable[[Engine], UUID]] = {
+    "waits for it": parked(event(digest="aa")),
+    "waits for it so long": parked(event(timeout=60)),
+    "waits for another": parked(event("other")),
+    "waits for it and another": parked(event(), event("other")),
+    "waits for it and a tool": parked(event(), tool()),
+    "waits for it or another": parked(event(), event("other"), wait_any=True),
+    "waits for any of it": parked(event(), wait_any=True),
+    "is paused": paused,
+    "has had one": signalled,
+    "is ready": lambda engine: engine.enqueue(queue=str(uuid4())),
+    "is running": lambda engine: engine.leased(queue=str(uuid4())).run_id,
+}
+
+
+def all_of(engine: Engine, run_id: UUID) -> list[object]:
+    """Return what a signal changes, and does not change, of a run."""
+    run = engine.row(run_id)
+    names = ("state", "lane", "news", "last_event_no", "waits", "waits_for", "wait_any", "wake_at")
+    lines = ("event_no", "type", "payload", "attempt", "by", "at")
+    return [
+        {name: run[name] for name in names},
+        [[line[name] for name in lines] for line in engine.timeline(run_id)],
+        engine.rows(
+            "select key, kind, news, event_no, at, digest, value from pgflow.journal"
+            " where run_id = %s order by event_no",
+            run_id,
+        ),
+        engine.rows(
+            "select signal_no, name, key, at, by, taken_as, payload from pgflow.signal"
+            " where run_id = %s order by signal_no",
+            run_id,
+        ),
+    ]
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+def test_each_run_is_then_as_if_it_had_been_signalled_alone(
+    engine: Engine, key: str | None
+) -> None:
+    alone = {kind: make(engine) for kind, make in SITUATIONS.items()}
+    together = {kind: make(engine) for kind, make in SITUATIONS.items()}
+    for run_id in alone.values():
+        signal(engine, run_id, 7, idempotency_key=key)
+    assert send(engine, [*together.values()], *[7] * len(together), idempotency_key=key) == []
+    for kind, run_id in together.items():
+        assert all_of(engine, run_id) == all_of(engine, alone[kind]), kind
+
+
+def test_those_that_wait_for_it_alone_are_woken_together(engine: Engine) -> None:
+    runs = {kind: make(engine) for kind, make in SITUATIONS.items()}
+    woken = engine.value(
+        "select pgflow._signal_waiting('default', %s, null, pgflow.now(), 'pay', null)",
+        [*runs.values()],
+    )
+    kinds = {run_id: kind for kind, run_id in runs.items()}
+    assert {kinds[run_id] for run_id in woken} == {"waits for it", "waits for it so long"}
 
 
 def test_a_run_that_is_named_twice_gets_two_in_their_order(engine: Engine) -> None:
