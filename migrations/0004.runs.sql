@@ -141,8 +141,10 @@ create index run_is_scheduled on pgflow.run (project_id, run_at)
     where run_at is not null and seq is null and waits_for is null and pause_reason is null;
 create index run_has_a_deadline on pgflow.run (project_id, deadline) where deadline is not null;
 create index run_wakes on pgflow.run (project_id, wake_at) where wake_at is not null;
+-- "is true" is there for the planner: else it may take this for the look-up of children by their
+-- parent, which implies the predicate, and read all families.
 create index run_has_a_family on pgflow.run (project_id, run_id)
-    where parent_run_id is not null or has_children;
+    where (parent_run_id is not null or has_children) is true;
 -- With whether it stands still, so that one child that can run is found among many that wait.
 create index run_is_a_child on pgflow.run
     (project_id, parent_run_id, num_nonnulls(waits_for, pause_reason))

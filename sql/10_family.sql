@@ -88,7 +88,7 @@ begin
         cross join lateral (
             select from pgflow.run r
             where r.project_id = p_project and r.run_id = u.run_id
-              and (r.parent_run_id is not null or r.has_children)
+              and (r.parent_run_id is not null or r.has_children) is true
             limit 1
         ) f
     ) then

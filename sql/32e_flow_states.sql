@@ -90,9 +90,13 @@ begin
     ) f;
     if v_ended is not null then
         perform pgflow._end(p_project, v_ended, null, 'completed', array(
-            select pgflow._flow_output(r)::text
+            select pgflow._flow_output(f.flow)::text
             from unnest(v_ended) with ordinality as u (run_id, nth)
-            join pgflow.run r on r.project_id = p_project and r.run_id = u.run_id
+            cross join lateral (
+                select r as flow from pgflow.run r
+                where r.project_id = p_project and r.run_id = u.run_id
+                limit 1
+            ) f
             order by u.nth));
     end if;
     foreach v_flow_id in array coalesce(v_others, '{}') loop

@@ -261,15 +261,30 @@ begin
             select w.channel, c.reducer, array_agg(w.value order by d.place, s.element, w.nth)
                 as written
             from unnest(p_run_ids, p_steps) as u (run_id, step)
-            join pgflow.flow_step s on s.project_id = p_project and s.run_id = u.run_id
-                and s.step = u.step and s.super_step = v_flow.super_step and s.voided_at is null
-                and s.state = 'completed'
-            join pgflow.channel_write w on w.project_id = p_project and w.run_id = s.run_id
-                and w.step = s.step and w.element = s.element and w.version = s.version
-            join pgflow.channel_definition c on c.project_id = p_project
-                and c.flow = v_flow.handler and c.version = v_flow.flow_version
-                and c.channel = w.channel
-            join pgflow._steps_of_flow(v_flow) as d on d.step = s.step
+            cross join lateral (
+                select s.* from pgflow.flow_step s
+                where s.project_id = p_project and s.run_id = u.run_id and s.step = u.step
+                  and s.super_step = v_flow.super_step and s.voided_at is null
+                  and s.state = 'completed'
+                offset 0
+            ) s
+            cross join lateral (
+                select w.channel, w.value, w.nth from pgflow.channel_write w
+                where w.project_id = p_project and w.run_id = s.run_id and w.step = s.step
+                  and w.element = s.element and w.version = s.version
+                offset 0
+            ) w
+            cross join lateral (
+                select c.reducer from pgflow.channel_definition c
+                where c.project_id = p_project and c.flow = v_flow.handler
+                  and c.version = v_flow.flow_version and c.channel = w.channel
+                limit 1
+            ) c
+            cross join lateral (
+                select d.place from pgflow._steps_of_flow(v_flow) as d
+                where d.step = s.step
+                limit 1
+            ) d
             where u.run_id = v_flow.run_id
             group by w.channel, c.reducer
         ) w;

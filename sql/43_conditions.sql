@@ -134,11 +134,18 @@ declare
 begin
     if not p_all_completed then
         select array_agg(s.run_id), array_agg(s.step) into v_run_ids, v_steps
-        from pgflow.flow_step s
-        join pgflow.run r on r.project_id = p_project and r.run_id = s.run_id
-            and r.state <> 'paused'
-        where s.project_id = p_project and s.run_id = any (p_flow_ids) and s.super_step is null
-          and s.voided_at is null and s.state not in ('pending', 'running', 'completed');
+        from unnest(p_flow_ids) as u (run_id)
+        cross join lateral (
+            select r.run_id from pgflow.run r
+            where r.project_id = p_project and r.run_id = u.run_id and r.state <> 'paused'
+            limit 1
+        ) r
+        cross join lateral (
+            select s.run_id, s.step from pgflow.flow_step s
+            where s.project_id = p_project and s.run_id = r.run_id and s.super_step is null
+              and s.voided_at is null and s.state not in ('pending', 'running', 'completed')
+            offset 0
+        ) s;
         perform pgflow._end_broken(p_project, v_run_ids, v_steps);
     end if;
     for v_flow in

@@ -137,8 +137,16 @@ begin
     for v_new in
         select m.run_id, b.budget
         from unnest(p_ids, p_flow_ids, p_steps) as m (run_id, flow_id, step)
-        join pgflow.run f on f.project_id = p_project and f.run_id = m.flow_id
-        join pgflow.run c on c.project_id = p_project and c.run_id = m.run_id
+        cross join lateral (
+            select r.* from pgflow.run r
+            where r.project_id = p_project and r.run_id = m.flow_id
+            limit 1
+        ) f
+        cross join lateral (
+            select from pgflow.run r
+            where r.project_id = p_project and r.run_id = m.run_id
+            limit 1
+        ) c
         cross join lateral (
             select b.budget from pgflow.step_budget b
             where b.project_id = p_project and b.flow = f.handler and b.version = f.flow_version

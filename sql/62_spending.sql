@@ -68,9 +68,16 @@ begin
         select r.budget_run_id as run_id, coalesce(c.cost_usd_total, 0) as usd,
             coalesce(c.input_tokens, 0) + coalesce(c.output_tokens, 0)::numeric as tokens
         from unnest(p_run_ids, p_keys) as u (run_id, key)
-        join pgflow.run r on r.project_id = p_project and r.run_id = u.run_id
-        join pgflow.usage c on c.project_id = p_project and c.run_id = u.run_id
-            and c.call_key = u.key
+        cross join lateral (
+            select r.budget_run_id from pgflow.run r
+            where r.project_id = p_project and r.run_id = u.run_id
+            limit 1
+        ) r
+        cross join lateral (
+            select c.* from pgflow.usage c
+            where c.project_id = p_project and c.run_id = u.run_id and c.call_key = u.key
+            limit 1
+        ) c
     ),
     counted as (
         select t.run_id, sum(t.usd) as usd, sum(t.tokens) as tokens from told t group by t.run_id
@@ -142,11 +149,19 @@ declare
     v_now timestamptz := pgflow.now();
 begin
     return query
-    select u.run_id, 'budget', coalesce(r.state, f.state), f.error_code,
-        case when r.run_id is not null then pgflow._budget_left(r, v_now) end::text
+    select u.run_id, 'budget', coalesce((r.run).state, f.state), f.error_code,
+        case when (r.run).run_id is not null then pgflow._budget_left(r.run, v_now) end::text
     from unnest(p_run_ids) as u (run_id)
-    left join pgflow.run r on r.project_id = p_project and r.run_id = u.run_id
-    left join pgflow.run_finished f on f.project_id = p_project and f.run_id = u.run_id;
+    left join lateral (
+        select l as run from pgflow.run l
+        where l.project_id = p_project and l.run_id = u.run_id
+        limit 1
+    ) r on true
+    left join lateral (
+        select f.state, f.error_code from pgflow.run_finished f
+        where f.project_id = p_project and f.run_id = u.run_id
+        limit 1
+    ) f on true;
 end
 $$;
 comment on function pgflow._tell_budgets is

@@ -1644,6 +1644,17 @@ CREATE VIEW pgflow.model_calls WITH (security_barrier='true') AS
     run_id,
     call_key,
     step,
+    ( SELECT max(s.version) AS max
+           FROM (( SELECT r.parent_run_id,
+                    r.step
+                   FROM pgflow.run r
+                  WHERE ((r.project_id = u.project_id) AND (r.run_id = u.run_id))
+                UNION ALL
+                 SELECT f.parent_run_id,
+                    f.step
+                   FROM pgflow.run_finished f
+                  WHERE ((f.project_id = u.project_id) AND (f.run_id = u.run_id))) o
+             JOIN pgflow.flow_step s ON (((s.project_id = u.project_id) AND (s.run_id = o.parent_run_id) AND (s.step = o.step) AND (s.child_run_id = u.run_id))))) AS version,
     attempt,
     lease_no,
     at,
@@ -1669,6 +1680,8 @@ CREATE VIEW pgflow.model_calls WITH (security_barrier='true') AS
 COMMENT ON VIEW pgflow.model_calls IS 'What handlers said of their calls of models. runs.cost_usd has the sum of each run.';
 
 COMMENT ON COLUMN pgflow.model_calls.step IS 'The key of the step in which it was called; null outside of steps.';
+
+COMMENT ON COLUMN pgflow.model_calls.version IS 'Of the run of a step of a flow: which version of the step it is; it grows with each rollback.';
 
 COMMENT ON COLUMN pgflow.model_calls.attempt IS 'How many executions had failed before.';
 
@@ -2936,7 +2949,7 @@ CREATE INDEX run_finished_lines_by_time ON ONLY pgflow.run_finished USING brin (
 
 CREATE INDEX run_has_a_deadline ON pgflow.run USING btree (project_id, deadline) WHERE (deadline IS NOT NULL);
 
-CREATE INDEX run_has_a_family ON pgflow.run USING btree (project_id, run_id) WHERE ((parent_run_id IS NOT NULL) OR has_children);
+CREATE INDEX run_has_a_family ON pgflow.run USING btree (project_id, run_id) WHERE (((parent_run_id IS NOT NULL) OR has_children) IS TRUE);
 
 CREATE INDEX run_is_a_child ON pgflow.run USING btree (project_id, parent_run_id, num_nonnulls(waits_for, pause_reason)) WHERE (parent_run_id IS NOT NULL);
 

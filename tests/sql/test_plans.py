@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
+from psycopg.types.json import Jsonb
 
 from tests.sql.conftest import Engine, Lease
 from tests.sql.flows import define, gate, started, step
@@ -84,16 +85,26 @@ class Told:
         }
 
     def wasteful(self, rows: int) -> list[tuple[int, str]]:
-        """Return the statements with a node that read so many rows in vain, and how many."""
+        """Return the nodes that read so many rows in vain, and how many."""
         removed = ("Rows Removed by Filter", "Rows Removed by Join Filter")
-        passed_over = [
-            (
-                int(sum(node.get(name, 0) for name in removed) * node["Actual Loops"]),
-                " ".join(text.split()),
-            )
-            for text, node in self.nodes()
+        return self._with(rows, lambda node: sum(node.get(name, 0) for name in removed))
+
+    def crowded(self, rows: int) -> list[tuple[int, str]]:
+        """Return the scans that read so many rows of growing tables."""
+        return self._with(
+            rows,
+            lambda node: node["Actual Rows"] if node.get("Relation Name") in GROWING else 0,
+        )
+
+    def _with(self, least: int, rows: Callable[[dict[str, Any]], int]) -> list[tuple[int, str]]:
+        counted = [
+            (int(rows(node) * node["Actual Loops"]), node, text) for text, node in self.nodes()
         ]
-        return sorted(found for found in passed_over if found[0] >= rows)
+        return [
+            (count, f"{node['Node Type']} {node.get('Index Name', '')}: {' '.join(text.split())}")
+            for count, node, text in counted
+            if count >= least
+        ]
 
     def pages(self) -> int:
         """Return how many pages were looked at by the statement that looked at most."""
@@ -188,6 +199,10 @@ def a_task(engine: Engine) -> UUID:
     return task_id
 
 
+def spender(engine: Engine) -> Lease:
+    return engine.leased(queue="spenders", budget=Jsonb({"usd": 5}))
+
+
 def a_child(engine: Engine) -> list[Lease]:
     engine.park(engine.leased(queue="parents"), child(queue="parts"))
     return engine.acquire(queues=["parts"]).leases
@@ -204,6 +219,10 @@ VERBS: dict[str, tuple[Callable[[Engine], Any], Callable[[Engine, Any], object]]
     "complete one": (leases(1), lambda e, held: e.complete(*held)),
     "fail": (leases(20), lambda e, held: e.fail(*held)),
     "record_step": (leases(1), lambda e, held: e.record_steps(held[0], b="2")),
+    "record_usage": (
+        spender,
+        lambda e, held: e.record_usage(held, {"call_key": "k", "cost_usd_total": 1}),
+    ),
     "park": (leases(1), lambda e, held: e.park(held[0], {"key": "ok"})),
     "approve": (a_task, lambda e, task: e.approve(task)),
     "beat": (leases(BATCH), lambda e, held: e.beat(*held)),
@@ -301,6 +320,7 @@ def test_a_plan_that_was_made_for_few_runs_serves_many(engine: Engine, verb: str
 
 
 MANY = 100
+CROWD = 3000
 # What is done for many flows at once: the steps of the flow, and what it has beside them.
 FLOWS: dict[str, tuple[list[Row], Row]] = {
     "steps": ([step("a"), step("b", "a"), step("c", "b")], {}),
@@ -334,7 +354,10 @@ def test_what_ends_in_many_flows_at_once_is_looked_at_once_each(
             else:
                 engine.fail(*leases, retries=[False] * len(leases))
 
+    engine.place.admin.execute("vacuum analyze")
     work_off_flows(3)  # its plans are made, for few
+    engine.enqueue_many([{}] * CROWD, queue="others")
     with explained(engine) as told:
         work_off_flows(MANY)
     assert told.wasteful(5 * MANY) == []
+    assert told.crowded(CROWD) == []
