@@ -11,6 +11,7 @@ declare
     v_runs json;
     v_watched uuid[];
     v_run_ids uuid[];
+    v_is_followed boolean;
     v_now timestamptz := pgflow.now();  -- after the look: later than any creation that it saw
 begin
     -- A lease hangs on its worker's beat: stop_worker and reap, which delete that row, wait for
@@ -68,15 +69,17 @@ begin
             ',"undo":' || l.undo::text, ',"budget":' || l.budget::text, ',"flow":' || c.context,
             '}'),
             ',' order by l.priority desc, l.lane, l.seq) || ']')::json,
-        array_agg(l.run_id) filter (where l.watched), array_agg(l.run_id)
-    into v_runs, v_watched, v_run_ids
+        array_agg(l.run_id) filter (where l.watched), array_agg(l.run_id),
+        current_setting('transaction_isolation') <> 'read committed' or exists (
+            select from pgflow.subscription s where s.project_id = p_project)
+    into v_runs, v_watched, v_run_ids, v_is_followed
     from leased l
     left join pgflow._step_contexts(p_project,
         (select array_agg(s.run_id) from leased s where s.step is not null)) as c using (run_id);
     if v_watched is not null then
         perform pgflow._hint_watchers(p_project, v_watched);
     end if;
-    if pgflow._is_followed(p_project) then
+    if v_is_followed then
         perform pgflow._publish(p_project, v_run_ids);
     end if;
     return v_runs;
@@ -117,10 +120,14 @@ declare
     v_xmin xid8 := pg_snapshot_xmin(pg_current_snapshot());
     v_marks jsonb;
     v_look boolean;
+    v_look_back boolean;
     v_settled bigint;
     v_queues text[] := p_queues;
     v_moved jsonb := jsonb '{}';
+    v_known pgflow.queue[];
     v_queue pgflow.queue;
+    v_have_limits boolean;
+    v_limited text[] := '{}';
     v_room integer;
     v_bytes bigint := bigint '8388608';
     v_tids tid[] := '{}';
@@ -129,42 +136,48 @@ declare
     v_acquired pgflow.acquired_v1;
 begin
     -- First: it takes a transaction id, which must be younger than what it notes.
-    select n.* into v_marks, v_look, v_settled
+    select n.* into v_marks, v_look, v_look_back, v_settled
         from pgflow._note(coalesce(p_marks, '{}'), v_clock) as n;
     perform pgflow._keep_beating(p_project, p_worker, v_now);
     v_acquired.reaped := pgflow._tick_if_due(p_project, v_now);
     if cardinality(p_queues) > 10 then
         select w.queues, coalesce(w.moved, '{}') into v_queues, v_moved
-        from pgflow._with_work(p_project, p_queues, v_look, v_settled, v_marks) as w;
+        from pgflow._with_work(p_project, p_queues, v_look, v_look_back, v_settled,
+            v_marks) as w;
     end if;
+    select coalesce(array_agg(q order by array_position(p_queues, q.queue)), '{}'),
+        bool_or(q.max_concurrent is not null)
+    into v_known, v_have_limits
+    from pgflow.queue q
+    where q.project_id = p_project and q.queue = any (v_queues) and q.paused_at is null;
     -- Limited queues are locked in the order of their names, and taken from in the worker's order.
-    for v_queue in
-        select q.* from pgflow.queue q
-        where q.project_id = p_project and q.queue = any (v_queues) and q.paused_at is null
-          and q.max_concurrent is not null
-        order by q.queue
-    loop
-        v_free := v_free || jsonb_build_object(v_queue.queue,
-            pgflow._free_slots(p_project, v_queue));
-    end loop;
-    for v_queue in
-        select q.* from pgflow.queue q
-        where q.project_id = p_project and q.queue = any (v_queues) and q.paused_at is null
-          and (q.max_concurrent is null or v_free ? q.queue)
-        order by array_position(p_queues, q.queue)
-    loop
+    if v_have_limits then
+        for v_queue in
+            select q.* from unnest(v_known) as q
+            where q.max_concurrent is not null
+            order by q.queue
+        loop
+            v_limited := v_limited || v_queue.queue;
+            v_free := v_free || jsonb_build_object(v_queue.queue,
+                pgflow._free_slots(p_project, v_queue));
+        end loop;
+    end if;
+    foreach v_queue in array v_known loop
         v_room := least(p_max_runs - cardinality(v_tids), (v_free ->> v_queue.queue)::integer);
         continue when v_room <= 0 or v_bytes <= 0;
-        v_taken := pgflow._take(p_project, v_queue, v_room, v_look, v_settled, v_marks, v_bytes);
+        v_taken := pgflow._take(p_project, v_queue, v_room, v_look, v_look_back, v_settled, v_marks,
+            v_bytes);
         v_moved := v_moved || v_taken.moved;
         v_bytes := v_taken.p_bytes;
         v_tids := v_tids || v_taken.tids;
     end loop;
     v_marks := jsonb_set(v_marks, '{groups}', (v_marks -> 'groups') || v_moved);
+    if not v_look_back and cardinality(v_tids) < p_max_runs then
+        v_marks := v_marks || '{"unsure": true}';
+    end if;
     if cardinality(v_tids) > 0 then
         v_acquired.batch := nextval('pgflow.lease_batch');
-        v_acquired.runs := pgflow._lease(p_project, p_worker, v_acquired.batch, v_tids,
-            array(select jsonb_object_keys(v_free)));
+        v_acquired.runs := pgflow._lease(p_project, p_worker, v_acquired.batch, v_tids, v_limited);
         v_acquired.marks := pgflow._busy(p_project, p_worker, v_marks);
         v_acquired.look_again_in := '0';
     else
@@ -251,7 +264,7 @@ begin
         -- A run that was locked when the mark passed by is found from the low mark alone.
         if exists (select from jsonb_each(p_marks -> 'groups') as g
                    where (g.value ->> 1)::bigint < (g.value ->> 0)::bigint) then
-            v_wait := least(v_wait, 1);
+            v_wait := least(v_wait, case when p_marks ? 'unsure' then 0.02 else 1 end);
         end if;
     end if;
     return p_marks || jsonb_build_object('idle', v_idle || jsonb_build_object('wait', v_wait));

@@ -300,12 +300,15 @@ comment on function pgflow._tick is
 
 create or replace function pgflow._tick_every(p_project text)
 returns interval
-language sql
+language plpgsql
 stable
 as $$
-    select least(interval '10 seconds', min(q.lease_ttl) / 4)
-    from pgflow.queue q
-    where q.project_id = p_project
+begin
+    return (
+        select least(interval '10 seconds', min(q.lease_ttl) / 4)
+        from pgflow.queue q
+        where q.project_id = p_project);
+end
 $$;
 comment on function pgflow._tick_every is
     'How often somebody has to tick: each 10 s, or a quarter of the shortest lease_ttl.';

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,11 @@ def for_long(look: Look) -> dict[str, Any]:
 def a_second_later(look: Look) -> dict[str, Any]:
     """Return marks of a worker whose last look for what it passed by was a second ago."""
     return {**look.marks, "looked_at": look.marks["looked_at"] - 1}
+
+
+def just_looked(look: Look) -> dict[str, Any]:
+    """Return marks of a worker that has only now looked for what it passed by."""
+    return {**look.marks, "looked_at": time.time(), "looked_back_at": time.time() + 0.5}
 
 
 def flag(engine: Engine) -> Look:
@@ -132,8 +138,10 @@ def test_one_run_that_a_hint_brought_does_not_end_idleness(engine: Engine) -> No
     look = engine.acquire(marks=look.marks)
     assert len(look.leases) == 1
     assert flagged(engine) == ["default"]
-    look = engine.acquire(marks=look.marks)
-    assert look.look_again_in == 1  # something may have been passed by
+    look = engine.acquire(marks=just_looked(look))
+    assert look.look_again_in == 0.02  # something may have been passed by
+    look = engine.acquire(marks=a_second_later(look))
+    assert look.look_again_in >= 1
     for _ in range(1000):
         look = engine.acquire(marks=a_second_later(look))
         if look.look_again_in > 1:
@@ -151,8 +159,8 @@ def test_a_worker_does_not_rest_while_a_run_that_was_locked_may_lie_below_its_ma
         look = engine.acquire(marks=look.marks)
         assert look.run_ids == [other]
     for _ in range(1000):
-        look = engine.acquire(marks=look.marks)
-        assert (look.leases, look.look_again_in) == ([], 1)
+        look = engine.acquire(marks=just_looked(look))
+        assert (look.leases, look.look_again_in) == ([], 0.02)
         look = engine.acquire(marks=a_second_later(look))
         if look.leases:
             break

@@ -89,6 +89,50 @@ def test_a_straggler_is_found_by_a_later_look(engine: Engine, connect: Connect) 
     assert engine.acquire(marks=aged(look.marks, looked_at=2)).run_ids == [straggler]
 
 
+def test_whoever_got_less_than_asked_for_looks_back_for_what_was_late(
+    engine: Engine, connect: Connect
+) -> None:
+    slow = connect()
+    engine.worker()
+    look = engine.acquire()
+    with slow.conn.transaction():
+        late = slow.enqueue()
+        fast = engine.enqueue()
+        look = engine.acquire(marks=aged(look.marks, looked_at=JUST_NOW))
+        assert look.run_ids == [fast]
+    at_once = aged(look.marks, looked_at=JUST_NOW, looked_back_at=JUST_NOW)
+    assert engine.acquire(marks=at_once).run_ids == []
+    soon = aged(look.marks, looked_at=JUST_NOW, looked_back_at=0.02)
+    assert engine.acquire(marks=soon).run_ids == [late]
+
+
+def test_a_look_back_is_short(engine: Engine, connect: Connect) -> None:
+    slow = connect()
+    engine.worker()
+    look = engine.acquire()
+    with slow.conn.transaction():
+        late = slow.enqueue()
+        engine.enqueue_many([{}] * 5001)
+        look = engine.acquire(6000, aged(look.marks, looked_at=JUST_NOW))
+        assert len(look.run_ids) == 5001
+    short = engine.acquire(marks=aged(look.marks, looked_at=JUST_NOW, looked_back_at=1))
+    assert short.run_ids == []
+    assert engine.acquire(marks=aged(short.marks, looked_at=2)).run_ids == [late]
+
+
+def test_whoever_got_all_it_asked_for_does_not_look_back(engine: Engine, connect: Connect) -> None:
+    slow = connect()
+    engine.worker()
+    look = engine.acquire()
+    with slow.conn.transaction():
+        slow.enqueue()
+        fast, later = engine.enqueue(), engine.enqueue()
+        look = engine.acquire(1, aged(look.marks, looked_at=JUST_NOW))
+        assert look.run_ids == [fast]
+    marks = aged(look.marks, looked_at=JUST_NOW, looked_back_at=1)
+    assert engine.acquire(1, marks).run_ids == [later]
+
+
 def test_a_straggler_is_found_however_long_it_takes(engine: Engine, connect: Connect) -> None:
     slow = connect()
     engine.worker()
