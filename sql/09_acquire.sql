@@ -70,6 +70,7 @@ begin
             '}'),
             ',' order by l.priority desc, l.lane, l.seq) || ']')::json,
         array_agg(l.run_id) filter (where l.watched), array_agg(l.run_id),
+        -- As _is_followed; the runs were locked by an earlier statement.
         current_setting('transaction_isolation') <> 'read committed' or exists (
             select from pgflow.subscription s where s.project_id = p_project)
     into v_runs, v_watched, v_run_ids, v_is_followed

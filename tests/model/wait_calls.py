@@ -86,9 +86,8 @@ class WaitCalls(RuleBasedStateMachine):
     def _compare_lease(self, run: Journey, body: Row) -> None:
         assert [entry["key"] for entry in body.get("journal") or ()] == list(run.journal)
         assert (body["news"], body["attempt"]) == (run.news, run.attempt)
-        more = body.get("more", {})
-        assert more.get("round", 0) == run.round
-        undo = {(step["round"], step["key"]) for step in more.get("undo") or () if step["undo"]}
+        assert body.get("round", 0) == run.round
+        undo = {(step["round"], step["key"]) for step in body.get("undo") or () if step["undo"]}
         assert undo == run.to_undo()
 
     def park(self, data: st.DataObject) -> None:
