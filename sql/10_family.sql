@@ -243,6 +243,27 @@ comment on function pgflow._tell_parents is
     'Writes the results of ended children into their parents'' journals; a flow takes note of its '
     'steps.';
 
+-- In a query that wants children in the order of their ids the planner may read all runs in that
+-- order, which the primary key has, instead of looking the children up and sorting them.
+create or replace function pgflow._children(p_project text, p_parent_ids uuid[])
+returns uuid[]
+language plpgsql
+stable
+as $$
+begin
+    return array(
+        select c.run_id from unnest(p_parent_ids) as u (run_id)
+        cross join lateral (
+            select r.run_id from pgflow.run r
+            where r.project_id = p_project and r.parent_run_id = u.run_id
+            offset 0
+        ) c
+        order by c.run_id);
+end
+$$;
+comment on function pgflow._children is
+    'The live children of some runs, in the order of their ids.';
+
 -- The step that ends its flow holds the flow and itself, not its siblings: to lock them now could
 -- be against the order. Those that somebody else holds are left to the tick.
 create or replace function pgflow._end_children(
@@ -255,11 +276,13 @@ declare
     v_child pgflow.run;
 begin
     for v_child in
-        select r.* from pgflow.run r
-        where r.project_id = p_project and r.parent_run_id = any (p_parent_ids)
-          and (p_keys is null or r.parent_key = any (p_keys))
-        order by r.run_id
-        for update skip locked
+        select r.* from unnest(pgflow._children(p_project, p_parent_ids)) as u (run_id)
+        cross join lateral (
+            select r.* from pgflow.run r
+            where r.project_id = p_project and r.run_id = u.run_id
+              and (p_keys is null or r.parent_key = any (p_keys))
+            for update skip locked
+        ) r
     loop
         update pgflow.run r set parent_key = null
         where r.project_id = p_project and r.run_id = v_child.run_id;

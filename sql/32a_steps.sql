@@ -83,6 +83,9 @@ returns table (run_id uuid, context text)
 language plpgsql
 stable
 strict
+set enable_seqscan = off
+set jit = off
+set enable_bitmapscan = off
 as $$
 #variable_conflict use_column
 begin

@@ -135,9 +135,14 @@ begin
         return;
     elsif v_state <> 'running' then
         v_waits_for := array(
-            select c.parent_key from pgflow.run c
-            where c.project_id = p_flow.project_id and c.parent_run_id = p_flow.run_id
-            order by c.run_id limit 100);
+            select c.parent_key
+            from unnest(pgflow._children(p_flow.project_id, array[p_flow.run_id])) as u (run_id)
+            cross join lateral (
+                select r.parent_key from pgflow.run r
+                where r.project_id = p_flow.project_id and r.run_id = u.run_id
+                limit 1
+            ) c
+            limit 100);
     end if;
     update pgflow.run r
     set state = v_state, waits_for = v_waits_for, last_event_no = r.last_event_no + 1

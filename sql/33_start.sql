@@ -221,13 +221,17 @@ declare
     v_child pgflow.run;
 begin
     for v_child in
-        select r.* from pgflow.run r
-        where r.project_id = p_flow.project_id and r.parent_run_id = p_flow.run_id
-          and (r.state in ('pending', 'scheduled') or r.kind = 'flow' and r.state <> 'paused'
-              or p_hold_deadlines and (
-              r.state in ('waiting_tool', 'waiting_approval', 'waiting_event')
-              or r.pause_reason = 'flow' and r.deadlines_held_at is null))
-        order by r.run_id
+        select r.*
+        from unnest(pgflow._children(p_flow.project_id, array[p_flow.run_id])) as u (run_id)
+        cross join lateral (
+            select r.* from pgflow.run r
+            where r.project_id = p_flow.project_id and r.run_id = u.run_id
+              and (r.state in ('pending', 'scheduled') or r.kind = 'flow' and r.state <> 'paused'
+                  or p_hold_deadlines and (
+                  r.state in ('waiting_tool', 'waiting_approval', 'waiting_event')
+                  or r.pause_reason = 'flow' and r.deadlines_held_at is null))
+            limit 1
+        ) r
     loop
         perform pgflow._pause(v_child, 'flow', p_hold_deadlines => p_hold_deadlines);
         if v_child.kind = 'flow' then
@@ -261,10 +265,14 @@ begin
     perform pgflow._append_event(v_flow, 'run.resumed', p_now, jsonb_strip_nulls(
         jsonb_build_object('to', 'running', 'deadlines_held_for', v_held_for)));
     for v_child in
-        select r.* from pgflow.run r
-        where r.project_id = p_flow.project_id and r.parent_run_id = p_flow.run_id
-          and r.state = 'paused' and r.pause_reason = 'flow'
-        order by r.run_id
+        select r.*
+        from unnest(pgflow._children(p_flow.project_id, array[p_flow.run_id])) as u (run_id)
+        cross join lateral (
+            select r.* from pgflow.run r
+            where r.project_id = p_flow.project_id and r.run_id = u.run_id
+              and r.state = 'paused' and r.pause_reason = 'flow'
+            limit 1
+        ) r
     loop
         if v_child.kind = 'flow' then
             perform pgflow._resume_flow(v_child, p_now);
@@ -339,11 +347,13 @@ begin
         for update skip locked
     loop
         for v_child in
-            select r.* from pgflow.run r
-            where r.project_id = p_project and r.parent_run_id = v_left.run_id
-            order by r.run_id
-            limit 500
-            for update skip locked
+            select r.*
+            from unnest((pgflow._children(p_project, array[v_left.run_id]))[:500]) as u (run_id)
+            cross join lateral (
+                select r.* from pgflow.run r
+                where r.project_id = p_project and r.run_id = u.run_id
+                for update skip locked
+            ) r
         loop
             v_child := pgflow._try_lock_family(v_child);
             continue when v_child.run_id is null;

@@ -104,10 +104,14 @@ declare
     v_child pgflow.run;
 begin
     for v_child in
-        select r.* from pgflow.run r
-        where r.project_id = p_flow.project_id and r.parent_run_id = p_flow.run_id
-          and r.step = any (p_steps)
-        order by r.run_id
+        select r.*
+        from unnest(pgflow._children(p_flow.project_id, array[p_flow.run_id])) as u (run_id)
+        cross join lateral (
+            select r.* from pgflow.run r
+            where r.project_id = p_flow.project_id and r.run_id = u.run_id
+              and r.step = any (p_steps)
+            limit 1
+        ) r
     loop
         update pgflow.run r set parent_key = null
         where r.project_id = v_child.project_id and r.run_id = v_child.run_id;

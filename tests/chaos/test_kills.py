@@ -81,6 +81,7 @@ def test_runs_that_wait_go_on_after_everything_was_killed_and_do_each_step_once(
     with Client(durable.dsn) as client:
         client.enqueue_many("publish", [None] * 50, queue="chaos")
     eventually(durable, "select count(*) = 50 from pgflow.inbox")
+    eventually(durable, "select count(*) = 2 from pgflow.worker")
     for worker in workers:
         worker.kill()
     os.kill(durable.pid, signal.SIGKILL)
