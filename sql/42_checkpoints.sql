@@ -243,9 +243,12 @@ declare
     v_label text;
 begin
     for v_flow in
-        select r.* from pgflow.run r
-        where r.project_id = p_project and r.run_id = any (p_flow_ids)
-          and r.checkpoint_no is not null
+        select r.* from unnest(p_flow_ids) as u (run_id)
+        cross join lateral (
+            select r.* from pgflow.run r
+            where r.project_id = p_project and r.run_id = u.run_id and r.checkpoint_no is not null
+            limit 1
+        ) r
         order by r.run_id
     loop
         select coalesce('layer:' || max(d.layer) filter (where d.layered), 'steps') into v_label

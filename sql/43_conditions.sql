@@ -149,8 +149,12 @@ begin
         perform pgflow._end_broken(p_project, v_run_ids, v_steps);
     end if;
     for v_flow in
-        select r.* from pgflow.run r
-        where r.project_id = p_project and r.run_id = any (p_flow_ids) and r.state <> 'paused'
+        select r.* from unnest(p_flow_ids) as u (run_id)
+        cross join lateral (
+            select r.* from pgflow.run r
+            where r.project_id = p_project and r.run_id = u.run_id and r.state <> 'paused'
+            limit 1
+        ) r
         order by r.run_id
     loop
         continue when v_flow.breakpoints is not null and pgflow._stop_flow(v_flow, pgflow.now());

@@ -245,8 +245,12 @@ declare
     v_kept text[];
 begin
     for v_old in
-        select r.run_id, r.retry_of, r.handler, r.flow_version from pgflow.run r
-        where r.project_id = p_project and r.run_id = any (p_run_ids) and r.retry_of is not null
+        select r.* from unnest(p_run_ids) as u (run_id)
+        cross join lateral (
+            select r.run_id, r.retry_of, r.handler, r.flow_version from pgflow.run r
+            where r.project_id = p_project and r.run_id = u.run_id and r.retry_of is not null
+            limit 1
+        ) r
         order by r.run_id
     loop
         v_kept := pgflow._keep_steps(p_project, v_old.retry_of, v_old.run_id);

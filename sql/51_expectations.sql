@@ -107,8 +107,12 @@ declare
     v_artifact jsonb;
 begin
     for v_run in
-        select r.* from pgflow.run r
-        where r.project_id = p_project and r.run_id = any (p_run_ids)
+        select r.* from unnest(p_run_ids) as u (run_id)
+        cross join lateral (
+            select r.* from pgflow.run r
+            where r.project_id = p_project and r.run_id = u.run_id
+            limit 1
+        ) r
         order by r.run_id
     loop
         v_artifact := (pgflow._step_of(v_run)).artifact;

@@ -207,9 +207,13 @@ declare
     v_flow pgflow.run;
 begin
     for v_flow in
-        select r.* from pgflow.run r
-        where r.project_id = p_project and r.run_id = any (p_flow_ids)
-          and r.breakpoints is not null and r.kind = 'flow' and r.state <> 'paused'
+        select r.* from unnest(p_flow_ids) as u (run_id)
+        cross join lateral (
+            select r.* from pgflow.run r
+            where r.project_id = p_project and r.run_id = u.run_id
+              and r.breakpoints is not null and r.kind = 'flow' and r.state <> 'paused'
+            limit 1
+        ) r
         order by r.run_id
     loop
         perform pgflow._stop_flow(v_flow, v_now);
