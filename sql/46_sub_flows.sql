@@ -151,12 +151,18 @@ begin
         ) i (input)
         left join lateral (
             select c.run_id, c.flow_version, c.bindings
-            from pgflow.flow_step s
-            join pgflow.run_finished c on c.project_id = s.project_id and c.run_id = s.child_run_id
-            where s.project_id = p_project and s.run_id = f.retry_of and s.step = d.step
-              and s.element = coalesce(m.element, 0) and s.voided_at is null
-              and c.kind = 'flow' and c.input = i.input
-            limit 1
+            from (
+                select s.child_run_id from pgflow.flow_step s
+                where s.project_id = p_project and s.run_id = f.retry_of and s.step = d.step
+                  and s.element = coalesce(m.element, 0) and s.voided_at is null
+                limit 1
+            ) s
+            cross join lateral (
+                select c.* from pgflow.run_finished c
+                where c.project_id = p_project and c.run_id = s.child_run_id
+                  and c.kind = 'flow' and c.input = i.input
+                limit 1
+            ) c
         ) o on f.round = 0
         cross join lateral (
             select c.flow, c.version from pgflow.flow c

@@ -238,7 +238,7 @@ def test_no_verb_reads_a_growing_table_from_end_to_end(busy: Engine, verb: str) 
     with explained(busy) as told:
         act(busy, given)
     assert told.whole_tables() == set()
-    assert told.wasteful(1000) == []
+    assert told.wasteful(2000) == []  # of 6000 that are ready
 
 
 @pytest.mark.parametrize("place", ["fresh"], indirect=True)
@@ -354,10 +354,12 @@ def test_what_ends_in_many_flows_at_once_is_looked_at_once_each(
             else:
                 engine.fail(*leases, retries=[False] * len(leases))
 
+    engine.place.admin.execute("alter table pgflow.run set (autovacuum_enabled = off)")
     engine.place.admin.execute("vacuum analyze")
     work_off_flows(3)  # its plans are made, for few
     engine.enqueue_many([{}] * CROWD, queue="others")
     with explained(engine) as told:
         work_off_flows(MANY)
-    assert told.wasteful(5 * MANY) == []
-    assert told.crowded(CROWD) == []
+    assert told.wasteful(20 * MANY) == []  # each with each would be 50 * MANY
+    if engine.conn.info.server_version >= 170000:  # before, a list of ids may be a mere filter
+        assert told.crowded(CROWD) == []
