@@ -99,9 +99,10 @@ def show(session: Session, name: str, version: int | None, *, as_json: bool) -> 
 @global_options
 @pass_session
 def graph(session: Session, name: str, version: int | None, form: str) -> None:
-    """Draw FLOW with the gates of its steps: as text, for Mermaid or for Graphviz.
+    """Draw FLOW: as text, for Mermaid or for Graphviz.
 
-    The graph of a run, with the steps that were added to it, is in its report.
+    The gates of a step are drawn behind it. The graph of a run, with the steps that were added to
+    it, is in its report.
     """
     with session.client() as client:
         row = _found(client, name, version)
