@@ -246,19 +246,19 @@ comment on function pgflow._tell_parents is
 -- In a query that wants children in the order of their ids the planner may read all runs in that
 -- order, which the primary key has, instead of looking the children up and sorting them.
 create or replace function pgflow._children(p_project text, p_parent_ids uuid[])
-returns uuid[]
+returns setof pgflow.run
 language plpgsql
 stable
 as $$
 begin
-    return array(
-        select c.run_id from unnest(p_parent_ids) as u (run_id)
-        cross join lateral (
-            select r.run_id from pgflow.run r
-            where r.project_id = p_project and r.parent_run_id = u.run_id
-            offset 0
-        ) c
-        order by c.run_id);
+    return query
+    select c.* from unnest(p_parent_ids) as u (run_id)
+    cross join lateral (
+        select r.* from pgflow.run r
+        where r.project_id = p_project and r.parent_run_id = u.run_id
+        offset 0
+    ) c
+    order by c.run_id;
 end
 $$;
 comment on function pgflow._children is
@@ -276,7 +276,7 @@ declare
     v_child pgflow.run;
 begin
     for v_child in
-        select r.* from unnest(pgflow._children(p_project, p_parent_ids)) as u (run_id)
+        select r.* from pgflow._children(p_project, p_parent_ids) as u
         cross join lateral (
             select r.* from pgflow.run r
             where r.project_id = p_project and r.run_id = u.run_id

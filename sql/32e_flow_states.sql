@@ -136,12 +136,7 @@ begin
     elsif v_state <> 'running' then
         v_waits_for := array(
             select c.parent_key
-            from unnest(pgflow._children(p_flow.project_id, array[p_flow.run_id])) as u (run_id)
-            cross join lateral (
-                select r.parent_key from pgflow.run r
-                where r.project_id = p_flow.project_id and r.run_id = u.run_id
-                limit 1
-            ) c
+            from pgflow._children(p_flow.project_id, array[p_flow.run_id]) as c
             limit 100);
     end if;
     update pgflow.run r

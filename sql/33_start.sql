@@ -221,17 +221,11 @@ declare
     v_child pgflow.run;
 begin
     for v_child in
-        select r.*
-        from unnest(pgflow._children(p_flow.project_id, array[p_flow.run_id])) as u (run_id)
-        cross join lateral (
-            select r.* from pgflow.run r
-            where r.project_id = p_flow.project_id and r.run_id = u.run_id
-              and (r.state in ('pending', 'scheduled') or r.kind = 'flow' and r.state <> 'paused'
-                  or p_hold_deadlines and (
-                  r.state in ('waiting_tool', 'waiting_approval', 'waiting_event')
-                  or r.pause_reason = 'flow' and r.deadlines_held_at is null))
-            limit 1
-        ) r
+        select r.* from pgflow._children(p_flow.project_id, array[p_flow.run_id]) as r
+        where (r.state in ('pending', 'scheduled') or r.kind = 'flow' and r.state <> 'paused'
+              or p_hold_deadlines and (
+              r.state in ('waiting_tool', 'waiting_approval', 'waiting_event')
+              or r.pause_reason = 'flow' and r.deadlines_held_at is null))
     loop
         perform pgflow._pause(v_child, 'flow', p_hold_deadlines => p_hold_deadlines);
         if v_child.kind = 'flow' then
@@ -265,14 +259,8 @@ begin
     perform pgflow._append_event(v_flow, 'run.resumed', p_now, jsonb_strip_nulls(
         jsonb_build_object('to', 'running', 'deadlines_held_for', v_held_for)));
     for v_child in
-        select r.*
-        from unnest(pgflow._children(p_flow.project_id, array[p_flow.run_id])) as u (run_id)
-        cross join lateral (
-            select r.* from pgflow.run r
-            where r.project_id = p_flow.project_id and r.run_id = u.run_id
-              and r.state = 'paused' and r.pause_reason = 'flow'
-            limit 1
-        ) r
+        select r.* from pgflow._children(p_flow.project_id, array[p_flow.run_id]) as r
+        where r.state = 'paused' and r.pause_reason = 'flow'
     loop
         if v_child.kind = 'flow' then
             perform pgflow._resume_flow(v_child, p_now);
@@ -348,7 +336,8 @@ begin
     loop
         for v_child in
             select r.*
-            from unnest((pgflow._children(p_project, array[v_left.run_id]))[:500]) as u (run_id)
+            from (select c.run_id from pgflow._children(p_project, array[v_left.run_id]) as c
+                  limit 500) u
             cross join lateral (
                 select r.* from pgflow.run r
                 where r.project_id = p_project and r.run_id = u.run_id

@@ -82,14 +82,8 @@ declare
     v_signal pgflow.signal;
 begin
     for v_child in
-        select r.*
-        from unnest(pgflow._children(p_flow.project_id, array[p_flow.run_id])) as u (run_id)
-        cross join lateral (
-            select r.* from pgflow.run r
-            where r.project_id = p_flow.project_id and r.run_id = u.run_id
-              and r.kind = 'step_wait' and r.waits @> '[{"kind": "event"}]'
-            limit 1
-        ) r
+        select r.* from pgflow._children(p_flow.project_id, array[p_flow.run_id]) as r
+        where r.kind = 'step_wait' and r.waits @> '[{"kind": "event"}]'
     loop
         update pgflow.signal s set taken_as = v_child.step
         where s.project_id = p_flow.project_id and s.run_id = p_flow.run_id

@@ -104,14 +104,8 @@ declare
     v_child pgflow.run;
 begin
     for v_child in
-        select r.*
-        from unnest(pgflow._children(p_flow.project_id, array[p_flow.run_id])) as u (run_id)
-        cross join lateral (
-            select r.* from pgflow.run r
-            where r.project_id = p_flow.project_id and r.run_id = u.run_id
-              and r.step = any (p_steps)
-            limit 1
-        ) r
+        select r.* from pgflow._children(p_flow.project_id, array[p_flow.run_id]) as r
+        where r.step = any (p_steps)
     loop
         update pgflow.run r set parent_key = null
         where r.project_id = v_child.project_id and r.run_id = v_child.run_id;
