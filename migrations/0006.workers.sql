@@ -98,6 +98,15 @@ create type pgflow.outcome_v1 as (run_id uuid, outcome text, state text, code te
 comment on type pgflow.outcome_v1 is
     'outcome: done, already (said before under this lease), lost (the lease is gone), refused '
     '(code and detail say why). state: what the run is in now, where known.';
+create type pgflow.result_v1 as (
+    run_id uuid, handler text, state text, output jsonb, error_code text, error_detail text,
+    error jsonb, paused jsonb, finished_at timestamptz, super_step integer, final_report uuid
+);
+comment on type pgflow.result_v1 is
+    'What became of a run so far. error: what its last failed execution raised (type, message, '
+    'traceback), kept after a later success. paused: null if it is not; else reason and, where its '
+    'handler stopped at a call, step and payload. super_step, final_report: of a flow; the latter '
+    'once it has ended, for pgflow.report.';
 create type pgflow.parked_v1 as (run_id uuid, outcome text, news integer, entries json, code text,
     detail text);
 comment on type pgflow.parked_v1 is

@@ -16,6 +16,18 @@ Ping = Callable[[str], Awaitable[None]]
 
 
 INBOX = "inbox"
+_ENDED = " ended"
+
+
+def end_of(run_id: UUID | str) -> str:
+    """Return the topic that is only a run's end."""
+    return _plain(run_id) + _ENDED
+
+
+def _plain(topic: UUID | str | None) -> str:
+    with contextlib.suppress(ValueError):  # what is no id the database refuses
+        return str(UUID(str(topic)))
+    return str(topic)
 
 
 class Ear:
@@ -32,11 +44,9 @@ class Ear:
         return self._listener is not None and self._listener.proven
 
     @contextmanager
-    def waits(self, run_id: UUID | str | None, wake: Callable[[], None]) -> Iterator[None]:
-        """Have `wake` called at each hint about a run, or about the INBOX; None: at none."""
-        with contextlib.suppress(ValueError):  # what is no id the database refuses
-            run_id = UUID(str(run_id))
-        key = str(run_id)
+    def waits(self, topic: UUID | str | None, wake: Callable[[], None]) -> Iterator[None]:
+        """Have `wake` called at each hint about a run, its end or the INBOX; None: at none."""
+        key = _plain(topic)
         with self._changing:
             self._waking.setdefault(key, set()).add(wake)
         try:
@@ -53,7 +63,10 @@ class Ear:
             if not payload:  # connected: what was said before, nobody heard
                 wakings = [wake for wakes in self._waking.values() for wake in wakes]
             elif kind == "run":
-                wakings = list(self._waking.get(rest.rpartition(" ")[2], ()))
+                run_id = rest.split(" ")[1]
+                wakings = list(self._waking.get(run_id, ()))
+                if rest.endswith(_ENDED):
+                    wakings += self._waking.get(end_of(run_id), ())
             elif kind == INBOX:
                 wakings = list(self._waking.get(INBOX, ()))
             else:

@@ -17,7 +17,7 @@ import psycopg
 from pgflow import protocol, views
 from pgflow._link import AGAIN
 from pgflow._statement import Row, RunId, Statement
-from pgflow.errors import BadRequest, BatchLost, ResultTimeout, ServerUnreachable, UnknownRun
+from pgflow.errors import BadRequest, BatchLost, ResultTimeout, ServerUnreachable
 from pgflow.models import ENDS, Event, Result
 
 T = TypeVar("T")
@@ -86,15 +86,16 @@ def wait_for_result(
     wanted = ENDS | {"paused"} if until == "paused" else ENDS
     begun, waits = time.monotonic(), naps()
     state = lost = None
+    woken = False  # by a hint: so it is watched
     while True:
         left = None if timeout is None else begun + timeout - time.monotonic()
         patience = 30.0 if state is None else max(1.0, min(5.0, left or 5.0))
         try:
-            if hinted and timeout != 0:
+            if hinted and timeout != 0 and not woken:
                 state = yield Ask(protocol.watch(run_id, project=project), patience)
-            if not hinted or timeout == 0 or state in wanted:
+            if not hinted or timeout == 0 or woken or state in wanted:
                 found = yield Ask(protocol.result(run_id, project=project), patience)
-                state = _known(run_id, found).state
+                state = found.state
                 if state in wanted:
                     yield found
                     return
@@ -109,7 +110,7 @@ def wait_for_result(
             still = f"run {run_id} is {state}, not {until}, after {timeout:g} s"
             raise ResultTimeout(f"{still}: {lost}" if lost else still, state=state) from lost
         nap = min(next(waits), left)
-        yield Nap(nap if lost else min(_HINTED, left), nap)
+        woken = (yield Nap(nap if lost else min(_HINTED, left), nap)) and not lost
 
 
 def follow(run_id: RunId, after: int, project: str | None, *, hinted: bool) -> Steps[Event]:
@@ -122,7 +123,7 @@ def follow(run_id: RunId, after: int, project: str | None, *, hinted: bool) -> S
             # Before the lines: if it is finished, they are all of them.
             if not woken:
                 found = yield Ask(look(run_id, project=project))
-                state = found if isinstance(found, str) else _known(run_id, found).state
+                state = found if isinstance(found, str) else found.state
             more = True
             while more:
                 page = views.timeline(run_id, after=after, limit=_PAGE, project=project)
@@ -169,17 +170,6 @@ def watch_inbox(
             lost = True
         nap = next(waits)
         yield Nap(nap if lost else _HINTED, nap)
-
-
-def _known(run_id: RunId, found: T | None) -> T:
-    if found is None:
-        raise UnknownRun(
-            f"unknown run: {run_id}",
-            detail="There is no run of that id in this project.",
-            hint="View pgflow.runs lists the runs that you may see.",
-            field="run_id",
-        )
-    return found
 
 
 def naps() -> Iterator[float]:

@@ -15,7 +15,7 @@ import psycopg
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from pgflow import protocol
-from pgflow._ear import INBOX, AsyncEar, ThreadEar
+from pgflow._ear import INBOX, AsyncEar, ThreadEar, end_of
 from pgflow._statement import Row, RunId, Statement
 from pgflow._subscription import AsyncFollows, Follows
 from pgflow._together import Together
@@ -73,7 +73,8 @@ class Client(Verbs, Follows):
         returned as one that didn't. Raises ResultTimeout, which leaves the run alone, UnknownRun.
         """
         steps = wait_for_result(run_id, until, timeout, project, hinted=self._conn is None)
-        with closing(self._carry_out(run_id, steps)) as found:
+        topic = end_of(run_id) if until == "finished" else run_id
+        with closing(self._carry_out(topic, steps)) as found:
             return next(found)
 
     def stream(
@@ -95,9 +96,9 @@ class Client(Verbs, Follows):
         hinted = self._conn is None
         return self._carry_out(INBOX, watch_inbox(role, assignee, project, hinted=hinted))
 
-    def _carry_out(self, run_id: RunId | None, steps: Steps[R]) -> Generator[R, None, None]:
+    def _carry_out(self, topic: RunId | None, steps: Steps[R]) -> Generator[R, None, None]:
         woken = threading.Event()
-        with self._ear.waits(run_id, woken.set):
+        with self._ear.waits(topic, woken.set):
             step = advance(steps)
             while step is not None:
                 reply: object = None
@@ -193,7 +194,8 @@ class AsyncClient(AsyncVerbs, AsyncFollows):
         returned as one that didn't. Raises ResultTimeout, which leaves the run alone, UnknownRun.
         """
         steps = wait_for_result(run_id, until, timeout, project, hinted=self._conn is None)
-        async with aclosing(self._carry_out(run_id, steps)) as found:
+        topic = end_of(run_id) if until == "finished" else run_id
+        async with aclosing(self._carry_out(topic, steps)) as found:
             return await anext(found)
 
     def stream(
@@ -215,9 +217,9 @@ class AsyncClient(AsyncVerbs, AsyncFollows):
         hinted = self._conn is None
         return self._carry_out(INBOX, watch_inbox(role, assignee, project, hinted=hinted))
 
-    async def _carry_out(self, run_id: RunId | None, steps: Steps[R]) -> AsyncGenerator[R, None]:
+    async def _carry_out(self, topic: RunId | None, steps: Steps[R]) -> AsyncGenerator[R, None]:
         woken = asyncio.Event()
-        with self._ear.waits(run_id, woken.set):
+        with self._ear.waits(topic, woken.set):
             step = advance(steps)
             while step is not None:
                 reply: object = None

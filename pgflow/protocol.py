@@ -372,26 +372,15 @@ def watch_inbox(*, project: str | None = None) -> Statement[datetime]:
     return Statement(b"select pgflow.watch_inbox(%(project)s)", {"project": project}, _value)
 
 
-def result(run_id: RunId, *, project: str | None = None) -> Statement[Result | None]:
-    """Return what became of a run so far; None if there is none."""
+def result(run_id: RunId, *, project: str | None = None) -> Statement[Result]:
+    """Return what became of a run so far. Raises UnknownRun."""
     return Statement(
-        b"select r.run_id, r.handler, r.state, r.output, r.error_code, r.error_detail,"
-        b" r.last_error as error, r.finished_at, r.super_step, r.final_report,"
-        b" case when r.state = 'paused' then json_build_object('reason', r.pause_reason,"
-        b" 'step', t.step, 'payload', t.payload) end as paused"
-        b" from pgflow.runs r left join lateral (select i.step, i.payload from pgflow.inbox i"
-        b" where i.project = r.project_id and i.run_id = r.run_id"
-        b" and i.kind in ('interrupt', 'breakpoint') order by i.created_at, i.step limit 1) t"
-        b" on r.state = 'paused'"
-        b" where r.project_id = (select pgflow.this_project(%(project)s))"
-        b" and r.run_id = %(run_id)s::uuid",
+        b"select r.* from pgflow.result(%(run_id)s::uuid, %(project)s) as r",
         {"run_id": run_id, "project": project},
         _result,
     )
 
 
-def _result(rows: list[Row]) -> Result | None:
-    if not rows:
-        return None
+def _result(rows: list[Row]) -> Result:
     paused = rows[0]["paused"]
     return Result(**{**rows[0], "paused": paused and Paused(**paused)})

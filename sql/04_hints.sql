@@ -56,18 +56,21 @@ $$;
 comment on function pgflow._hint_worker is
     'Asks a worker to beat at once, because a lease of its was taken away.';
 
-create or replace function pgflow._hint_watchers(p_project text, p_run_ids uuid[])
+create or replace function pgflow._hint_watchers(
+    p_project text, p_run_ids uuid[], p_have_ended boolean default false
+)
 returns void
 language plpgsql
 as $$
 begin
-    perform pg_notify('pgflow', 'run ' || p_project || ' ' || u.run_id)
+    perform pg_notify('pgflow', concat_ws(' ', 'run', p_project, u.run_id,
+        case when p_have_ended then 'ended' end))
     from unnest(p_run_ids) as u (run_id);
 end
 $$;
 comment on function pgflow._hint_watchers is
-    'Tells whoever watches these runs that their timelines have grown. Call it for watched runs '
-    'only, by whoever holds them.';
+    'Tells whoever watches these runs that their timelines have grown, or have their last line. '
+    'Call it for watched runs only, by whoever holds them.';
 
 create or replace function pgflow.watch(run_id uuid, project text default null)
 returns text
@@ -102,9 +105,10 @@ begin
 end
 $$;
 comment on function pgflow.watch is
-    'Asks for a hint at each new line of a live run''s timeline, its end included: ''run PROJECT '
-    'RUN_ID'' on channel pgflow, to whoever listens there by then. Again is a no-op. Returns the '
-    'state that the run is in. Example: select pgflow.watch(''...''). Raises PF102, PF502.';
+    'Asks for a hint at each new line of a live run''s timeline, ''run PROJECT RUN_ID'', and at '
+    'its end, ''run PROJECT RUN_ID ended'', on channel pgflow, to whoever listens there by then. '
+    'Again is a no-op. Returns the state that the run is in. Example: select '
+    'pgflow.watch(''...''). Raises PF102, PF502.';
 
 create or replace function pgflow._hint_inbox(p_project text)
 returns void

@@ -87,7 +87,7 @@ begin
     from gone g;
     perform set_config('pgflow.ending', '', true);
     if v_watched is not null then
-        perform pgflow._hint_watchers(p_project, v_watched);
+        perform pgflow._hint_watchers(p_project, v_watched, true);
     end if;
     if pgflow._is_followed(p_project) then
         perform pgflow._publish_reports(p_project, v_ended);

@@ -14,8 +14,8 @@ grant select on
 to pgflow_reader;
 grant execute on function
     pgflow._my_projects, pgflow._sha256, pgflow._position, pgflow.now, pgflow._test_now,
-    pgflow.this_project, pgflow.doctor, pgflow.watch, pgflow.watch_inbox, pgflow.history,
-    pgflow.usage_by_model, pgflow.report, pgflow.context, pgflow.artifact_content
+    pgflow.this_project, pgflow.doctor, pgflow.watch, pgflow.watch_inbox, pgflow.result,
+    pgflow.history, pgflow.usage_by_model, pgflow.report, pgflow.context, pgflow.artifact_content
 to pgflow_reader;
 
 grant execute on function

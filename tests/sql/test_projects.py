@@ -143,6 +143,7 @@ PROJECT_CALLS: dict[str, dict[str, Any]] = {
     "watch": {"run_id": None},
     "watch_inbox": {},
     "usage_by_model": {"run_id": None},
+    "result": {"run_id": None},
     "history": {"run_id": None},
     "report": {"run_id": None},
     "context": {"run_id": None},
@@ -235,7 +236,10 @@ def test_every_verb_that_works_in_a_project_is_listed_here(engine: Engine) -> No
 
 @pytest.mark.parametrize(
     "verb",
-    ["cancel", "pause", "resume", "retry", "emit", "watch", "usage_by_model", "report", "context"],
+    [
+        *("cancel", "pause", "resume", "retry", "emit", "watch", "result"),
+        *("usage_by_model", "report", "context"),
+    ],
 )
 @pytest.mark.parametrize("which", ["waiting", "finished"])
 def test_a_run_of_others_is_as_unknown_as_one_that_is_not_there(

@@ -34,6 +34,7 @@ CALLS = {
     "watch": (set(ROLES), f"watch({ID})"),
     "watch_inbox": (set(ROLES), "watch_inbox()"),
     "usage_by_model": (set(ROLES), f"usage_by_model({ID})"),
+    "result": (set(ROLES), f"result({ID})"),
     "history": (set(ROLES), f"history({ID})"),
     "report": (set(ROLES), f"report({ID})"),
     "context": (set(ROLES), f"context({ID})"),

@@ -57,8 +57,8 @@ def ear(connect: Connect) -> Iterator[Ear]:
     ear.stop()
 
 
-def hint(run_id: UUID, project: str = "default") -> str:
-    return f"run {project} {run_id}"
+def hint(run_id: UUID, project: str = "default", *, ended: bool = False) -> str:
+    return f"run {project} {run_id}" + " ended" * ended
 
 
 @pytest.mark.parametrize("state", LIVE)
@@ -196,7 +196,12 @@ def test_whatever_adds_a_line_hints_if_the_run_is_watched(
             rows = super().rows(query, *values)
             seen.append(len(engine.timeline(run_id)))
             new = watched and seen[-1] > seen[-2]
-            assert ear.heard() == ([hint(run_id)] if new else [])
+            heard = ear.heard()
+            assert {each.removesuffix(" ended") for each in heard} == (
+                {hint(run_id)} if new else set()
+            )
+            ended = new and engine.run(run_id)["finished_at"] is not None
+            assert (hint(run_id, ended=True) in heard) == ended
             return rows
 
     way(Told(engine.conn, engine.place, engine.now), run_id)
@@ -224,7 +229,7 @@ def test_in_a_batch_only_the_watched_runs_are_hinted_at(engine: Engine, ear: Ear
     leases = engine.acquire().leases
     assert set(ear.heard()) == wanted
     engine.complete(*leases)
-    assert set(ear.heard()) == wanted
+    assert set(ear.heard()) == {f"{each} ended" for each in wanted}
 
 
 def test_a_batch_that_is_tried_by_halves_hints_at_what_was_written(
@@ -237,7 +242,7 @@ def test_a_batch_that_is_tried_by_halves_hints_at_what_was_written(
     leases = engine.acquire().leases
     ear.heard()
     engine.complete(*leases, outputs=["1", '"\\u0000"', "3", "4"])
-    assert set(ear.heard()) == {hint(run_id) for run_id in runs}
+    assert set(ear.heard()) == {hint(run_id, ended=True) for run_id in runs}
     assert sorted(map(engine.state, runs)) == ["completed", "completed", "completed", "failed"]
 
 
@@ -246,7 +251,7 @@ def test_the_hint_names_the_project(engine: Engine, ear: Ear) -> None:
     run_id = engine.enqueue(project="acme")
     engine.call("watch", run_id=run_id, project="acme")
     engine.call("cancel", run_id=run_id, project="acme")
-    assert ear.heard() == [hint(run_id, "acme")]
+    assert ear.heard() == [hint(run_id, "acme", ended=True)]
 
 
 def test_a_retry_is_not_watched(engine: Engine) -> None:

@@ -28,8 +28,9 @@ from pgflow import (
     Result,
     ResultTimeout,
     RunNotCompleted,
+    protocol,
 )
-from pgflow._ear import Ear
+from pgflow._ear import Ear, end_of
 from pgflow._listener import Listener
 from pgflow.embedded import EmbeddedServer
 from pgflow.errors import BadRequest, PgflowError, ServerUnreachable, UnknownRun
@@ -556,6 +557,55 @@ def test_the_ear_hears_only_what_it_was_asked_for() -> None:
         assert sorted(heard) == [1, 1, 2, 2, 3]
     ear._hear(f"run default {one}")
     assert len(heard) == 5
+
+
+def test_whoever_waits_for_an_end_is_not_woken_by_other_lines() -> None:
+    ear, heard = Ear(), []
+    one, other = uuid4(), uuid4()
+    with ear.waits(end_of(str(one).upper()), lambda: heard.append("end")):
+        ear._hear(f"run default {one}")
+        ear._hear(f"run default {other} ended")
+        assert heard == []
+        ear._hear(f"run default {one} ended")
+        assert heard == ["end"]
+    with ear.waits(one, lambda: heard.append("line")):
+        ear._hear(f"run default {one} ended")
+    assert heard == ["end", "line"]
+
+
+def test_once_hints_come_a_result_is_asked_for_at_the_end_alone(
+    stage: Stage,
+    twin: Twin,
+    run_id: UUID,
+    start: Callable[..., Future[Result]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+
+    def noting(ask: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*args: Any, **how: Any) -> Any:
+            asked.append(ask.__name__)
+            return ask(*args, **how)
+
+        return noted
+
+    for ask in (protocol.watch, protocol.result):
+        monkeypatch.setattr(protocol, ask.__name__, noting(ask))
+
+    def quiet() -> bool:
+        before = len(asked)
+        time.sleep(0.7)  # longer than between two looks without hints
+        return len(asked) == before
+
+    waiting = start(twin.result, run_id, timeout=60)
+    hinted(twin)
+    until(quiet)
+    asked.clear()
+    for _ in range(3):
+        stage.client.emit(run_id, "progress")
+    stage.client.cancel(run_id)
+    assert waiting.result(30).state == "cancelled"
+    assert asked == ["result"]
 
 
 # ---- outages
