@@ -33,14 +33,15 @@ declare
     v_project text := pgflow._enter_project(result.project);
     v_result pgflow.result_v1;
 begin
-    select r.run_id, r.handler, r.state, null, null, null, r.last_error,
-        case when r.state = 'paused' then pgflow._stands_at(r) end, null, r.super_step, null
+    select r.run_id, r.handler, r.state, null::jsonb, null::text, null::text, r.last_error,
+        case when r.state = 'paused' then pgflow._stands_at(r) end, null::timestamptz, r.super_step,
+        null::uuid
     into v_result
     from pgflow.run r
     where r.project_id = v_project and r.run_id = result.run_id;
     if not found then
         select f.run_id, f.handler, f.state, f.output, f.error_code, f.error_detail, f.last_error,
-            null, f.finished_at, f.super_step, case when f.kind = 'flow' then f.run_id end
+            null::jsonb, f.finished_at, f.super_step, case when f.kind = 'flow' then f.run_id end
         into v_result
         from pgflow.run_finished f
         where f.project_id = v_project and f.run_id = result.run_id;
