@@ -124,7 +124,8 @@ class Reporter:
                             self._in_halves(send, part, self._ends_told, self._end_refused, link)
                             for link, part in zip(links, _apart(reports), strict=False)
                         ]
-                        await asyncio.gather(*sending)
+                        # In a task of its own it would be sent a turn of the loop later.
+                        await (sending[0] if len(sending) == 1 else asyncio.gather(*sending))
 
     @property
     def _senders(self) -> dict[type[Any], Callable[[Any], Statement[Any]]]:

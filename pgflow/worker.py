@@ -190,8 +190,9 @@ class Worker:
             self._batches.append(acquired.batch)
             if len(self._batches) >= _MANY_BATCHES:
                 self._beat_now.set()
-            if len(acquired.leases) < room:  # no more was there, so the handlers go first
-                await asyncio.sleep(0)
+            if len(acquired.leases) < room:  # no more was there
+                await asyncio.sleep(0)  # so the handlers go first,
+                await asyncio.sleep(0)  # and what they report
 
     def _start(self, lease: Lease) -> None:
         held = _Held(lease, Context(lease, self))
