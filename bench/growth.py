@@ -17,7 +17,7 @@ from bench import machine
 from bench.loop import end_all, park_all
 from bench.peers.catalogue import PGFLOW
 from bench.peers.drains import drained, held_snapshot
-from bench.peers.ground import Place, copy_rows
+from bench.peers.ground import Place, copy_rows, liken_rows
 from bench.peers.latencies import pickup_on
 from bench.peers.plan import installed
 from bench.peers.processes import workers
@@ -29,6 +29,7 @@ from pgflow import Client
 QUEUE = "bench"
 CHUNK_BYTES = 4_000_000
 INPUT = {"pad": "x" * 80}
+NEW_ID = {"run_id": "pgflow._new_id()"}
 
 
 def run(
@@ -85,8 +86,8 @@ def plan(place: Place, scale: float) -> list[Step]:
     ]
 
 
-# Makes a few of the rows that are to be many, and returns their table and how many they are.
-Grow = Callable[[Place, str, int], tuple[str, int]]
+# Makes so many of what there is to be much of, few of them by doing all that makes one.
+Grow = Callable[[Place, str, int], None]
 
 
 def _point(measure: str, x: float | str, take: Callable[[], Numbers]) -> Step:
@@ -97,8 +98,7 @@ def beside(place: Place, grow: Grow, count: int, *, runs: int, singles: int) -> 
     """Drain and pick up single runs beside something that has grown."""
     with place.fresh() as dsn:
         if count:
-            table, base = grow(place, dsn, count)
-            copy_rows(dsn, table, {"run_id": "pgflow._new_id()"}, count // base - 1)
+            grow(place, dsn, count)
             settle(dsn)
         place.load(dsn, runs)
         numbers = drained(place, dsn, limit=600)
@@ -108,29 +108,31 @@ def beside(place: Place, grow: Grow, count: int, *, runs: int, singles: int) -> 
     return numbers
 
 
-def finished(place: Place, dsn: str, count: int) -> tuple[str, int]:
+def finished(place: Place, dsn: str, count: int) -> None:
     """End some runs."""
     base = min(count, 1000)
     place.load(dsn, base)
     drained(place, dsn)
-    return "pgflow.run_finished", base
+    copy_rows(dsn, "pgflow.run_finished", NEW_ID, count // base - 1)
 
 
-def waiting(place: Place, dsn: str, count: int) -> tuple[str, int]:
-    """Have some runs wait for a signal."""
+def waiting(place: Place, dsn: str, count: int) -> None:
+    """Have some runs wait for a signal, each in the page where it was enqueued."""
     base = min(count, 100)
     place.fill(dsn, base, "wait")
     park_all(dsn, QUEUE)
-    return "pgflow.run", base
+    if count > base:
+        place.fill(dsn, count - base, "wait")
+        liken_rows(dsn, "pgflow.run", "run_id", "seq")
 
 
-def scheduled(_: Place, dsn: str, count: int) -> tuple[str, int]:
+def scheduled(_: Place, dsn: str, count: int) -> None:
     """Enqueue some runs that are to start tomorrow."""
     base = min(count, 100)
     with Client(dsn) as client:
         tomorrow = datetime.now(UTC) + timedelta(days=1)
         client.enqueue_many("noop", [INPUT] * base, queue=QUEUE, run_at=tomorrow)
-    return "pgflow.run", base
+    copy_rows(dsn, "pgflow.run", NEW_ID, count // base - 1)
 
 
 def snapshot(place: Place, held: str, runs: int) -> Numbers:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from psycopg import Connection
 
 from bench.peers.catalogue import Peer
 from bench.peers.environments import Environment
@@ -78,20 +80,46 @@ def copy_rows(dsn: str, table: str, changes: dict[str, str], copies: int) -> Non
 
     In these `s` is the row and `g` the number of the copy; `default` stands for the column's own.
     """
-    columns = """
-        select attname from pg_attribute
-        where attrelid = %s::regclass and attnum > 0 and not attisdropped
-            and attgenerated = '' and attidentity <> 'a'
-        order by attnum"""
-    with connect(dsn) as conn:
-        names = [row[0] for row in conn.execute(columns, (table,)).fetchall()]
-        copied = [name for name in names if changes.get(name) != "default"]
+    with _without_triggers(dsn) as conn:
+        copied = [name for name in _columns(conn, table) if changes.get(name) != "default"]
         values = ", ".join(changes.get(name, f's."{name}"') for name in copied)
         listed = ", ".join(f'"{name}"' for name in copied)
-        # Without their triggers: only the rows are wanted.
-        conn.execute("set session_replication_role = replica")
         insert = (
             f"insert into {table} ({listed}) select {values}"
             f" from (select * from {table}) s, generate_series(1, {copies}) g"
         )
         conn.execute(insert.encode())
+
+
+def liken_rows(dsn: str, table: str, key: str, number: str) -> None:
+    """Give to all rows that have a number what a row without has, but for the key and `created_at`.
+
+    In sixteen transactions, for what the rows were before makes room for what they become.
+    """
+    with _without_triggers(dsn) as conn:
+        given = [name for name in _columns(conn, table) if name not in {key, "created_at"}]
+        changed = ", ".join(f'"{name}" = s."{name}"' for name in given)
+        for part in range(16):
+            update = (
+                f"update {table} r set {changed}"
+                f" from (select * from {table} where {number} is null limit 1) s"
+                f" where r.{number} % 16 = {part}"
+            )
+            conn.execute(update.encode())
+
+
+@contextmanager
+def _without_triggers(dsn: str) -> Iterator[Connection[tuple[Any, ...]]]:
+    """Yield a connection for rows of which only the rows are wanted."""
+    with connect(dsn) as conn:
+        conn.execute("set session_replication_role = replica")
+        yield conn
+
+
+def _columns(conn: Connection[tuple[Any, ...]], table: str) -> list[str]:
+    columns = """
+        select attname from pg_attribute
+        where attrelid = %s::regclass and attnum > 0 and not attisdropped
+            and attgenerated = '' and attidentity <> 'a'
+        order by attnum"""
+    return [row[0] for row in conn.execute(columns, (table,)).fetchall()]
