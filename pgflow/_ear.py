@@ -63,10 +63,9 @@ class Ear:
             if not payload:  # connected: what was said before, nobody heard
                 wakings = [wake for wakes in self._waking.values() for wake in wakes]
             elif kind == "run":
-                run_id = rest.split(" ")[1]
-                wakings = list(self._waking.get(run_id, ()))
-                if rest.endswith(_ENDED):
-                    wakings += self._waking.get(end_of(run_id), ())
+                _, _, told = rest.partition(" ")
+                topics = {told, told.removesuffix(_ENDED)}
+                wakings = [wake for topic in topics for wake in self._waking.get(topic, ())]
             elif kind == INBOX:
                 wakings = list(self._waking.get(INBOX, ()))
             else:

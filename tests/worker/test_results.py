@@ -548,7 +548,8 @@ def test_the_ear_hears_only_what_it_was_asked_for() -> None:
         ear.waits(str(one).upper(), lambda: heard.append(2)),
         ear.waits("no id", lambda: heard.append(3)),
     ):
-        for payload in (f"run default {other}", "work default default", "beat default w:1"):
+        others = ("work default default", "beat default w:1", "run", "run default", "what is this")
+        for payload in (f"run default {other}", *others):
             ear._hear(payload)
         assert heard == []
         ear._hear(f"run default {one}")
