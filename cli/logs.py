@@ -95,6 +95,9 @@ class _Lines:
             try:
                 self._stream.write(f"{line}\n")
                 self._stream.flush()
+            except BrokenPipeError:
+                # Otherwise the interpreter complains at its end, when it flushes what is left.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
             except (OSError, ValueError):
                 pass
 

@@ -78,7 +78,8 @@ class Shop:
         self.client = Client(db)
 
     def start(self, *words: str, app: str = "shop:app") -> Running:
-        env = {k: v for k, v in os.environ.items() if k != "PGFLOW_DSN"}
+        # As a service has it: what the machine's user has set doesn't count.
+        env = {k: v for k, v in os.environ.items() if k not in {"PGFLOW_DSN", "PYTHONUNBUFFERED"}}
         env |= {"PGFLOW_DATA_DIR": "/nowhere"}
         return subprocess.Popen(
             [sys.executable, "-m", "pgflow.cli", "--dsn", self.dsn, "worker", "--app", app, *words],

@@ -316,7 +316,7 @@ def test_closing_the_client_closes_the_connection(
 ) -> None:
     twin = make_twin(stage.dsn)
     with pytest.raises(ResultTimeout):
-        twin.result(run_id, timeout=0.1)
+        twin.result(run_id, timeout=2)  # time to connect
     hinted(twin)
     mine = "select count(*) from pg_stat_activity where datname = current_database()"
     twin.disconnect()
