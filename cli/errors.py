@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import IO, Any, Final
+import os
+from typing import IO, Any, Final, TextIO
 
 import click
 import psycopg
@@ -62,6 +63,11 @@ class Failed(click.ClickException):
         for word, text in lines.items():
             if text:
                 click.echo(f"{word}: {' '.join(text.split())}", file=file, err=file is None)
+
+
+def discard(stream: TextIO) -> None:
+    """Let go what a stream has left and what comes: the interpreter flushes it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def explain(error: Exception) -> Failed:

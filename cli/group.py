@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -32,7 +31,7 @@ from . import (
     watch,
     worker,
 )
-from .errors import INTERRUPTED, READER_GONE, Failed, explain
+from .errors import INTERRUPTED, READER_GONE, Failed, discard, explain
 from .session import Session, global_options
 
 
@@ -57,8 +56,7 @@ def _told() -> Iterator[None]:
     except (click.exceptions.Exit, click.exceptions.NoArgsIsHelpError):
         raise
     except BrokenPipeError:
-        # Otherwise the interpreter complains when it flushes what nobody will read.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard(sys.stdout)
         raise click.exceptions.Exit(READER_GONE) from None
     except (KeyboardInterrupt, click.Abort):
         raise click.exceptions.Exit(INTERRUPTED) from None

@@ -14,6 +14,8 @@ import orjson
 import structlog
 from structlog.typing import Processor
 
+from .errors import discard
+
 
 def configure(form: Literal["text", "json"], level: str) -> None:
     """Send what pgflow and handlers log, by structlog or logging, to stderr.
@@ -96,8 +98,7 @@ class _Lines:
                 self._stream.write(f"{line}\n")
                 self._stream.flush()
             except BrokenPipeError:
-                # Otherwise the interpreter complains at its end, when it flushes what is left.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+                discard(self._stream)
             except (OSError, ValueError):
                 pass
 

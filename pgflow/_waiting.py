@@ -85,15 +85,16 @@ def wait_for_result(
         )
     wanted = ENDS | {"paused"} if until == "paused" else ENDS
     begun, waits = time.monotonic(), naps()
+    watches = hinted and timeout != 0
     state = lost = None
     woken = False  # by a hint: so it is watched
     while True:
         left = None if timeout is None else begun + timeout - time.monotonic()
         patience = 30.0 if state is None else max(1.0, min(5.0, left or 5.0))
         try:
-            if hinted and timeout != 0 and not woken:
+            if watches and not woken:
                 state = yield Ask(protocol.watch(run_id, project=project), patience)
-            if not hinted or timeout == 0 or woken or state in wanted:
+            if not watches or woken or state in wanted:
                 found = yield Ask(protocol.result(run_id, project=project), patience)
                 state = found.state
                 if state in wanted:

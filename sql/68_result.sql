@@ -1,7 +1,7 @@
 -- What became of a run, for whoever waits for it: look-ups by key with plans that are kept. View
 -- runs says it too, but is planned anew by each who asks, which takes longer than most runs.
 
-create or replace function pgflow._stands_at(p_run pgflow.run)
+create or replace function pgflow._why_paused(p_run pgflow.run)
 returns jsonb
 language plpgsql
 stable
@@ -16,7 +16,7 @@ begin
         limit 1), '{}');
 end
 $$;
-comment on function pgflow._stands_at is
+comment on function pgflow._why_paused is
     'Why a run is paused and, where its handler stopped at a call, that step and its payload.';
 
 create or replace function pgflow.result(run_id uuid, project text default null)
@@ -34,7 +34,7 @@ declare
     v_result pgflow.result_v1;
 begin
     select r.run_id, r.handler, r.state, null::jsonb, null::text, null::text, r.last_error,
-        case when r.state = 'paused' then pgflow._stands_at(r) end, null::timestamptz, r.super_step,
+        case when r.state = 'paused' then pgflow._why_paused(r) end, null::timestamptz, r.super_step,
         null::uuid
     into v_result
     from pgflow.run r
