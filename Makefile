@@ -31,9 +31,9 @@ lint: $(READY) ## Check style, format and the one way of imports
 types: $(READY) ## Check the types
 	$(BIN)/mypy
 
-sql: $(READY) ## Check the migrations (squawk) and every function (plpgsql_check)
+sql: $(READY) ## Check the migrations (squawk), the style of sql/ and every function (plpgsql_check)
 	$(BIN)/squawk migrations/*.sql
-	@$(FOUND) $(BIN)/python -m pytest -q tests/sql/test_plpgsql_check.py
+	@$(FOUND) $(BIN)/python -m pytest -q tests/sql/test_style.py tests/sql/test_plpgsql_check.py
 
 pytest: $(READY) ## Run the tests on the embedded server (ARGS="-k lease")
 	@$(FOUND) $(BIN)/python -m pytest -q $(ARGS)

@@ -34,8 +34,8 @@ declare
     v_result pgflow.result_v1;
 begin
     select r.run_id, r.handler, r.state, null::jsonb, null::text, null::text, r.last_error,
-        case when r.state = 'paused' then pgflow._why_paused(r) end, null::timestamptz, r.super_step,
-        null::uuid
+        case when r.state = 'paused' then pgflow._why_paused(r) end, null::timestamptz,
+        r.super_step, null::uuid
     into v_result
     from pgflow.run r
     where r.project_id = v_project and r.run_id = result.run_id;
