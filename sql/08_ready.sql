@@ -60,18 +60,18 @@ comment on function pgflow._free_slots is
     'Raises PF503.';
 
 create or replace function pgflow._note(
-    inout p_marks jsonb, p_clock double precision, out look boolean, out look_back boolean,
-    out settled bigint
+    inout p_marks jsonb, p_clock double precision, out anew boolean, out look boolean,
+    out look_back boolean, out settled bigint
 )
 language plpgsql
 as $$
 declare
     v_seq bigint;
 begin
-    if p_clock - coalesce((p_marks ->> 'started_at')::float8, 0) >= 60 then
-        p_marks := (p_marks - 'groups') || jsonb_build_object('started_at', p_clock);
+    anew := p_clock - coalesce((p_marks ->> 'started_at')::float8, 0) >= 60;
+    if anew then
+        p_marks := p_marks || jsonb_build_object('started_at', p_clock);
     end if;
-    p_marks := jsonb_set(p_marks, '{groups}', coalesce(p_marks -> 'groups', '{}'));
     look := p_clock - coalesce((p_marks ->> 'looked_at')::float8, 0) >= 1;
     look_back := look or p_marks ? 'unsure'
         and p_clock - coalesce((p_marks ->> 'looked_back_at')::float8, 0) >= 0.02;
@@ -95,18 +95,18 @@ begin
 end
 $$;
 comment on function pgflow._note is
-    'Says whether to look for stragglers now, or for late ones a little way back, and up to which '
-    'seq no more can appear.';
+    'Says whether to look from the start now, for stragglers, or for late ones a little way back, '
+    'and up to which seq no more can appear.';
 
 -- Taking from a queue is two statements, more with priorities, and most of many have nothing.
 create or replace function pgflow._with_work(
     p_project text, p_queues text[], p_look boolean, p_look_back boolean, p_settled bigint,
-    p_marks jsonb, out queues text[], out moved jsonb
+    p_groups jsonb, out queues text[], out moved jsonb
 )
 language plpgsql
 as $$
 begin
-    select array_agg(distinct g.queue) filter (where g.has_work),
+    select array_agg(g.queue order by g.place) filter (where g.has_work),
         jsonb_object_agg(g.name, jsonb_build_array(greatest(g.mark, p_settled), p_settled))
             filter (where p_look and p_settled > g.low and not g.has_work)
     into queues, moved
@@ -121,29 +121,33 @@ begin
             order by r.seq
             limit 1) as has_work
         from (
-            select n.*, coalesce((p_marks -> 'groups' -> n.name ->> 0)::bigint, 0) as mark,
-                coalesce((p_marks -> 'groups' -> n.name ->> 1)::bigint, 0) as low
+            select n.*, coalesce((p_groups -> n.name ->> 0)::bigint, 0) as mark,
+                coalesce((p_groups -> n.name ->> 1)::bigint, 0) as low
             from (
-                select q.queue, p.priority, l.lane,
-                    format('%s %s %s', q.queue, p.priority, l.lane) as name
-                from pgflow.queue q
+                select u.queue, u.place, p.priority, l.lane,
+                    format('%s %s %s', u.queue, p.priority, l.lane) as name
+                from unnest(p_queues) with ordinality as u (queue, place)
+                cross join lateral (
+                    select q.priorities from pgflow.queue q
+                    where q.project_id = p_project and q.queue = u.queue
+                    limit 1
+                ) q
                 cross join unnest(q.priorities) as p (priority)
                 cross join (values (0), (1)) as l (lane)
-                where q.project_id = p_project and q.queue = any (p_queues)
             ) n
         ) m
     ) g;
 end
 $$;
 comment on function pgflow._with_work is
-    'Those among many queues that have ready runs beyond the worker''s marks, and the marks of the '
-    'others, which a look for stragglers moves.';
+    'Those among many queues that have ready runs beyond the worker''s marks, in the order given, '
+    'some more than once, and the marks of the others, which a look for stragglers moves.';
 
 -- Takes from one queue, group after group, as many ready runs as there is room for, and moves the
 -- marks.
 create or replace function pgflow._take(
     p_project text, p_queue pgflow.queue, p_limit integer, p_look boolean, p_look_back boolean,
-    p_settled bigint, p_marks jsonb, inout p_bytes bigint, out tids tid[], out moved jsonb
+    p_settled bigint, p_groups jsonb, inout p_bytes bigint, out tids tid[], out moved jsonb
 )
 language plpgsql
 set plan_cache_mode = auto
@@ -162,8 +166,8 @@ begin
     foreach v_priority in array p_queue.priorities loop
         for v_lane in 0..1 loop
             v_group := format('%s %s %s', p_queue.queue, v_priority, v_lane);
-            v_mark := coalesce((p_marks -> 'groups' -> v_group ->> 0)::bigint, 0);
-            v_low := coalesce((p_marks -> 'groups' -> v_group ->> 1)::bigint, 0);
+            v_mark := coalesce((p_groups -> v_group ->> 0)::bigint, 0);
+            v_low := coalesce((p_groups -> v_group ->> 1)::bigint, 0);
             v_after := case when p_look then v_low
                             when p_look_back then greatest(v_low, v_mark - 5000)
                             else v_mark end;
@@ -196,7 +200,7 @@ begin
                       and r.state = 'pending' and r.seq > v_low and r.seq <= p_settled
                       and r.ctid <> all (v_tids)), p_settled);
             end if;
-            v_mark := greatest(v_mark, (p_marks -> 'groups' -> v_group ->> 0)::bigint, v_low);
+            v_mark := greatest(v_mark, (p_groups -> v_group ->> 0)::bigint, v_low);
             moved := moved || jsonb_build_object(v_group, jsonb_build_array(v_mark, v_low));
             if cardinality(tids) >= p_limit or p_bytes <= 0 then
                 return;

@@ -119,7 +119,9 @@ declare
     v_clock double precision := extract(epoch from clock_timestamp());
     -- Before the look: a transaction that ends in between is neither seen by the look nor hints.
     v_xmin xid8 := pg_snapshot_xmin(pg_current_snapshot());
-    v_marks jsonb;
+    v_marks jsonb := coalesce(p_marks - 'groups', '{}');
+    v_groups jsonb;  -- large, where there are many queues: taken out, and put back at the end
+    v_anew boolean;
     v_look boolean;
     v_look_back boolean;
     v_settled bigint;
@@ -137,20 +139,29 @@ declare
     v_acquired pgflow.acquired_v1;
 begin
     -- First: it takes a transaction id, which must be younger than what it notes.
-    select n.* into v_marks, v_look, v_look_back, v_settled
-        from pgflow._note(coalesce(p_marks, '{}'), v_clock) as n;
+    select n.* into v_marks, v_anew, v_look, v_look_back, v_settled
+        from pgflow._note(v_marks, v_clock) as n;
+    v_groups := case when v_anew then '{}' else coalesce(p_marks -> 'groups', '{}') end;
     perform pgflow._keep_beating(p_project, p_worker, v_now);
     v_acquired.reaped := pgflow._tick_if_due(p_project, v_now);
     if cardinality(p_queues) > 10 then
         select w.queues, coalesce(w.moved, '{}') into v_queues, v_moved
         from pgflow._with_work(p_project, p_queues, v_look, v_look_back, v_settled,
-            v_marks) as w;
+            v_groups) as w;
     end if;
-    select coalesce(array_agg(q order by array_position(p_queues, q.queue)), '{}'),
-        bool_or(q.max_concurrent is not null)
+    select coalesce(array_agg(k.queue order by u.place), '{}'),
+        bool_or((k.queue).max_concurrent is not null)
     into v_known, v_have_limits
-    from pgflow.queue q
-    where q.project_id = p_project and q.queue = any (v_queues) and q.paused_at is null;
+    from (
+        select n.queue, min(n.place) as place
+        from unnest(v_queues) with ordinality as n (queue, place)
+        group by n.queue
+    ) u
+    cross join lateral (
+        select q as queue from pgflow.queue q
+        where q.project_id = p_project and q.queue = u.queue and q.paused_at is null
+        limit 1
+    ) k;
     -- Limited queues are locked in the order of their names, and taken from in the worker's order.
     if v_have_limits then
         for v_queue in
@@ -166,13 +177,13 @@ begin
     foreach v_queue in array v_known loop
         v_room := least(p_max_runs - cardinality(v_tids), (v_free ->> v_queue.queue)::integer);
         continue when v_room <= 0 or v_bytes <= 0;
-        v_taken := pgflow._take(p_project, v_queue, v_room, v_look, v_look_back, v_settled, v_marks,
-            v_bytes);
+        v_taken := pgflow._take(p_project, v_queue, v_room, v_look, v_look_back, v_settled,
+            v_groups, v_bytes);
         v_moved := v_moved || v_taken.moved;
         v_bytes := v_taken.p_bytes;
         v_tids := v_tids || v_taken.tids;
     end loop;
-    v_marks := jsonb_set(v_marks, '{groups}', (v_marks -> 'groups') || v_moved);
+    v_groups := v_groups || v_moved;
     if not v_look_back and cardinality(v_tids) < p_max_runs then
         v_marks := v_marks || '{"unsure": true}';
     end if;
@@ -183,12 +194,13 @@ begin
         v_acquired.look_again_in := '0';
     else
         v_acquired.runs := '[]';
-        v_acquired.marks := pgflow._idle(p_project, p_worker, p_queues, v_marks, v_clock,
-            v_xmin, p_listening);
+        v_acquired.marks := pgflow._idle(p_project, p_worker, p_queues, v_marks, v_groups,
+            v_clock, v_xmin, p_listening);
         v_acquired.look_again_in := least(
             make_interval(secs => (v_acquired.marks #>> '{idle,wait}')::float8),
             pgflow._next_due(p_project, v_now) - v_now);
     end if;
+    v_acquired.marks := v_acquired.marks || jsonb_build_object('groups', v_groups);
     return v_acquired;
 end
 $$;
@@ -218,8 +230,8 @@ comment on function pgflow._keep_beating is
 -- An idle worker says so in idle_worker once it has been idle for 50 ms; 04_hints says why this
 -- loses no hint. wait is the seconds until it looks again by itself.
 create or replace function pgflow._idle(
-    p_project text, p_worker text, p_queues text[], p_marks jsonb, p_clock double precision,
-    p_xmin xid8, p_listening boolean
+    p_project text, p_worker text, p_queues text[], p_marks jsonb, p_groups jsonb,
+    p_clock double precision, p_xmin xid8, p_listening boolean
 )
 returns jsonb
 language plpgsql
@@ -263,7 +275,7 @@ begin
     else
         v_wait := extract(epoch from pgflow._tick_every(p_project));
         -- A run that was locked when the mark passed by is found from the low mark alone.
-        if exists (select from jsonb_each(p_marks -> 'groups') as g
+        if exists (select from jsonb_each(p_groups) as g
                    where (g.value ->> 1)::bigint < (g.value ->> 0)::bigint) then
             v_wait := least(v_wait, case when p_marks ? 'unsure' then 0.02 else 1 end);
         end if;

@@ -95,10 +95,18 @@ def test_a_worker_gets_runs_of_the_named_queues_only(engine: Engine) -> None:
     assert engine.acquire(queues=["a", "b"]).run_ids == [runs["a"]]
 
 
-def test_queues_are_looked_at_in_the_order_in_which_they_are_named(engine: Engine) -> None:
-    engine.worker(queues=["b", "a"])
+# Of more than ten queues those without work are passed over first.
+MANY = [f"other-{number}" for number in range(10)]
+
+
+@pytest.mark.parametrize("others", [[], MANY], ids=["few", "many"])
+def test_queues_are_looked_at_in_the_order_in_which_they_are_named(
+    engine: Engine, others: list[str]
+) -> None:
+    queues = [*others, "b", "a"]
+    engine.worker(queues=queues)
     runs = {queue: engine.enqueue(queue=queue) for queue in ("a", "b")}
-    assert engine.acquire(1, queues=["b", "a"]).run_ids == [runs["b"]]
+    assert engine.acquire(1, queues=queues).run_ids == [runs["b"]]
 
 
 def test_a_queue_that_nobody_has_used_gives_nothing(engine: Engine) -> None:
@@ -196,13 +204,15 @@ def test_a_worker_of_another_project_is_unknown(engine: Engine) -> None:
         engine.acquire(worker_id="w:9")
 
 
-def test_a_queue_named_twice_is_looked_at_once(engine: Engine) -> None:
+@pytest.mark.parametrize("others", [[], MANY], ids=["few", "many"])
+def test_a_queue_named_twice_is_looked_at_once(engine: Engine, others: list[str]) -> None:
+    queues = ["default", *others, "default"]
     engine.worker()
     run_id = engine.enqueue()
-    assert engine.acquire(queues=["default", "default"]).run_ids == [run_id]
-    look = engine.acquire(queues=["default", "default"])
+    assert engine.acquire(queues=queues).run_ids == [run_id]
+    look = engine.acquire(queues=queues)
     idle = {**look.marks["idle"], "since": look.marks["idle"]["since"] - 1}
-    assert engine.acquire(1, {**look.marks, "idle": idle}, queues=["default"] * 2).leases == []
+    assert engine.acquire(1, {**look.marks, "idle": idle}, queues=queues).leases == []
 
 
 def test_marks_that_are_no_object_are_refused(engine: Engine) -> None:
