@@ -24,6 +24,7 @@ from pgflow._calls import Calls
 from pgflow._execution import execute, in_thread
 from pgflow._link import Link, connect
 from pgflow._listener import Listener
+from pgflow._prefetch import PATIENCE, Prefetch
 from pgflow._reporter import Reporter
 from pgflow._statement import Row
 from pgflow._transaction import Transaction
@@ -31,7 +32,7 @@ from pgflow._upkeep import maintain
 from pgflow.context import Context
 from pgflow.documents import Artifact, ArtifactContent, Document
 from pgflow.errors import UnknownSchema, UnknownWorker
-from pgflow.models import Event, Lease, Outcome, Parked, Reaped
+from pgflow.models import Acquired, Event, Lease, Outcome, Parked, Reaped
 from pgflow.reports import Committed, Completed, End, Failed, Released, Step, Usage
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class _Held:
     lease: Lease
     context: Context
     task: asyncio.Task[None] | None = None
-    stage: Literal["executing", "reporting", "lost"] = "executing"
+    stage: Literal["prefetched", "executing", "reporting", "lost"] = "prefetched"
 
 
 class Worker:
@@ -82,6 +83,7 @@ class Worker:
         self._grace = grace
         self._held: dict[tuple[str, int], _Held] = {}
         self._executing = 0
+        self._prefetch: Prefetch[_Held] = Prefetch()
         self._look = asyncio.Event()
         self._beat_now = asyncio.Event()
         self._freed = asyncio.Event()
@@ -155,10 +157,10 @@ class Worker:
     async def _claim_loop(self) -> None:
         marks: str | None = None
         while not self._stopping.is_set():
-            room = self._concurrency - self._executing
-            if room <= 0 or len(self._held) >= 3 * self._concurrency:
+            free, ahead = self._room()
+            if free + ahead == 0:
                 self._freed.clear()
-                await self._freed.wait()
+                await _wait(self._freed, PATIENCE if self._prefetch else None)
                 continue
             self._look.clear()
             try:
@@ -166,9 +168,10 @@ class Worker:
                     protocol.acquire(
                         self.worker_id,
                         self._queues,
-                        room,
+                        free + ahead,
                         marks,
                         listening=self._listener.proven,
+                        prefetch=ahead,
                         project=self.project,
                     )
                 )
@@ -176,23 +179,35 @@ class Worker:
                 await self._register()
                 continue
             marks = acquired.marks
-            # The next look begins with another queue, so that none starves behind a full one.
-            self._queues.append(self._queues.pop(0))
-            for reaped in acquired.reaped:
-                _log_reaped(reaped)
-            if acquired.reaped:
-                _log.info("stale_run_reaper_done", reaped=len(acquired.reaped))
-            for lease in acquired.leases:
-                self._start(lease)
-            if acquired.batch is None:
+            self._take(acquired)
+            if len(acquired.leases) < free + ahead:  # no more was there
+                self._prefetch.came_short()
+                await asyncio.sleep(0)  # so the handlers go first,
+                await asyncio.sleep(0)  # and what they report
+            if free and not acquired.leases:
                 await _wait(self._look, acquired.look_again_in)
-                continue
+
+    def _room(self) -> tuple[int, int]:
+        """Return how many places are free, and how many runs to claim ahead of one."""
+        for held in self._prefetch.overdue():
+            self._report(held, Released(held.lease, "no place came free"))
+        if len(self._held) - len(self._prefetch) >= 3 * self._concurrency:
+            return 0, 0  # until reports are delivered
+        return max(0, self._concurrency - self._executing), self._prefetch.wanted()
+
+    def _take(self, acquired: Acquired) -> None:
+        # The next look begins with another queue, so that none starves behind a full one.
+        self._queues.append(self._queues.pop(0))
+        for reaped in acquired.reaped:
+            _log_reaped(reaped)
+        if acquired.reaped:
+            _log.info("stale_run_reaper_done", reaped=len(acquired.reaped))
+        for lease in acquired.leases:
+            self._start(lease)
+        if acquired.batch is not None:
             self._batches.append(acquired.batch)
             if len(self._batches) >= _MANY_BATCHES:
                 self._beat_now.set()
-            if len(acquired.leases) < room:  # no more was there
-                await asyncio.sleep(0)  # so the handlers go first,
-                await asyncio.sleep(0)  # and what they report
 
     def _start(self, lease: Lease) -> None:
         held = _Held(lease, Context(lease, self))
@@ -200,8 +215,10 @@ class Worker:
         self._run_log.debug("run_lease_acquired", run_id=lease.run_id, lease_no=lease.lease_no)
         if self._stopping.is_set():
             self._report(held, Released(lease, "shutdown"))
-            return
-        self._execute(held)
+        elif self._executing < self._concurrency:
+            self._execute(held)
+        else:
+            self._prefetch.add(held)
 
     def _execute(self, held: _Held) -> None:
         self._executing += 1
@@ -226,6 +243,11 @@ class Worker:
     def _left(self, held: _Held) -> None:
         """Free the place of a handler that has stopped, with whatever it had in threads."""
         self._executing -= 1
+        self._prefetch.ended()
+        if self._executing < self._concurrency and not self._stopping.is_set():
+            following = self._prefetch.next()
+            if following is not None:
+                self._execute(following)
         if held.stage == "lost":
             self._held.pop((held.lease.run_id, held.lease.lease_no), None)
         self._freed.set()
@@ -378,9 +400,13 @@ class Worker:
     def _interrupt(self, key: tuple[str, int], state: str | None) -> None:
         """Stop a handler whose run was taken away; nothing that it says counts any more."""
         held = self._held.get(key)
-        if held is None or held.stage != "executing" or held.task is None:
+        if held is None or held.stage not in {"prefetched", "executing"}:
             return
         _log.warning("lease_lost", run_id=key[0], lease_no=key[1], state=state)
+        if held.task is None:
+            self._prefetch.remove(held)
+            del self._held[key]
+            return
         held.context.cancelled = True
         held.stage = "lost"
         held.task.cancel()
@@ -408,6 +434,8 @@ class Worker:
         """Let handlers end within the grace, give back the rest, deliver all reports."""
         if not claiming.done():
             await asyncio.wait({claiming}, timeout=5.0)
+        for held in self._prefetch.clear():
+            self._report(held, Released(held.lease, "shutdown"))
         _log.info("worker_stopping", running=self._executing, grace=self._grace)
         ended = asyncio.create_task(self._none("executing"))
         aborted = asyncio.create_task(self._abort.wait())
@@ -436,11 +464,11 @@ class Worker:
         _log.info("worker_stopped", undelivered=len(self._held))
 
 
-async def _wait(event: asyncio.Event, seconds: float) -> None:
+async def _wait(event: asyncio.Event, seconds: float | None) -> None:
     await _wait_for(event.wait(), seconds)
 
 
-async def _wait_for(job: Coroutine[Any, Any, Any], seconds: float) -> None:
+async def _wait_for(job: Coroutine[Any, Any, Any], seconds: float | None) -> None:
     try:
         async with asyncio.timeout(seconds):
             await job

@@ -46,6 +46,21 @@ def test_another_queue_has_no_part_in_the_limit(engine: Engine) -> None:
     assert len(look.leases) == 5
 
 
+def test_what_has_no_place_in_the_worker_yet_takes_no_slot(engine: Engine) -> None:
+    engine.worker("w:3", ["two", "default"])
+    engine.enqueue_many([{}] * 3, queue="two")
+    engine.enqueue_many([{}] * 9, queue="default")
+
+    def queues(max_runs: int, prefetch: int) -> list[object]:
+        both = ["two", "default"]
+        look = engine.acquire(max_runs, worker_id="w:3", queues=both, prefetch=prefetch)
+        return [lease.body["queue"] for lease in look.leases]
+
+    assert sorted(queues(3, 3), key=str) == ["default"] * 3
+    assert sorted(queues(3, 2), key=str) == ["default"] * 2 + ["two"]
+    assert sorted(queues(3, 0), key=str) == ["default"] * 2 + ["two"]
+
+
 @pytest.mark.parametrize(
     "how", ["complete", "fail", "retry", "release", "park", "refuse", "misfit"]
 )

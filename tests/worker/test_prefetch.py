@@ -1,0 +1,201 @@
+"""What a busy worker claims before it has a place for it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import pytest
+
+from pgflow import ThreadContext
+from pgflow._prefetch import PATIENCE, SECONDS, Prefetch
+
+if TYPE_CHECKING:
+    from tests.worker.conftest import Logs, Running, Stage
+
+RUNS = 3000
+PLACES = 2
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def paced(clock: Clock, count: int, seconds: float) -> Prefetch[int]:
+    """Return one that saw so many handlers end within these seconds."""
+    prefetch: Prefetch[int] = Prefetch(clock)
+    for _ in range(count):
+        prefetch.ended()
+    clock.now += seconds
+    return prefetch
+
+
+def test_as_many_are_wanted_as_end_in_a_twentieth_of_a_second() -> None:
+    assert paced(Clock(), 50, SECONDS).wanted() == 50
+    assert paced(Clock(), 50, 10 * SECONDS).wanted() == 5
+
+
+def test_none_are_wanted_where_handlers_take_long_or_nothing_has_ended_yet() -> None:
+    assert paced(Clock(), 10, 1.0).wanted() == 0
+    assert paced(Clock(), 0, SECONDS).wanted() == 0
+    assert paced(Clock(), 50, SECONDS / 2).wanted() == 0
+
+
+def test_no_more_are_wanted_until_half_of_them_are_gone() -> None:
+    prefetch = paced(Clock(), 10, SECONDS)
+    for number in range(prefetch.wanted()):
+        prefetch.add(number)
+    wanted = []
+    while prefetch.next() is not None:
+        wanted.append(prefetch.wanted())
+    assert wanted == [0, 0, 0, 0, 5, 6, 7, 8, 9, 10]
+
+
+def test_where_less_came_than_was_asked_for_none_are_wanted_for_a_while() -> None:
+    clock = Clock()
+    prefetch = paced(clock, 50, SECONDS)
+    assert prefetch.wanted() == 50
+    prefetch.came_short()
+    assert prefetch.wanted() == 0
+    prefetch.ended()
+    clock.now += SECONDS
+    assert prefetch.wanted() == 1
+
+
+def test_what_waits_is_overdue_once_nothing_has_come_or_ended_for_a_while() -> None:
+    clock = Clock()
+    prefetch = paced(clock, 10, 10 * PATIENCE)
+    prefetch.add(1)
+    prefetch.add(2)
+    assert prefetch.overdue() == []
+    clock.now += PATIENCE / 2
+    prefetch.ended()
+    clock.now += PATIENCE / 2
+    assert prefetch.overdue() == []
+    clock.now += PATIENCE / 2
+    assert prefetch.overdue() == [1, 2]
+    assert prefetch.next() is None
+
+
+def test_a_worker_with_one_place_claims_many_at_once(stage: Stage) -> None:
+    @stage.app.handler
+    async def nothing() -> None:
+        """Do nothing."""
+
+    stage.client.enqueue_many(nothing, [None] * RUNS)
+    with stage.worker(concurrency=1):
+        stage.all_end(RUNS)
+    claims = stage.one("select count(distinct leased_at) from pgflow.run_finished")
+    assert claims < RUNS / 2
+
+
+class Blocked:
+    """A worker whose handlers were quick, and then all took long at once."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._changing = threading.Lock()
+        self._are_slow = False
+        self._stuck = 0
+        self._go_on = threading.Event()
+        self.begun: list[UUID] = []
+        stage.app.handler(self.work)
+        self.runs = stage.client.enqueue_many("work", [None] * RUNS)
+
+    def work(self, ctx: ThreadContext) -> None:
+        """Note that it began, and stand still while handlers are slow."""
+        with self._changing:
+            self.begun.append(UUID(ctx.run_id))
+            is_slow = self._are_slow
+            self._stuck += is_slow
+        if is_slow:
+            assert self._go_on.wait(30)
+
+    @contextmanager
+    def worker(self) -> Iterator[Running]:
+        """Start it, and have its handlers stand still until the block ends."""
+        with self._stage.worker(concurrency=PLACES) as running:
+            self._stage.until(lambda: len(self.begun) > 500)
+            with self._changing:
+                self._are_slow = True
+            self._stage.until(lambda: self._stuck == PLACES)
+            try:
+                yield running
+            finally:
+                self.go_on()
+
+    def go_on(self) -> None:
+        """Have handlers be quick again."""
+        self._are_slow = False
+        self._go_on.set()
+
+    def held(self) -> set[UUID]:
+        """Return what is leased."""
+        query = "select run_id from pgflow.run where state = 'running'"
+        return {run_id for (run_id,) in self._stage.db.execute(query)}
+
+    def given_back(self, reason: str) -> set[UUID]:
+        """Return what was released for that reason, before it began."""
+        query = (
+            "select run_id from pgflow.event"
+            " where type = 'run.released' and payload ->> 'reason' = %s"
+        )
+        return {run_id for (run_id,) in self._stage.db.execute(query, [reason])}
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have workers keep what they claimed ahead, however long."""
+    monkeypatch.setattr("pgflow._prefetch.PATIENCE", 60.0)
+
+
+def test_what_was_claimed_ahead_goes_back_when_no_place_comes_free(stage: Stage) -> None:
+    blocked = Blocked(stage)
+    with blocked.worker():
+        stage.until(lambda: blocked.given_back("no place came free"))
+        stage.until(lambda: len(blocked.held()) <= PLACES)
+        assert stage.one("select max(attempt) from pgflow.run") == 0
+    with stage.worker():
+        stage.all_end(RUNS)
+    assert sorted(blocked.begun) == sorted(blocked.runs)
+    assert stage.one("select max(lease_no) from pgflow.run_finished") > 1
+
+
+@pytest.mark.usefixtures("patient")
+def test_what_was_claimed_ahead_goes_back_when_the_worker_stops(stage: Stage) -> None:
+    blocked = Blocked(stage)
+    with blocked.worker() as running:
+        stage.until(lambda: blocked.held() - set(blocked.begun))
+        running.stop()
+        stage.until(lambda: len(blocked.held()) <= PLACES)
+        blocked.go_on()
+        running.ended()
+    begun = len(blocked.begun)
+    given_back = blocked.given_back("shutdown")
+    assert given_back
+    assert given_back.isdisjoint(blocked.begun)
+    assert stage.one("select max(attempt) from pgflow.run") == 0
+    assert stage.one("select count(*) from pgflow.run_finished") == begun
+    assert len(set(blocked.begun)) == begun
+
+
+@pytest.mark.usefixtures("patient")
+def test_what_was_claimed_ahead_and_cancelled_never_begins(stage: Stage, logs: Logs) -> None:
+    blocked = Blocked(stage)
+    with blocked.worker():
+        cancelled = max(stage.until(lambda: blocked.held() - set(blocked.begun)))
+        stage.client.cancel(cancelled)
+        stage.logged(logs, "lease_lost")
+    with stage.worker():
+        stage.all_end(RUNS)
+    assert cancelled not in blocked.begun
+    assert len(blocked.begun) == RUNS - 1
