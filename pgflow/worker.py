@@ -7,6 +7,7 @@ database says.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import secrets
 import signal
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _log = structlog.get_logger("pgflow")
+_MOST = 10_000  # that one acquire may ask for
 # A beat tidies up after so many acquires, so that it stays a short one.
 _MANY_BATCHES = 100
 
@@ -113,6 +115,7 @@ class Worker:
             loop.add_signal_handler(number, self.stop)
         try:
             with structlog.contextvars.bound_contextvars(worker_id=self.worker_id):
+                self._contextvars = contextvars.copy_context()
                 await self._connect()
                 await self._work()
         finally:
@@ -193,7 +196,8 @@ class Worker:
             self._report(held, Released(held.lease, "no place came free"))
         if len(self._held) - len(self._prefetch) >= 3 * self._concurrency:
             return 0, 0  # until reports are delivered
-        return max(0, self._concurrency - self._executing), self._prefetch.wanted()
+        free = max(0, self._concurrency - self._executing)
+        return free, min(self._prefetch.wanted(), _MOST - free)
 
     def _take(self, acquired: Acquired) -> None:
         # The next look begins with another queue, so that none starves behind a full one.
@@ -223,7 +227,9 @@ class Worker:
     def _execute(self, held: _Held) -> None:
         self._executing += 1
         held.stage = "executing"
-        held.task = asyncio.Task(self._execution(held), loop=self._loop)
+        # Not in the context of the handler that has just ended.
+        execution, values = self._execution(held), self._contextvars.copy()
+        held.task = asyncio.Task(execution, loop=self._loop, context=values)
 
     async def _execution(self, held: _Held) -> None:
         structlog.contextvars.bind_contextvars(run_id=held.lease.run_id)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 import pytest
 
-from pgflow import ThreadContext
+from pgflow import Context, ThreadContext
 from pgflow._prefetch import PATIENCE, SECONDS, Prefetch
 
 if TYPE_CHECKING:
@@ -199,3 +200,30 @@ def test_what_was_claimed_ahead_and_cancelled_never_begins(stage: Stage, logs: L
         stage.all_end(RUNS)
     assert cancelled not in blocked.begun
     assert len(blocked.begun) == RUNS - 1
+
+
+def test_nothing_that_a_handler_sets_in_its_context_reaches_the_next(stage: Stage) -> None:
+    last: ContextVar[str] = ContextVar("last")
+    found: list[str | None] = []
+
+    @stage.app.handler
+    async def work(ctx: Context) -> None:
+        found.append(last.get(None))
+        last.set(ctx.run_id)
+
+    stage.client.enqueue_many(work, [None] * RUNS)
+    with stage.worker(concurrency=1):
+        stage.all_end(RUNS)
+    assert found == [None] * RUNS
+
+
+def test_a_worker_with_as_many_places_as_may_be_asks_for_no_more_than_it_may(stage: Stage) -> None:
+    @stage.app.handler
+    async def nothing() -> None:
+        """Do nothing."""
+
+    stage.client.enqueue_many(nothing, [None] * RUNS)
+    with stage.worker(concurrency=10_000):
+        stage.all_end(RUNS)
+        stage.client.enqueue_many(nothing, [None] * RUNS)
+        stage.all_end(2 * RUNS)
