@@ -14,8 +14,8 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 SECONDS = 0.05
-# Where no place came free for so long, the pace has changed: what waits is given back.
-PATIENCE = 0.25
+# What has waited for so long, since the pace has changed, is given back.
+PATIENCE = 1.0
 
 
 class Prefetch(Generic[T]):
@@ -26,53 +26,61 @@ class Prefetch(Generic[T]):
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._waiting: deque[T] = deque()
+        self._waiting: deque[tuple[float, T]] = deque()  # each with since when
         self._size = 0
-        self._ended = 0  # since `_since`
-        self._since = self._moved = clock()
+        self._restart()
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def wanted(self) -> int:
         """Return how many to claim now: none until half of those that should wait are gone."""
-        now = self._clock()
-        elapsed = now - self._since
+        elapsed = self._clock() - self._since
         if elapsed >= SECONDS:
             self._size = int(self._ended * SECONDS / elapsed)
-            self._ended, self._since = 0, now
+            self._restart()
         missing = self._size - len(self._waiting)
         return missing if 2 * missing >= self._size else 0
 
-    def add(self, item: T) -> None:
-        """Have one more wait for a place."""
-        self._waiting.append(item)
-        self._moved = self._clock()
+    def add(self, item: T, *, first: bool = False) -> None:
+        """Have one more wait for a place; `first`: before all others."""
+        if first:  # as old as the oldest, so that those stay at this end
+            since = self._waiting[0][0] if self._waiting else self._clock()
+            self._waiting.appendleft((since, item))
+        else:
+            self._waiting.append((self._clock(), item))
 
     def came_short(self) -> None:
         """Want none for a while: there was less than asked for."""
-        self._size = self._ended = 0
-        self._since = self._clock()
+        self._size = 0
+        self._restart()
 
     def ended(self) -> None:
         """Note that a handler ended."""
         self._ended += 1
-        self._moved = self._clock()
 
     def next(self) -> T | None:
         """Return what has waited longest, if anything has."""
-        return self._waiting.popleft() if self._waiting else None
+        return self._waiting.popleft()[1] if self._waiting else None
 
     def remove(self, item: T) -> None:
         """Forget one that waits."""
-        self._waiting.remove(item)
+        self._waiting.remove(next(each for each in self._waiting if each[1] is item))
 
     def overdue(self) -> list[T]:
-        """Return all that wait, and keep none, if nothing has come or ended for PATIENCE."""
-        return self.clear() if self._clock() - self._moved >= PATIENCE else []
+        """Return what has waited for PATIENCE, and keep it no more."""
+        late = []
+        while self._waiting and self._clock() - self._waiting[0][0] >= PATIENCE:
+            late.append(self._waiting.popleft()[1])
+        if late:
+            self.came_short()
+        return late
 
     def clear(self) -> list[T]:
         """Return all that wait, and keep none."""
-        waiting = list(self._waiting)
+        waiting = [item for _, item in self._waiting]
         self._waiting.clear()
         return waiting
+
+    def _restart(self) -> None:
+        self._ended, self._since = 0, self._clock()

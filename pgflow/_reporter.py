@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -114,11 +114,9 @@ class Reporter:
                     await self._in_halves(self._record_steps, steps, _steps_told, _step_refused)
                 ends, self._ends = self._ends[:_BATCH], self._ends[_BATCH:]
                 await self._tell_usages()
-                kinds: dict[type[End], list[End]] = {}
-                for report in ends:
-                    kinds.setdefault(type(report), []).append(report)
+                groups = _alike(ends)
                 for kind, send in self._senders.items():
-                    if reports := kinds.get(kind):
+                    for reports in groups[kind].values():
                         links = (self._link, self._second)
                         sending = [
                             self._in_halves(send, part, self._ends_told, self._end_refused, link)
@@ -270,6 +268,15 @@ def _usage_refused(usage: Usage, error: Exception) -> None:
 
 def _not_stored(step: Step, why: object) -> NotStored:
     return NotStored(f"the result of step {step.key} cannot be stored: {why}")
+
+
+def _alike(reports: Sequence[End]) -> dict[type[End], dict[str, list[End]]]:
+    """Return the reports by kind and, where they go back, by reason: one for a statement."""
+    groups: dict[type[End], dict[str, list[End]]] = defaultdict(dict)
+    for report in reports:
+        reason = report.reason if isinstance(report, Released) else ""
+        groups[type(report)].setdefault(reason, []).append(report)
+    return groups
 
 
 def _apart(reports: Sequence[End]) -> list[list[End]]:

@@ -53,24 +53,19 @@ def acquire(
     marks: str | None,
     *,
     listening: bool,
-    prefetch: int = 0,
     project: str | None = None,
 ) -> Statement[Acquired]:
-    """Lease up to `max_runs` ready runs. `marks` is what the last call returned.
-
-    For `prefetch` of them there is no place yet.
-    """
+    """Lease up to `max_runs` ready runs. `marks` is what the last call returned."""
     return Statement(
         b"select a.runs::text, a.marks::text, a.look_again_in, a.reaped::text, a.batch"
         b" from pgflow.acquire(%(worker_id)s, %(queues)s::text[], %(max_runs)s::integer,"
-        b" %(marks)s::jsonb, %(listening)s, %(prefetch)s::integer, %(project)s) as a",
+        b" %(marks)s::jsonb, %(listening)s, %(project)s) as a",
         {
             "worker_id": worker_id,
             "queues": list(queues),
             "max_runs": max_runs,
             "marks": marks,
             "listening": listening,
-            "prefetch": prefetch,
             "project": project,
         },
         _acquired,

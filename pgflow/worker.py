@@ -12,7 +12,7 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -53,7 +53,7 @@ class _Held:
     lease: Lease
     context: Context
     task: asyncio.Task[None] | None = None
-    stage: Literal["prefetched", "executing", "reporting", "lost"] = "prefetched"
+    stage: Literal["claimed", "executing", "reporting", "lost"] = "claimed"
 
 
 class Worker:
@@ -141,6 +141,7 @@ class Worker:
             await _first_of(*tasks)
             await self._drain(claiming)
         finally:
+            self._stopping.set()  # nothing begins any more
             tasks += [h.task for h in self._held.values() if h.task is not None]
             for task in tasks:
                 task.cancel()
@@ -174,12 +175,11 @@ class Worker:
                         free + ahead,
                         marks,
                         listening=self._listener.proven,
-                        prefetch=ahead,
                         project=self.project,
                     )
                 )
             except UnknownWorker:
-                await self._register()
+                await self._return()
                 continue
             marks = acquired.marks
             self._take(acquired)
@@ -192,8 +192,7 @@ class Worker:
 
     def _room(self) -> tuple[int, int]:
         """Return how many places are free, and how many runs to claim ahead of one."""
-        for held in self._prefetch.overdue():
-            self._report(held, Released(held.lease, "no place came free"))
+        self._give_back(self._prefetch.overdue(), "no place came free")
         if len(self._held) - len(self._prefetch) >= 3 * self._concurrency:
             return 0, 0  # until reports are delivered
         free = max(0, self._concurrency - self._executing)
@@ -218,15 +217,19 @@ class Worker:
         self._held[lease.run_id, lease.lease_no] = held
         self._run_log.debug("run_lease_acquired", run_id=lease.run_id, lease_no=lease.lease_no)
         if self._stopping.is_set():
-            self._report(held, Released(lease, "shutdown"))
+            self._give_back([held], "shutdown")
         elif self._executing < self._concurrency:
             self._execute(held)
         else:
-            self._prefetch.add(held)
+            self._prefetch.add(held, first="slotted" in lease.more)
+
+    def _give_back(self, unbegun: Iterable[_Held], reason: str) -> None:
+        for held in unbegun:
+            self._report(held, Released(held.lease, reason))
 
     def _execute(self, held: _Held) -> None:
         self._executing += 1
-        held.stage = "executing"
+        held.stage = "claimed"
         # Not in the context of the handler that has just ended.
         execution, values = self._execution(held), self._contextvars.copy()
         held.task = asyncio.Task(execution, loop=self._loop, context=values)
@@ -234,9 +237,11 @@ class Worker:
     async def _execution(self, held: _Held) -> None:
         structlog.contextvars.bind_contextvars(run_id=held.lease.run_id)
         try:
-            end = await execute(held.lease, held.context, self._app.registry, self._threads)
-            if held.stage == "executing":
-                self._report(held, end)
+            if held.stage == "claimed":
+                held.stage = "executing"
+                end = await execute(held.lease, held.context, self._app.registry, self._threads)
+                if held.stage == "executing":
+                    self._report(held, end)
         finally:
             overstaying = held.context.overstaying
             if overstaying and (overstaying := [t for t in overstaying if not t.done()]):
@@ -251,6 +256,7 @@ class Worker:
         self._executing -= 1
         self._prefetch.ended()
         if self._executing < self._concurrency and not self._stopping.is_set():
+            self._give_back(self._prefetch.overdue(), "no place came free")
             following = self._prefetch.next()
             if following is not None:
                 self._execute(following)
@@ -373,6 +379,11 @@ class Worker:
         )
         self._beat_every = every.total_seconds()
 
+    async def _return(self) -> None:
+        """Register again: it was taken for dead, and what it held went back to the queues."""
+        self._give_back(self._prefetch.clear(), "worker taken for dead")
+        await self._register()
+
     async def _beat_loop(self) -> None:
         while True:
             await _wait(self._beat_now, self._beat_every)
@@ -389,7 +400,7 @@ class Worker:
                     )
                 )
             except UnknownWorker:
-                await self._register()
+                await self._return()
                 continue
             del self._batches[: len(batches)]
             for line in lines:
@@ -406,16 +417,18 @@ class Worker:
     def _interrupt(self, key: tuple[str, int], state: str | None) -> None:
         """Stop a handler whose run was taken away; nothing that it says counts any more."""
         held = self._held.get(key)
-        if held is None or held.stage not in {"prefetched", "executing"}:
+        if held is None or held.stage not in {"claimed", "executing"}:
             return
         _log.warning("lease_lost", run_id=key[0], lease_no=key[1], state=state)
         if held.task is None:
             self._prefetch.remove(held)
             del self._held[key]
             return
+        has_begun = held.stage == "executing"
         held.context.cancelled = True
         held.stage = "lost"
-        held.task.cancel()
+        if has_begun:  # a task that has not would end without freeing its place
+            held.task.cancel()
 
     def _hear(self, payload: str) -> None:
         """Take a hint: `work PROJECT QUEUE`, `beat PROJECT WORKER`, or nothing."""
@@ -440,8 +453,7 @@ class Worker:
         """Let handlers end within the grace, give back the rest, deliver all reports."""
         if not claiming.done():
             await asyncio.wait({claiming}, timeout=5.0)
-        for held in self._prefetch.clear():
-            self._report(held, Released(held.lease, "shutdown"))
+        self._give_back(self._prefetch.clear(), "shutdown")
         _log.info("worker_stopping", running=self._executing, grace=self._grace)
         ended = asyncio.create_task(self._none("executing"))
         aborted = asyncio.create_task(self._abort.wait())

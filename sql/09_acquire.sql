@@ -64,6 +64,7 @@ begin
             ',"tags":' || to_json(l.tags)::text, ',"journal":' || l.journal::text,
             ',"round":' || nullif(l.round, 0), ',"feedback":' || l.feedback::text,
             ',"breakpoints":' || to_json(l.breakpoints)::text,
+            case when l.slotted then ',"slotted":true' end,
             ',"parent_run_id":"' || l.parent_run_id || '"',
             ',"root_run_id":"' || l.root_run_id || '"', ',"undo_of":"' || l.undo_of || '"',
             ',"undo":' || l.undo::text, ',"budget":' || l.budget::text, ',"flow":' || c.context,
@@ -109,7 +110,7 @@ comment on function pgflow._journal is
 
 create or replace function pgflow._acquire(
     p_project text, p_worker text, p_queues text[], p_max_runs integer, p_marks jsonb,
-    p_listening boolean, p_prefetch integer
+    p_listening boolean
 )
 returns pgflow.acquired_v1
 language plpgsql
@@ -175,11 +176,7 @@ begin
         end loop;
     end if;
     foreach v_queue in array v_known loop
-        -- What waits for a place in the worker would keep the slot from who has one.
-        v_room := p_max_runs - cardinality(v_tids);
-        if v_queue.max_concurrent is not null then
-            v_room := least(v_room - p_prefetch, (v_free ->> v_queue.queue)::integer);
-        end if;
+        v_room := least(p_max_runs - cardinality(v_tids), (v_free ->> v_queue.queue)::integer);
         continue when v_room <= 0 or v_bytes <= 0;
         v_taken := pgflow._take(p_project, v_queue, v_room, v_look, v_look_back, v_settled,
             v_groups, v_bytes);
@@ -311,7 +308,7 @@ comment on function pgflow._busy is
 
 create or replace function pgflow.acquire(
     worker_id text, queues text[], max_runs integer, marks jsonb default null,
-    listening boolean default true, prefetch integer default 0, project text default null
+    listening boolean default true, project text default null
 )
 returns pgflow.acquired_v1
 language plpgsql
@@ -328,21 +325,17 @@ begin
         perform pgflow._refuse_value('max_runs', '1 to 10000', acquire.max_runs::text);
     elsif coalesce(cardinality(acquire.queues), 0) = 0 then
         perform pgflow._refuse_value('queues', 'one or more names', acquire.queues::text);
-    elsif acquire.prefetch is null or acquire.prefetch not between 0 and acquire.max_runs then
-        perform pgflow._refuse_value('prefetch', '0 to max_runs', acquire.prefetch::text);
     elsif jsonb_typeof(acquire.marks) <> 'object' then
         perform pgflow._refuse_value('marks', 'what the last acquire returned, or null',
             acquire.marks::text);
     end if;
     return pgflow._acquire(v_project, acquire.worker_id, acquire.queues, acquire.max_runs,
-        acquire.marks, coalesce(acquire.listening, true), acquire.prefetch);
+        acquire.marks, coalesce(acquire.listening, true));
 end
 $$;
 comment on function pgflow.acquire is
     'Leases up to max_runs ready runs of the queues to a worker, at most 8 MB of input, and sees '
     'to what is due. Give marks back at the next call; without work, sleep for look_again_in or '
     'until a hint on channel pgflow (which is sent only to workers that say they are listening). '
-    'prefetch is for how many of max_runs the worker has no place yet: queues with a limit give '
-    'none for these. '
     'Example: select * from pgflow.acquire(''host:1'', ''{default}'', 10). Raises PF101, PF302, '
     'PF502, PF503.';

@@ -46,19 +46,12 @@ def test_another_queue_has_no_part_in_the_limit(engine: Engine) -> None:
     assert len(look.leases) == 5
 
 
-def test_what_has_no_place_in_the_worker_yet_takes_no_slot(engine: Engine) -> None:
-    engine.worker("w:3", ["two", "default"])
-    engine.enqueue_many([{}] * 3, queue="two")
-    engine.enqueue_many([{}] * 9, queue="default")
-
-    def queues(max_runs: int, prefetch: int) -> list[object]:
-        both = ["two", "default"]
-        look = engine.acquire(max_runs, worker_id="w:3", queues=both, prefetch=prefetch)
-        return [lease.body["queue"] for lease in look.leases]
-
-    assert sorted(queues(3, 3), key=str) == ["default"] * 3
-    assert sorted(queues(3, 2), key=str) == ["default"] * 2 + ["two"]
-    assert sorted(queues(3, 0), key=str) == ["default"] * 2 + ["two"]
+def test_a_lease_says_whether_it_keeps_a_slot(engine: Engine) -> None:
+    engine.enqueue(queue="two")
+    engine.enqueue(queue="default")
+    leases = engine.acquire(queues=["default", "two"]).leases
+    said = {lease.body["queue"]: lease.body.get("slotted") for lease in leases}
+    assert said == {"two": True, "default": None}
 
 
 @pytest.mark.parametrize(

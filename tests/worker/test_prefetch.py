@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
 
-from pgflow import Context, ThreadContext
+from pgflow import Context, ThreadContext, Worker
 from pgflow._prefetch import PATIENCE, SECONDS, Prefetch
+from pgflow._reporter import Reporter
+from pgflow.models import Lease, Outcome
+from pgflow.reports import Released
 
 if TYPE_CHECKING:
+    from pgflow._statement import Statement
     from tests.worker.conftest import Logs, Running, Stage
 
 RUNS = 3000
@@ -72,19 +78,30 @@ def test_where_less_came_than_was_asked_for_none_are_wanted_for_a_while() -> Non
     assert prefetch.wanted() == 1
 
 
-def test_what_waits_is_overdue_once_nothing_has_come_or_ended_for_a_while() -> None:
+def test_what_has_waited_too_long_is_overdue_whatever_ends_meanwhile() -> None:
     clock = Clock()
-    prefetch = paced(clock, 10, 10 * PATIENCE)
+    prefetch = paced(clock, 10, SECONDS)
+    assert prefetch.wanted() == 10
     prefetch.add(1)
+    clock.now += PATIENCE / 2
     prefetch.add(2)
     assert prefetch.overdue() == []
     clock.now += PATIENCE / 2
     prefetch.ended()
+    assert prefetch.overdue() == [1]
+    assert prefetch.wanted() == 0
     clock.now += PATIENCE / 2
-    assert prefetch.overdue() == []
-    clock.now += PATIENCE / 2
-    assert prefetch.overdue() == [1, 2]
+    assert prefetch.overdue() == [2]
     assert prefetch.next() is None
+
+
+def test_what_keeps_a_slot_comes_before_the_others() -> None:
+    prefetch: Prefetch[str] = Prefetch(Clock())
+    for item in ("a", "b"):
+        prefetch.add(item)
+    prefetch.add("slotted", first=True)
+    prefetch.remove("a")
+    assert [prefetch.next(), prefetch.next(), prefetch.next()] == ["slotted", "b", None]
 
 
 def test_a_worker_with_one_place_claims_many_at_once(stage: Stage) -> None:
@@ -200,6 +217,115 @@ def test_what_was_claimed_ahead_and_cancelled_never_begins(stage: Stage, logs: L
         stage.all_end(RUNS)
     assert cancelled not in blocked.begun
     assert len(blocked.begun) == RUNS - 1
+
+
+@pytest.mark.usefixtures("patient")
+def test_what_was_claimed_ahead_is_let_go_when_the_worker_was_taken_for_dead(
+    stage: Stage,
+) -> None:
+    blocked = Blocked(stage)
+    with blocked.worker() as running:
+        stage.until(lambda: blocked.held() - set(blocked.begun))
+        stage.db.execute("select pgflow.stop_worker(%s)", [running.worker_id])
+        running.call(running.worker._beat_now.set)
+        stage.until(lambda: stage.one("select true from pgflow.worker_beat"))
+        blocked.go_on()
+        stage.all_end(RUNS)
+    twice = [run for run, count in Counter(blocked.begun).items() if count > 1]
+    assert len(twice) <= PLACES
+
+
+@pytest.mark.usefixtures("patient")
+def test_nothing_begins_once_a_worker_was_cancelled(stage: Stage) -> None:
+    begun: list[str] = []
+
+    async def work_and_cancel() -> None:
+        stuck = asyncio.Event()
+
+        @stage.app.handler
+        async def work(ctx: Context) -> None:
+            begun.append(ctx.run_id)
+            if len(begun) > 500:
+                stuck.set()
+                await asyncio.Event().wait()
+
+        stage.client.enqueue_many(work, [None] * RUNS)
+        worker = Worker(stage.app, stage.dsn, concurrency=1)
+        running = asyncio.create_task(worker.run())
+        await asyncio.wait_for(stuck.wait(), 30)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        for _ in range(1000):
+            await asyncio.sleep(0)
+
+    asyncio.run(work_and_cancel())
+    assert len(begun) == 501
+    assert stage.one("select count(*) from pgflow.run where state = 'running'") == 0
+
+
+def test_a_run_that_is_lost_before_its_handler_begins_frees_its_place(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer to a beat may come between the making of a task and its first step."""
+    begun: list[str] = []
+
+    @stage.app.handler
+    async def work(ctx: Context) -> None:
+        begun.append(ctx.run_id)
+
+    lost = stage.client.enqueue(work)
+    execute = Worker._execute
+
+    def execute_and_interrupt(worker: Worker, held: Any) -> None:
+        execute(worker, held)
+        if held.lease.run_id == str(lost):
+            worker._interrupt((held.lease.run_id, held.lease.lease_no), "cancelled")
+
+    monkeypatch.setattr(Worker, "_execute", execute_and_interrupt)
+    other = stage.client.enqueue(work)
+    with stage.worker(concurrency=1):
+        stage.output(other)
+    assert begun == [str(other)]
+
+
+def test_a_queue_with_a_limit_does_not_starve_behind_a_long_one(stage: Stage) -> None:
+    @stage.app.handler
+    async def work() -> None:
+        """Do nothing."""
+
+    stage.client.define_queue("few", max_concurrent=2)
+    stage.client.enqueue_many(work, [None] * 15_000, queue="long")
+    ended = "select count(*) from pgflow.run_finished where queue = 'long'"
+    with stage.worker(queues=["long", "few"], concurrency=1):
+        stage.until(lambda: stage.one(ended) > 500)
+        run_id = stage.client.enqueue(work, queue="few")
+        stage.all_end(15_001)
+    assert stage.one(f"{ended} and finished_at > %s", stage.run(run_id)["finished_at"]) > 0
+
+
+def test_runs_that_go_back_together_keep_each_its_reason() -> None:
+    said: list[tuple[str, list[str]]] = []
+
+    class Sent:
+        async def run(self, statement: Statement[list[Outcome]]) -> list[Outcome]:
+            said.append((statement.params["reason"], statement.params["run_ids"]))
+            return []
+
+    async def report() -> None:
+        link: Any = Sent()
+        gone = asyncio.Event()
+        reporter = Reporter(
+            link, link, None, lambda *_: gone.set() if len(said) > 1 else None, lambda: None
+        )
+        for run_id, reason in (("1", "shutdown"), ("2", "no place came free"), ("3", "shutdown")):
+            lease = Lease(run_id, 1, "h", "q", None, 0, 0, 3)
+            reporter.end(Released(lease, reason))
+        reporting = asyncio.create_task(reporter.run())
+        await asyncio.wait_for(gone.wait(), 30)
+        reporting.cancel()
+
+    asyncio.run(report())
+    assert said == [("shutdown", ["1", "3"]), ("no place came free", ["2"])]
 
 
 def test_nothing_that_a_handler_sets_in_its_context_reaches_the_next(stage: Stage) -> None:
