@@ -455,22 +455,22 @@ class Worker:
             await asyncio.wait({claiming}, timeout=5.0)
         self._give_back(self._prefetch.clear(), "shutdown")
         _log.info("worker_stopping", running=self._executing, grace=self._grace)
-        ended = asyncio.create_task(self._none("executing"))
+        ended = asyncio.create_task(self._none("claimed", "executing"))
         aborted = asyncio.create_task(self._abort.wait())
         either = asyncio.FIRST_COMPLETED
         await asyncio.wait({ended, aborted}, timeout=self._grace, return_when=either)
         ended.cancel()
         aborted.cancel()
         for held in list(self._held.values()):
-            if held.task is not None and held.stage == "executing":
+            if held.task is not None and held.stage in {"claimed", "executing"}:
                 held.context.cancelled = True
                 held.task.cancel()
                 self._report(held, Released(held.lease, "shutdown"))
         await _wait_for(self._none("reporting"), 5.0)
 
-    async def _none(self, stage: str) -> None:
-        """Wait until no lease is at that stage."""
-        while any(h.stage == stage for h in self._held.values()):
+    async def _none(self, *stages: str) -> None:
+        """Wait until no lease is at one of these stages."""
+        while any(h.stage in stages for h in self._held.values()):
             self._freed.clear()
             await self._freed.wait()
 
