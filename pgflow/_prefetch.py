@@ -26,12 +26,14 @@ class Prefetch(Generic[T]):
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._waiting: deque[tuple[float, T]] = deque()  # each with since when
+        # Each with since when it waits.
+        self._first: deque[tuple[float, T]] = deque()
+        self._others: deque[tuple[float, T]] = deque()
         self._size = 0
         self._restart()
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._first) + len(self._others)
 
     def wanted(self) -> int:
         """Return how many to claim now: none until half of those that should wait are gone."""
@@ -39,16 +41,12 @@ class Prefetch(Generic[T]):
         if elapsed >= SECONDS:
             self._size = int(self._ended * SECONDS / elapsed)
             self._restart()
-        missing = self._size - len(self._waiting)
+        missing = self._size - len(self)
         return missing if 2 * missing >= self._size else 0
 
     def add(self, item: T, *, first: bool = False) -> None:
-        """Have one more wait for a place; `first`: before all others."""
-        if first:  # as old as the oldest, so that those stay at this end
-            since = self._waiting[0][0] if self._waiting else self._clock()
-            self._waiting.appendleft((since, item))
-        else:
-            self._waiting.append((self._clock(), item))
+        """Have one more wait for a place; `first`: before all others that are not."""
+        (self._first if first else self._others).append((self._clock(), item))
 
     def came_short(self) -> None:
         """Want none for a while: there was less than asked for."""
@@ -60,26 +58,33 @@ class Prefetch(Generic[T]):
         self._ended += 1
 
     def next(self) -> T | None:
-        """Return what has waited longest, if anything has."""
-        return self._waiting.popleft()[1] if self._waiting else None
+        """Return what begins now, if anything waits."""
+        waiting = self._first or self._others
+        return waiting.popleft()[1] if waiting else None
 
     def remove(self, item: T) -> None:
         """Forget one that waits."""
-        self._waiting.remove(next(each for each in self._waiting if each[1] is item))
+        for waiting in (self._first, self._others):
+            for each in waiting:
+                if each[1] is item:
+                    waiting.remove(each)
+                    return
 
     def overdue(self) -> list[T]:
         """Return what has waited for PATIENCE, and keep it no more."""
         late = []
-        while self._waiting and self._clock() - self._waiting[0][0] >= PATIENCE:
-            late.append(self._waiting.popleft()[1])
+        for waiting in (self._first, self._others):
+            while waiting and self._clock() - waiting[0][0] >= PATIENCE:
+                late.append(waiting.popleft()[1])
         if late:
             self.came_short()
         return late
 
     def clear(self) -> list[T]:
         """Return all that wait, and keep none."""
-        waiting = [item for _, item in self._waiting]
-        self._waiting.clear()
+        waiting = [item for _, item in (*self._first, *self._others)]
+        self._first.clear()
+        self._others.clear()
         return waiting
 
     def _restart(self) -> None:

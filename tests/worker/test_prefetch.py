@@ -95,13 +95,27 @@ def test_what_has_waited_too_long_is_overdue_whatever_ends_meanwhile() -> None:
     assert prefetch.next() is None
 
 
-def test_what_keeps_a_slot_comes_before_the_others() -> None:
-    prefetch: Prefetch[str] = Prefetch(Clock())
-    for item in ("a", "b"):
-        prefetch.add(item)
-    prefetch.add("slotted", first=True)
-    prefetch.remove("a")
-    assert [prefetch.next(), prefetch.next(), prefetch.next()] == ["slotted", "b", None]
+def test_what_keeps_a_slot_comes_before_the_others_and_in_order() -> None:
+    prefetch: Prefetch[int] = Prefetch(Clock())
+    for number in (4, 5, 6):
+        prefetch.add(number)
+    for number in (1, 2, 3):
+        prefetch.add(number, first=True)
+    prefetch.remove(2)
+    prefetch.remove(5)
+    assert [prefetch.next() for _ in range(5)] == [1, 3, 4, 6, None]
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_what_never_runs_out_is_not_overdue(*, first: bool) -> None:
+    clock = Clock()
+    prefetch: Prefetch[int] = Prefetch(clock)
+    for number in range(1000):
+        prefetch.add(number, first=first)
+        if number >= 10:
+            assert prefetch.overdue() == []
+            assert prefetch.next() == number - 10
+        clock.now += PATIENCE / 100
 
 
 def test_a_worker_with_one_place_claims_many_at_once(stage: Stage) -> None:
