@@ -192,7 +192,7 @@ class Worker:
 
     def _room(self) -> tuple[int, int]:
         """Return how many places are free, and how many runs to claim ahead of one."""
-        self._give_back(self._prefetch.overdue(), "no place came free")
+        self._give_back_overdue()
         if len(self._held) - len(self._prefetch) >= 3 * self._concurrency:
             return 0, 0  # until reports are delivered
         free = max(0, self._concurrency - self._executing)
@@ -223,9 +223,12 @@ class Worker:
         else:
             self._prefetch.add(held, first="slotted" in lease.more)
 
-    def _give_back(self, unbegun: Iterable[_Held], reason: str) -> None:
-        for held in unbegun:
+    def _give_back(self, leases: Iterable[_Held], reason: str) -> None:
+        for held in leases:
             self._report(held, Released(held.lease, reason))
+
+    def _give_back_overdue(self) -> None:
+        self._give_back(self._prefetch.overdue(), "no place came free")
 
     def _execute(self, held: _Held) -> None:
         self._executing += 1
@@ -256,7 +259,7 @@ class Worker:
         self._executing -= 1
         self._prefetch.ended()
         if self._executing < self._concurrency and not self._stopping.is_set():
-            self._give_back(self._prefetch.overdue(), "no place came free")
+            self._give_back_overdue()
             following = self._prefetch.next()
             if following is not None:
                 self._execute(following)
@@ -465,7 +468,7 @@ class Worker:
             if held.task is not None and held.stage in {"claimed", "executing"}:
                 held.context.cancelled = True
                 held.task.cancel()
-                self._report(held, Released(held.lease, "shutdown"))
+                self._give_back([held], "shutdown")
         await _wait_for(self._none("reporting"), 5.0)
 
     async def _none(self, *stages: str) -> None:

@@ -27,6 +27,10 @@ RUNS = 3000
 PLACES = 2
 
 
+async def nothing() -> None:
+    """Do nothing: a handler."""
+
+
 class Clock:
     """Seconds that pass when a test says so."""
 
@@ -119,11 +123,8 @@ def test_what_never_runs_out_is_not_overdue(*, first: bool) -> None:
 
 
 def test_a_worker_with_one_place_claims_many_at_once(stage: Stage) -> None:
-    @stage.app.handler
-    async def nothing() -> None:
-        """Do nothing."""
-
-    stage.client.enqueue_many(nothing, [None] * RUNS)
+    stage.app.handler(nothing)
+    stage.client.enqueue_many("nothing", [None] * RUNS)
     with stage.worker(concurrency=1):
         stage.all_end(RUNS)
     claims = stage.one("select count(distinct leased_at) from pgflow.run_finished")
@@ -303,16 +304,13 @@ def test_a_run_that_is_lost_before_its_handler_begins_frees_its_place(
 
 
 def test_a_queue_with_a_limit_does_not_starve_behind_a_long_one(stage: Stage) -> None:
-    @stage.app.handler
-    async def work() -> None:
-        """Do nothing."""
-
+    stage.app.handler(nothing)
     stage.client.define_queue("few", max_concurrent=2)
-    stage.client.enqueue_many(work, [None] * 15_000, queue="long")
+    stage.client.enqueue_many("nothing", [None] * 15_000, queue="long")
     ended = "select count(*) from pgflow.run_finished where queue = 'long'"
     with stage.worker(queues=["long", "few"], concurrency=1):
         stage.until(lambda: stage.one(ended) > 500)
-        run_id = stage.client.enqueue(work, queue="few")
+        run_id = stage.client.enqueue("nothing", queue="few")
         stage.all_end(15_001)
     assert stage.one(f"{ended} and finished_at > %s", stage.run(run_id)["finished_at"]) > 0
 
@@ -358,12 +356,9 @@ def test_nothing_that_a_handler_sets_in_its_context_reaches_the_next(stage: Stag
 
 
 def test_a_worker_with_as_many_places_as_may_be_asks_for_no_more_than_it_may(stage: Stage) -> None:
-    @stage.app.handler
-    async def nothing() -> None:
-        """Do nothing."""
-
-    stage.client.enqueue_many(nothing, [None] * RUNS)
+    stage.app.handler(nothing)
+    stage.client.enqueue_many("nothing", [None] * RUNS)
     with stage.worker(concurrency=10_000):
         stage.all_end(RUNS)
-        stage.client.enqueue_many(nothing, [None] * RUNS)
+        stage.client.enqueue_many("nothing", [None] * RUNS)
         stage.all_end(2 * RUNS)
